@@ -1,0 +1,17 @@
+"""Fused operations, each with a plain torch reference beside it (`fastinterp.ops.reference`)."""
+
+from . import _backend, reference
+from . import cam as _cam
+from . import discrepancy as _discrepancy
+from . import pgd_step as _pgd_step
+from ._backend import backend, build_info
+
+if _backend.extension() is not None:
+    for _op in (_cam, _discrepancy, _pgd_step):
+        _op.register()
+
+from .cam import cam  # noqa: E402
+from .discrepancy import discrepancy  # noqa: E402
+from .pgd_step import pgd_step  # noqa: E402
+
+__all__ = ["backend", "build_info", "cam", "discrepancy", "pgd_step", "reference"]

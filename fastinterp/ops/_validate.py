@@ -1,0 +1,94 @@
+"""Checks shared by the public ops. Each failure is one sentence: wrong, expected, what to do."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+
+def shape_of(tensor: Tensor) -> str:
+    return "[" + ", ".join(str(size) for size in tensor.shape) + "]"
+
+
+def require_tensor(op: str, name: str, value: object, dims: int | None = None) -> Tensor:
+    """Return `value` if it is a floating-point tensor with `dims` dimensions, else raise."""
+    if not isinstance(value, Tensor):
+        raise InputError(f"{op}: {name} must be a tensor, got {type(value).__name__}.")
+    if not value.is_floating_point():
+        raise InputError(
+            f"{op}: {name} must be floating point, got {value.dtype}; convert it with .float()."
+        )
+    if dims is not None and value.dim() != dims:
+        raise InputError(
+            f"{op}: {name} must have {dims} dimensions, got shape {shape_of(value)}."
+        )
+    return value
+
+
+def require_like(op: str, first: str, a: Tensor, second: str, b: Tensor) -> None:
+    """Raise unless tensors a and b have one shape, dtype and device."""
+    if a.shape != b.shape:
+        raise InputError(
+            f"{op}: {first} and {second} must have the same shape, "
+            f"got {shape_of(a)} and {shape_of(b)}."
+        )
+    require_same_kind(op, first, a, second, b)
+
+
+def require_same_kind(op: str, first: str, a: Tensor, second: str, b: Tensor) -> None:
+    """Raise unless tensors a and b have one dtype and device."""
+    if a.dtype != b.dtype:
+        raise InputError(
+            f"{op}: {first} and {second} must have the same dtype, got {a.dtype} and {b.dtype}."
+        )
+    if a.device != b.device:
+        raise InputError(
+            f"{op}: {first} and {second} must be on the same device, "
+            f"got {a.device} and {b.device}."
+        )
+
+
+def require_features_and_weight(op: str, features: Tensor, weight: Tensor) -> None:
+    """Raise unless features [N, K, h, w] and weight [C, K] belong together."""
+    require_tensor(op, "features", features, dims=4)
+    require_tensor(op, "weight", weight, dims=2)
+    if features.shape[1] != weight.shape[1]:
+        raise InputError(
+            f"{op}: features [N, K, h, w] and weight [C, K] must share K, "
+            f"got {shape_of(features)} and {shape_of(weight)}."
+        )
+    if min(features.shape[1:]) == 0 or weight.shape[0] == 0:
+        raise InputError(
+            f"{op}: only the batch may be empty, "
+            f"got features {shape_of(features)} and weight {shape_of(weight)}."
+        )
+    require_same_kind(op, "features", features, "weight", weight)
+
+
+def require_labels(op: str, labels: object, features: Tensor, num_classes: int) -> None:
+    """Raise unless labels is int64 [N] on the features' device. Values: see `check_label_range`."""
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
+        kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise InputError(f"{op}: labels must be an int64 tensor, got {kind}.")
+    if labels.dim() != 1 or labels.shape[0] != features.shape[0]:
+        raise InputError(
+            f"{op}: labels must have shape [N] = [{features.shape[0]}], got {shape_of(labels)}."
+        )
+    if labels.device != features.device:
+        raise InputError(
+            f"{op}: labels and features must be on the same device, "
+            f"got {labels.device} and {features.device}."
+        )
+    if num_classes < 2:
+        raise InputError(f"{op}: at least 2 classes are needed, got {num_classes}.")
+
+
+def check_label_range(op: str, labels: Tensor, num_classes: int) -> None:
+    """Raise unless every label lies in 0..C-1. Reads values: on a GPU this waits for it."""
+    if labels.numel() and bool(((labels < 0) | (labels >= num_classes)).any()):
+        raise InputError(
+            f"{op}: labels must lie in 0..{num_classes - 1} for {num_classes} classes, "
+            f"got {int(labels.min())}..{int(labels.max())}."
+        )

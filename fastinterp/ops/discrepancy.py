@@ -1,0 +1,216 @@
+"""The softmax-weighted l1 discrepancy between the maps of two images, eq. (8)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from . import _backend
+from ._validate import (
+    check_label_range,
+    require_features_and_weight,
+    require_labels,
+    require_like,
+    require_tensor,
+    shape_of,
+)
+
+Reduction = Literal["weighted", "1-class"]
+
+
+# 1. Reference
+def reference(
+    features: Tensor,
+    features_adv: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    bias: Tensor | None = None,
+    reduction: Reduction = "weighted",
+) -> Tensor:
+    """Plain torch: features, features_adv [N, K, h, w], weight [C, K], labels [N] -> [N]."""
+    positions = features.shape[2] * features.shape[3]
+    # CAM is linear in A: one product with A' - A gives the difference of all maps.
+    difference = torch.matmul(weight, (features_adv - features).flatten(2)) / positions
+    by_class = difference.abs().sum(dim=2)  # [N, C]
+    true_class = by_class.gather(1, labels[:, None]).squeeze(1)  # [N]
+    if reduction == "1-class":
+        return true_class
+    logits = torch.nn.functional.linear(features_adv.mean(dim=(2, 3)), weight, bias)
+    is_true = torch.nn.functional.one_hot(labels, weight.shape[0]).bool()
+    others = torch.softmax(logits.masked_fill(is_true, -torch.inf), dim=1)
+    return 0.5 * true_class + 0.5 * (others * by_class).sum(dim=1)
+
+
+# 2. Fake
+def _fake(
+    features: Tensor,
+    features_adv: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    bias: Tensor | None,
+    weighted: bool,
+    with_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    count, classes = features.shape[0], weight.shape[0]
+    accumulate = torch.float64 if features.dtype == torch.float64 else torch.float32
+    grad = torch.empty_like(features_adv) if with_grad else features.new_empty((0,))
+    return (
+        features.new_empty((count,)),
+        grad,
+        features.new_empty((count, 2, classes), dtype=accumulate),
+    )
+
+
+def _fake_backward(
+    grad: Tensor,
+    features: Tensor,
+    features_adv: Tensor,
+    weight: Tensor,
+    coefficients: Tensor,
+    need_features: bool,
+    need_features_adv: bool,
+    need_weight: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    nothing = features.new_empty((0,))
+    return (
+        torch.empty_like(features) if need_features else nothing,
+        torch.empty_like(features_adv) if need_features_adv else features.new_empty((0,)),
+        torch.empty_like(weight, memory_format=torch.contiguous_format)
+        if need_weight
+        else features.new_empty((0,)),
+    )
+
+
+# 3. Autograd. With q_c = dD/dS_c and r_c = dD/df_c (kept as `coefficients` [N, 2, C]):
+#   dD/dA'  = (1/u) W^T (q sign(M) + r),   dD/dA = -(1/u) W^T (q sign(M)),   M = W (A' - A).
+# The inner loop needs dD/dA' alone, and the forward pass leaves it behind at the cost of one more
+# product; the backward pass then only scales it.
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    features, features_adv, weight, labels, bias, weighted, with_grad = inputs
+    _, grad_adv, coefficients = output
+    ctx.mark_non_differentiable(grad_adv, coefficients)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(features, features_adv, weight, labels, bias, grad_adv, coefficients)
+    ctx.weighted, ctx.with_grad = weighted, with_grad
+
+
+def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 7
+    features, features_adv, weight, labels, bias, grad_adv, coefficients = ctx.saved_tensors
+    need = ctx.needs_input_grad
+    if torch.is_grad_enabled():
+        return _differentiable_backward(ctx, grad)
+    by_bias = None
+    if need[4]:
+        by_bias = (grad.to(coefficients.dtype) @ coefficients[:, 1]).to(bias.dtype)
+    if ctx.with_grad:
+        by_adv = grad_adv * grad[:, None, None, None]
+        return None, by_adv, None, None, by_bias, None, None
+    by_features, by_adv, by_weight = torch.ops.fastinterp.discrepancy_backward(
+        grad, features, features_adv, weight, coefficients, need[0], need[1], need[2]
+    )
+    return (
+        by_features if need[0] else None,
+        by_adv if need[1] else None,
+        by_weight if need[2] else None,
+        None,
+        by_bias,
+        None,
+        None,
+    )
+
+
+def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Under create_graph: the gradient of the reference, which torch can differentiate again."""
+    features, features_adv, weight, labels, bias, _, _ = ctx.saved_tensors
+    need = ctx.needs_input_grad
+    inputs = (features, features_adv, weight, bias)
+    wanted = [i for i, index in enumerate((0, 1, 2, 4)) if need[index]]
+    value = reference(
+        features, features_adv, weight, labels, bias, "weighted" if ctx.weighted else "1-class"
+    )
+    grads = torch.autograd.grad(
+        value, [inputs[i] for i in wanted], grad, create_graph=True, allow_unused=True
+    )
+    by: list[Tensor | None] = [None] * 4
+    for i, g in zip(wanted, grads, strict=True):
+        by[i] = g
+    return by[0], by[1], by[2], None, by[3], None, None
+
+
+# 4. Backends
+def register() -> None:
+    """Attach the Python halves to the compiled op. Called once, when the extension has loaded."""
+    torch.library.register_fake("fastinterp::discrepancy", _fake)
+    torch.library.register_fake("fastinterp::discrepancy_backward", _fake_backward)
+    torch.library.register_autograd(
+        "fastinterp::discrepancy", _backward, setup_context=_setup_context
+    )
+
+
+# 5. Public
+def discrepancy(
+    features: Tensor,
+    features_adv: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    *,
+    bias: Tensor | None = None,
+    reduction: Reduction = "weighted",
+    validate: bool = True,
+) -> Tensor:
+    """Interpretability discrepancy of eq. (8) between the CAMs of x and x', per image.
+
+    With S_c = || L(x, c) - L(x', c) ||_1 and the maps of eq. (1), "weighted" gives
+    D = 1/2 S_t + 1/2 sum_{i != t} p_i S_i, where p is the softmax of the logits at x' over the
+    classes other than the true one, t. The gradient flows through p. "1-class" gives S_t.
+
+    The maps are never stored. When `features_adv` is the only input that needs a gradient (the
+    inner loop of training and attacks), the forward pass computes it too. Second derivatives
+    work; they go through the plain torch formula.
+
+    Args:
+        features: A of the clean images, [N, K, h, w].
+        features_adv: A of the perturbed images, same shape, dtype and device.
+        weight: the linear classifier [C, K], C >= 2, same dtype and device.
+        labels: the true classes [N], int64.
+        bias: the classifier's bias [C], if it has one; it enters p only.
+        reduction: "weighted" (eq. 8) or "1-class".
+        validate: check that labels lie in 0..C-1. On a GPU the check waits for the device; loops
+            that checked their labels before pass False, and a label out of range then gives NaN.
+
+    Returns:
+        D [N], in the features' dtype (half types accumulate in float32).
+
+    Raises:
+        InputError: shapes, dtypes, devices, labels or reduction do not fit.
+    """
+    op = "discrepancy"
+    require_features_and_weight(op, features, weight)
+    require_tensor(op, "features_adv", features_adv, dims=4)
+    require_like(op, "features", features, "features_adv", features_adv)
+    require_labels(op, labels, features, weight.shape[0])
+    if reduction not in ("weighted", "1-class"):
+        raise InputError(f'{op}: reduction must be "weighted" or "1-class", got {reduction!r}.')
+    if bias is not None:
+        require_tensor(op, "bias", bias, dims=1)
+        if bias.shape[0] != weight.shape[0]:
+            raise InputError(f"{op}: bias must have shape [C], got {shape_of(bias)}.")
+        require_like(op, "bias", bias, "a row of weight", weight[:, 0])
+    if validate and not torch.compiler.is_compiling():
+        check_label_range(op, labels, weight.shape[0])
+    if not _backend.is_native(features):
+        return reference(features, features_adv, weight, labels, bias, reduction)
+    with_grad = (
+        torch.is_grad_enabled()
+        and features_adv.requires_grad
+        and not (features.requires_grad or weight.requires_grad)
+    )
+    value, _, _ = torch.ops.fastinterp.discrepancy(
+        features, features_adv, weight, labels, bias, reduction == "weighted", with_grad
+    )
+    return value  # type: ignore[no-any-return]

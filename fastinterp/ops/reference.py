@@ -1,0 +1,7 @@
+"""The ops in plain torch: what the kernels are compared with, and what serves without them."""
+
+from .cam import reference as cam
+from .discrepancy import reference as discrepancy
+from .pgd_step import reference as pgd_step
+
+__all__ = ["cam", "discrepancy", "pgd_step"]
