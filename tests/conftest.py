@@ -1,0 +1,38 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked `cuda`, with the reason, where they cannot run."""
+    from fastinterp import build_info
+
+    if not torch.cuda.is_available():
+        reason = "no CUDA GPU here"
+    elif not build_info()["cuda"]:
+        reason = "the CUDA kernels were not built"
+    else:
+        return
+    for item in items:
+        if "cuda" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder with the real data and the authors' networks, where a checkout has one beside it."""
+    if not SHARED.is_dir():
+        pytest.skip("the folder with the real data and the released networks is not here")
+    return SHARED
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
