@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "fastinterp"
-COMMON = {"errors", "files", "_version"}
+COMMON = {"device", "errors", "files", "unpickle", "_version"}
 BEFORE = {
     "ops": set(),
     "models": set(),

@@ -1,0 +1,7 @@
+"""Networks that end in a global average and a linear layer, so that CAM explains them exactly."""
+
+from .checkpoint import info, load, save
+from .gap import GapClassifier
+from .networks import build, pool, small, wresnet
+
+__all__ = ["GapClassifier", "build", "info", "load", "pool", "save", "small", "wresnet"]

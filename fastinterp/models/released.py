@@ -1,0 +1,101 @@
+"""The networks that the paper's authors released: pickled lists of weights, read safely."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..unpickle import read_pickle
+from .networks import TABLES, Conv, LayeredClassifier, SameConv2d, Table, empty
+
+Layers = list[list[NDArray[Any]]]  # [W [kh, kw, in, out], b [out]] a layer; the last is [W]
+Shapes = list[list[tuple[int, ...]]]
+
+
+class _Signature(NamedTuple):
+    name: str
+    in_channels: int
+    num_classes: int
+
+
+def load_released(path: str | Path) -> LayeredClassifier:
+    """Read a network as the authors pickled it; which one it is shows in the layers' shapes.
+
+    Raises:
+        InputError: the pickle is damaged, names anything but NumPy arrays, or holds no layers of
+            small, pool or wresnet.
+    """
+    layers = _layers(read_pickle(path), path)
+    name, in_channels, num_classes = _recognise(layers, path)
+    model = empty({"name": name, "in_channels": in_channels, "num_classes": num_classes})
+    _fill(model, layers, path)
+    return model
+
+
+def _layers(content: Any, path: str | Path) -> Layers:
+    """The pickled list, if it is a list of tuples of floating-point arrays, else an error."""
+    if isinstance(content, list) and len(content) >= 2:
+        arrays = [list(entry) if isinstance(entry, (list, tuple)) else [] for entry in content]
+        if all(
+            entry
+            and all(
+                isinstance(a, np.ndarray) and np.issubdtype(a.dtype, np.floating) for a in entry
+            )
+            for entry in arrays
+        ):
+            return arrays
+    raise InputError(
+        f"{path} holds no released network: expected a list with a tuple of float arrays for each "
+        f"layer, got {_describe(content)}."
+    )
+
+
+def _describe(content: Any) -> str:
+    kind = type(content).__name__
+    return (
+        f"a {kind} of length {len(content)}" if isinstance(content, (list, dict)) else f"a {kind}"
+    )
+
+
+def _recognise(layers: Layers, path: str | Path) -> _Signature:
+    """Which network has layers of these shapes, for how many input channels and classes."""
+    shapes = [[a.shape for a in entry] for entry in layers]
+    first, last = shapes[0][0], shapes[-1][0]
+    if len(first) == 4 and len(last) == 4 and min(first + last) > 0:
+        for name, table in TABLES.items():
+            if shapes == _shapes(table, first[2], last[3]):
+                return _Signature(name, first[2], last[3])
+    raise InputError(
+        f"{path} holds {len(layers)} layers, the first of shape {first} and the last of shape "
+        f"{last}, which fit none of the released networks ({', '.join(TABLES)})."
+    )
+
+
+def _shapes(table: Table, in_channels: int, num_classes: int) -> Shapes:
+    """The shapes of the arrays that a release holds for a table of layers."""
+    shapes: Shapes = []
+    channels = in_channels
+    for row in table:
+        if isinstance(row, Conv):
+            shapes.append([(row.kernel, row.kernel, channels, row.filters), (row.filters,)])
+            channels = row.filters
+        else:
+            shapes.append([(row.kernel, row.kernel), ()])  # placeholders, all NaN
+    return [*shapes, [(1, 1, channels, num_classes)]]
+
+
+@torch.no_grad()
+def _fill(model: LayeredClassifier, layers: Layers, path: str | Path) -> None:
+    """Copy the arrays into the model: HWIO -> OIHW."""
+    for module, entry in zip(model.layers, layers[:-1], strict=True):
+        if isinstance(module, SameConv2d):
+            module.weight.copy_(torch.from_numpy(entry[0]).permute(3, 2, 0, 1))
+            module.bias.copy_(torch.from_numpy(entry[1]))
+    model.weight.copy_(torch.from_numpy(layers[-1][0])[0, 0].t())
+    if not all(parameter.isfinite().all() for parameter in model.parameters()):
+        raise InputError(f"{path} holds weights that are not finite; get the file again.")
