@@ -1,0 +1,87 @@
+"""What a model says about one batch, computed when first asked for and shared by all who ask."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..models.gap import GapClassifier
+
+
+class Outputs:
+    """One forward pass of `model` at images `x` [N, ...].
+
+    The terms of an objective (cross-entropy plus a discrepancy, say) share one pass this way, and a
+    trainer hands the pass it made for its own loss to the inner loop (`detach`).
+
+    Attributes:
+        model: any classifier; `features`, `weight` and `bias` need a GapClassifier.
+        x: the images.
+    """
+
+    __slots__ = ("_detached", "_features", "_logits", "model", "x")
+
+    def __init__(self, model: nn.Module, x: Tensor) -> None:
+        self.model = model
+        self.x = x
+        self._features: Tensor | None = None
+        self._logits: Tensor | None = None
+        self._detached = False
+
+    @property
+    def features(self) -> Tensor:
+        """Feature maps A [N, K, h, w]."""
+        if self._features is None:
+            self._features = self._gap.features(self.x)
+        return self._features
+
+    @property
+    def logits(self) -> Tensor:
+        """[N, C]."""
+        if self._logits is None:
+            if isinstance(self.model, GapClassifier):
+                self._logits = self.model.logits(self.features)
+            else:
+                self._logits = self.model(self.x)
+        return self._logits
+
+    @property
+    def weight(self) -> Tensor:
+        """The linear classifier [C, K]."""
+        weight = self._gap.weight
+        return weight.detach() if self._detached else weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The classifier's bias [C], if it has one."""
+        bias = self._gap.bias
+        return bias.detach() if self._detached and bias is not None else bias
+
+    def detach(self) -> Outputs:
+        """The same values as constants: no gradient reaches the model through them.
+
+        The classifier counts as a constant too. Inner loops want the gradient of x' alone, and the
+        fused discrepancy is at its cheapest when nothing else asks for one.
+        """
+        other = Outputs(self.model, self.x.detach())
+        other._features = None if self._features is None else self._features.detach()
+        other._logits = None if self._logits is None else self._logits.detach()
+        other._detached = True
+        return other
+
+    def rows(self, index: Tensor) -> Outputs:
+        """The images named by `index` [M], with what was already computed for them."""
+        other = Outputs(self.model, self.x[index])
+        other._features = None if self._features is None else self._features[index]
+        other._logits = None if self._logits is None else self._logits[index]
+        other._detached = self._detached
+        return other
+
+    @property
+    def _gap(self) -> GapClassifier:
+        if not isinstance(self.model, GapClassifier):
+            raise InputError(
+                "The interpretability discrepancy needs a GapClassifier, got "
+                f"{type(self.model).__name__}; make one of it with fastinterp.models.wrap."
+            )
+        return self.model

@@ -1,0 +1,170 @@
+"""Projected gradient descent on an image, as an attack object."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..models.gap import GapClassifier
+from .ascent import Keep, ascend, is_fooled, require_keep
+from .checks import require_images, require_labels, require_range
+from .modes import eval_mode, own_autograd
+from .objectives import CrossEntropy, Objective, require_a_way_up
+from .threats import BALLS, Threat
+
+
+class PGD:
+    """Projected gradient descent (Madry et al., 2018).
+
+    The calling convention is torchattacks': `attack = PGD(model, eps=8 / 255, step_size=2 / 255,
+    steps=10)`, then `x_adv = attack(x, y)`. The defaults are the paper's protocol: start at x,
+    climb the cross-entropy, judge the last iterate.
+
+    Args:
+        model: any classifier of images in [lower, upper]; normalisation belongs inside it.
+        eps: radius of the ball around x, in pixel units: a number, or a tensor [N].
+        step_size: of one step, likewise. linf: per pixel. l2, l1: the length of the step.
+        steps: how many.
+        norm: "linf", "l2" or "l1".
+        random_start: start at a point drawn uniformly from the ball instead of at x.
+        targeted: y are the classes to reach, not the true ones.
+        restarts: how many times to try. For each image the first try that fools the model is
+            kept, else the one with the highest objective. More than one needs `random_start`.
+        objective: what to climb; by default cross-entropy (targeted: its negative). A
+            discrepancy or divergence from x is flat at x and needs `random_start`.
+        keep: which iterate of a try is its answer: "last", "first_fooled" or "best"; see `ascend`.
+        generator: for reproducible random starts.
+        lower, upper: the range of valid pixels.
+
+    Raises:
+        InputError: a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        eps: float | Tensor = 8 / 255,
+        step_size: float | Tensor = 2 / 255,
+        steps: int = 10,
+        norm: str = "linf",
+        random_start: bool = False,
+        targeted: bool = False,
+        restarts: int = 1,
+        objective: Objective | None = None,
+        keep: Keep = "last",
+        generator: torch.Generator | None = None,
+        lower: float = 0.0,
+        upper: float = 1.0,
+    ) -> None:
+        if norm not in BALLS:
+            raise InputError(f"PGD: norm must be one of {', '.join(BALLS)}, got {norm!r}.")
+        if steps < 0:
+            raise InputError(f"PGD: steps must be at least 0, got {steps}.")
+        if restarts < 1:
+            raise InputError(f"PGD: restarts must be at least 1, got {restarts}.")
+        if restarts > 1 and not random_start:
+            raise InputError(
+                "PGD: restarts from the same point find the same image; "
+                "pass random_start=True or restarts=1."
+            )
+        require_keep(keep)
+        objective = objective or CrossEntropy(targeted)
+        require_a_way_up(objective, random_start)
+        self.model = model
+        self.threat: Threat = BALLS[norm](eps, step_size, lower, upper)
+        self.steps = steps
+        self.random_start = random_start
+        self.targeted = targeted
+        self.restarts = restarts
+        self.objective = objective
+        self.keep: Keep = keep
+        self.generator = generator
+        self.lower, self.upper = lower, upper
+
+    def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Attack a batch.
+
+        Args:
+            x: images [N, ...] in [lower, upper], on the model's device.
+            y: true classes [N]; targets if `targeted`.
+            generator: used instead of the one given at construction.
+
+        Returns:
+            x_adv, like x, detached.
+
+        Raises:
+            InputError: shapes, dtypes, devices, pixels or labels do not fit.
+        """
+        generator = generator or self.generator
+        y = self._check(x, y)
+        x_adv = self._attempt(self.threat, x, y, generator)
+        if self.restarts == 1 or len(x) == 0:
+            return x_adv
+        value, fooled = self._judge(x, x_adv, y, self.objective)
+        for _ in range(1, self.restarts):
+            left = (~fooled).nonzero().squeeze(1)
+            if len(left) == 0:
+                break
+            again = self._attempt(self.threat.rows(left), x[left], y[left], generator, left)
+            new_value, new_fooled = self._judge(x[left], again, y[left], self.objective.rows(left))
+            better = new_fooled | (new_value > value[left])
+            chosen = left[better]
+            x_adv[chosen], value[chosen] = again[better], new_value[better]
+            fooled[chosen] = new_fooled[better]
+        return x_adv
+
+    def _attempt(
+        self,
+        threat: Threat,
+        x: Tensor,
+        y: Tensor,
+        generator: torch.Generator | None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        return ascend(
+            self.model,
+            threat,
+            self.objective if rows is None else self.objective.rows(rows),
+            x,
+            y,
+            self.steps,
+            random_start=self.random_start,
+            generator=generator,
+            keep=self.keep,
+            targeted=self.targeted,
+        )
+
+    def _judge(
+        self, x: Tensor, x_adv: Tensor, y: Tensor, objective: Objective
+    ) -> tuple[Tensor, Tensor]:
+        """x' [N, ...] -> the objective's value [N] and whether the model is fooled [N]."""
+        with eval_mode(self.model), own_autograd(x.device.type), torch.no_grad():
+            scored = objective.bind(self.model, x, y)(x_adv)
+            return scored.value, is_fooled(scored.logits, y, self.targeted)
+
+    def _check(self, x: Tensor, y: Tensor) -> Tensor:
+        """Raise unless x and y can be attacked; return y as int64."""
+        require_images("PGD", x, self.lower, self.upper)
+        weight = next(self.model.parameters(), x)
+        if weight.device != x.device:
+            raise InputError(
+                f"PGD: the model and x must be on the same device, "
+                f"got {weight.device} and {x.device}."
+            )
+        name = "targets" if self.targeted else "labels"
+        y = require_labels("PGD", name, y, x)
+        if len(x):
+            require_range("PGD", name, y, self._num_classes(x))
+        return y
+
+    def _num_classes(self, x: Tensor) -> int:
+        if isinstance(self.model, GapClassifier):
+            return self.model.num_classes
+        with eval_mode(self.model), torch.no_grad():
+            logits = self.model(x[:1])
+        if logits.dim() != 2:
+            raise InputError(
+                f"PGD: the model must give logits [N, C], got shape {list(logits.shape)}."
+            )
+        return int(logits.shape[1])

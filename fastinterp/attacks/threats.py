@@ -1,0 +1,188 @@
+"""Where x' may go: how a perturbation starts, climbs and becomes an image."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..ops import pgd_step
+from ..ops.pgd_step import Norm
+
+
+class Threat(Protocol):
+    """A set of perturbed images, and how to climb inside it.
+
+    The state z of the climb is a tensor whose first dimension is the batch. For the balls below z
+    is x' itself; other threats may keep anything that `render` makes an image of.
+    """
+
+    def init(self, x: Tensor, random_start: bool, generator: torch.Generator | None) -> Tensor:
+        """Images x [N, ...] -> the first z, a new tensor."""
+        ...
+
+    def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:
+        """Climb along grad (d value / d z) and return to the set. May write into z."""
+        ...
+
+    def render(self, x: Tensor, z: Tensor) -> Tensor:
+        """z -> images x' [N, ...]. Differentiable in z."""
+        ...
+
+    def rows(self, index: Tensor) -> Threat:
+        """The threat for the images named by `index` [M] alone."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ball:
+    """All x' in [lower, upper] with || x' - x ||_p <= eps.
+
+    Attributes:
+        eps: radius, in pixel units: a number, or a tensor [N] with one for each image.
+        step_size: of one step, likewise. See `fastinterp.ops.pgd_step` for its meaning by norm.
+        lower, upper: the range of valid pixels.
+
+    Raises:
+        InputError: eps or step_size is negative or not finite, or the range is empty.
+    """
+
+    eps: float | Tensor
+    step_size: float | Tensor
+    lower: float = 0.0
+    upper: float = 1.0
+    norm: ClassVar[Norm]
+
+    def __post_init__(self) -> None:
+        require_radius("eps", self.eps)
+        require_radius("step_size", self.step_size)
+        if not self.lower < self.upper:
+            raise InputError(f"lower must be below upper, got {self.lower} and {self.upper}.")
+
+    def init(self, x: Tensor, random_start: bool, generator: torch.Generator | None) -> Tensor:
+        """x itself, or a point drawn uniformly from the ball around x, clipped to the range.
+
+        Draws happen on the generator's device, so that a CPU generator gives the same points for
+        a model on a GPU; without a generator, torch's default one for x's device draws.
+        """
+        if not random_start:
+            return x.clone()
+        noise = self._noise(x, generator)  # [N, d], uniform in the unit ball
+        radius = _column(self.eps, x)
+        return (x + (radius * noise).view_as(x)).clamp_(self.lower, self.upper)
+
+    def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:
+        return pgd_step(
+            z,
+            grad,
+            x,
+            _like(self.step_size, x),
+            _like(self.eps, x),
+            self.lower,
+            self.upper,
+            self.norm,
+            inplace=True,
+            validate=False,
+        )
+
+    def render(self, x: Tensor, z: Tensor) -> Tensor:
+        return z
+
+    def rows(self, index: Tensor) -> Ball:
+        return replace(self, eps=_rows(self.eps, index), step_size=_rows(self.step_size, index))
+
+    def _noise(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        raise NotImplementedError
+
+
+class LinfBall(Ball):
+    """Every pixel may change by eps at most."""
+
+    norm: ClassVar[Norm] = "linf"
+
+    def _noise(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        return _uniform(x, generator).mul_(2).sub_(1)
+
+
+class L2Ball(Ball):
+    """The change has Euclidean length eps at most."""
+
+    norm: ClassVar[Norm] = "l2"
+
+    def _noise(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        # A Gaussian gives the direction; the volume inside radius r grows as r^d.
+        direction = torch.empty_like(_draw_like(x, generator)).normal_(generator=generator)
+        length: Tensor = torch.linalg.vector_norm(direction, dim=1, keepdim=True)
+        share = torch.rand(
+            (len(x), 1), generator=generator, device=direction.device, dtype=direction.dtype
+        )
+        radius = share.pow(1 / max(direction.shape[1], 1))
+        return (direction * (radius / length)).to(x)
+
+
+class L1Ball(Ball):
+    """The absolute changes add up to eps at most."""
+
+    norm: ClassVar[Norm] = "l1"
+
+    def _noise(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        # d + 1 exponentials over their sum are uniform on the simplex; dropping one leaves its
+        # solid part, and random signs fill the ball.
+        draw = _draw_like(x, generator)
+        size = (draw.shape[0], draw.shape[1] + 1)
+        parts = torch.empty(size, device=draw.device, dtype=draw.dtype)
+        parts.exponential_(generator=generator)
+        signs = torch.rand(
+            draw.shape, generator=generator, device=draw.device, dtype=draw.dtype
+        ).sub_(0.5)
+        return (torch.copysign(parts[:, 1:], signs) / parts.sum(dim=1, keepdim=True)).to(x)
+
+
+BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}
+
+
+def require_radius(name: str, value: object) -> None:
+    """Raise unless value is a finite number >= 0, or a tensor [N] of such."""
+    if isinstance(value, Tensor):
+        if value.dim() > 1 or not value.is_floating_point():
+            raise InputError(
+                f"{name} must be a number or a floating-point tensor [N], "
+                f"got {value.dtype} of shape {list(value.shape)}."
+            )
+        if not bool(((value >= 0) & value.isfinite()).all()):
+            raise InputError(f"{name} must hold finite numbers >= 0, got a negative or NaN one.")
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputError(f"{name} must be a number or a tensor [N], got {value!r}.")
+    if not (math.isfinite(value) and value >= 0):
+        raise InputError(f"{name} must be a finite number >= 0, got {value!r}.")
+
+
+def _like(value: float | Tensor, x: Tensor) -> float | Tensor:
+    return value.to(x) if isinstance(value, Tensor) else value
+
+
+def _column(value: float | Tensor, x: Tensor) -> float | Tensor:
+    return value.to(x).reshape(-1, 1) if isinstance(value, Tensor) else value
+
+
+def _rows(value: float | Tensor, index: Tensor) -> float | Tensor:
+    if not isinstance(value, Tensor) or value.numel() == 1:
+        return value
+    return value[index.to(value.device)]
+
+
+def _draw_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """An uninitialised [N, d] on the device that draws, in a type that draws finely."""
+    device = x.device if generator is None else generator.device
+    dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
+    return torch.empty((len(x), x[:1].numel()), device=device, dtype=dtype)
+
+
+def _uniform(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """[N, d] from [0, 1), in x's dtype, on x's device."""
+    return _draw_like(x, generator).uniform_(generator=generator).to(x)

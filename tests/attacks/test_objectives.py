@@ -1,0 +1,226 @@
+"""Objectives against formulas written out in numpy, float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fastinterp import InputError
+from fastinterp.attacks import KL, CrossEntropy, Discrepancy, IGNorm, Margin, Objective, Outputs
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    e = np.exp(z - z.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+class Numbers:
+    """Everything the formulas need, as numpy arrays."""
+
+    def __init__(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> None:
+        with torch.no_grad():
+            self.a, self.b = model.features(x).numpy(), model.features(x_adv).numpy()
+            self.f, self.g = model(x).numpy(), model(x_adv).numpy()
+        self.w, self.y = model.weight.detach().numpy(), y.numpy()
+
+    def each(self, function: Callable[[int], float]) -> np.ndarray:
+        return np.array([function(n) for n in range(len(self.y))])
+
+
+def cross_entropy(s: Numbers) -> np.ndarray:
+    return s.each(lambda n: -np.log(softmax(s.g[n])[s.y[n]]))
+
+
+def margin(s: Numbers) -> np.ndarray:
+    return s.each(lambda n: np.delete(s.g[n], s.y[n]).max() - s.g[n, s.y[n]])
+
+
+def kl(s: Numbers) -> np.ndarray:
+    p, q = softmax(s.f), softmax(s.g)
+    return (p * np.log(p / q)).sum(axis=1)
+
+
+def map_distances(s: Numbers, n: int) -> np.ndarray:
+    """|| L(x, c) - L(x', c) ||_1 for each class, maps as in the authors' programs: no 1/u."""
+    difference = np.einsum("ck,khw->chw", s.w, s.a[n]) - np.einsum("ck,khw->chw", s.w, s.b[n])
+    return np.abs(difference).sum(axis=(1, 2))
+
+
+def release(s: Numbers) -> np.ndarray:
+    """Both terms at full weight; the others weighted by the softmax at x' among themselves."""
+
+    def one(n: int) -> float:
+        t, d = s.y[n], map_distances(s, n)
+        return d[t] + (softmax(np.delete(s.g[n], t)) * np.delete(d, t)).sum()
+
+    return s.each(one)
+
+
+def release_one_class(s: Numbers) -> np.ndarray:
+    return s.each(lambda n: map_distances(s, n)[s.y[n]])
+
+
+U = 9  # positions of the tiny network's maps
+CASES: dict[str, tuple[Objective, Callable[[Numbers], np.ndarray]]] = {
+    "cross-entropy": (CrossEntropy(), cross_entropy),
+    "cross-entropy targeted": (CrossEntropy(targeted=True), lambda s: -cross_entropy(s)),
+    "margin": (Margin(), margin),
+    "margin targeted": (Margin(targeted=True), lambda s: -margin(s)),
+    "kl": (KL(), kl),
+    "discrepancy": (Discrepancy(), lambda s: release(s) / (2 * U)),
+    "discrepancy release": (Discrepancy(units="release"), release),
+    "1-class": (Discrepancy("1-class"), lambda s: release_one_class(s) / U),
+    "1-class release": (Discrepancy("1-class", units="release"), release_one_class),
+    "sum": (
+        CrossEntropy() + 0.3 * Discrepancy(units="release"),
+        lambda s: cross_entropy(s) + 0.3 * release(s),
+    ),
+    "negative": (-Margin(), lambda s: -margin(s)),
+}
+
+
+@pytest.fixture
+def setting(make_tiny, batch) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
+    x, y = batch
+    return make_tiny(), x, (x + 0.2 * torch.randn_like(x)).clamp(0, 1), y
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_value(name: str, setting) -> None:
+    model, x, x_adv, y = setting
+    objective, formula = CASES[name]
+    scored = objective.bind(model, x, y)(x_adv)
+    assert scored.value.shape == (len(x),)
+    assert np.allclose(scored.value.detach(), formula(Numbers(model, x, x_adv, y)), rtol=1e-10)
+    assert torch.allclose(scored.logits, model(x_adv))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradient_against_finite_differences(name: str, setting) -> None:
+    model, x, x_adv, y = setting
+    bound = CASES[name][0].bind(model, x[:2], y[:2])
+    start = x_adv[:2].clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: bound(z).value, (start,))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rows(name: str, setting) -> None:
+    model, x, x_adv, y = setting
+    index = torch.tensor([4, 1])
+    objective = torch.arange(7) * CASES[name][0]
+    picked = objective.bind(model, x, y).rows(index)(x_adv[index]).value
+    assert torch.allclose(picked, objective.bind(model, x, y)(x_adv).value[index])
+
+
+def test_clean_quantities_are_computed_once_and_are_constants(setting) -> None:
+    model, x, x_adv, y = setting
+    model.calls = 0
+    bound = (CrossEntropy() + KL() + Discrepancy()).bind(model, x, y)
+    assert model.calls == 1
+    value = bound(x_adv).value
+    assert model.calls == 2
+    # The classifier still acts through the logits of x', but in D it is a constant.
+    only_d = Discrepancy("1-class").bind(model, x, y)(x_adv).value
+    assert torch.autograd.grad(only_d.sum(), model.weight, allow_unused=True) == (None,)
+    assert torch.autograd.grad(value.sum(), model.weight)[0] is not None
+
+
+def test_a_pass_made_before_serves(setting) -> None:
+    model, x, x_adv, y = setting
+    clean = Outputs(model, x)
+    _ = clean.logits
+    model.calls = 0
+    bound = (KL() + Discrepancy()).bind(model, x, y, clean)
+    assert model.calls == 0
+    expected = (KL() + Discrepancy()).bind(model, x, y)(x_adv).value
+    assert torch.equal(bound(x_adv).value, expected)
+
+
+def test_margin_says_who_is_fooled(setting) -> None:
+    model, x, _, y = setting
+    value = Margin().bind(model, x, y)(x).value
+    assert torch.equal(value > 0, model(x).argmax(dim=1) != y)
+    assert 0 < int((value > 0).sum()) < len(x)
+
+
+def ig_norm(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, steps: int) -> Tensor:
+    """One image, one point of the path at a time."""
+    rows = []
+    for image, image_adv, label in zip(x, x_adv, y, strict=True):
+        total = torch.zeros_like(image)
+        for k in range(1, steps + 1):
+            point = (image + (image_adv - image) * k / steps).detach().requires_grad_()
+            loss = -torch.log_softmax(model(point[None])[0], dim=0)[label]
+            total += torch.autograd.grad(loss, point)[0]
+        rows.append(((image_adv - image) * total / steps).abs().sum())
+    return torch.stack(rows)
+
+
+def test_ig_norm_value(setting) -> None:
+    model, x, x_adv, y = setting
+    expected = ig_norm(model, x, x_adv, y, 5)
+    assert torch.allclose(IGNorm().bind(model, x, y)(x_adv).value, expected, rtol=1e-10)
+    in_release_units = IGNorm(units="release").bind(model, x, y)(x_adv).value
+    assert torch.allclose(in_release_units, expected / len(x), rtol=1e-10)
+
+
+def test_ig_norm_is_complete_in_the_limit(setting) -> None:
+    """Where every attribution has one sign, R is the growth of the loss, by the chain rule."""
+    model, x, _, y = setting
+    x = x[:1]
+    (grad,) = torch.autograd.grad(
+        CrossEntropy().bind(model, x, y[:1])(x.requires_grad_()).value.sum(), x
+    )
+    x_adv = (x + 1e-3 * grad.sign()).detach()
+    loss = CrossEntropy().bind(model, x, y[:1])
+    growth = (loss(x_adv).value - loss(x.detach()).value).item()
+    measured = IGNorm(200).bind(model, x.detach(), y[:1])(x_adv).value.item()
+    assert measured == pytest.approx(growth, rel=1e-3)
+
+
+def test_ig_norm_gradients_against_finite_differences(setting) -> None:
+    model, x, x_adv, y = setting
+    bound = IGNorm().bind(model, x[:2], y[:2])
+    start = x_adv[:2].clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: bound(z).value, (start,))
+
+    def by_weight(weight: Tensor) -> Tensor:
+        with torch.no_grad():
+            model.head.weight.copy_(weight)
+        value = bound(x_adv[:2]).value.sum()
+        return torch.autograd.grad(value, model.head.weight)[0], value.detach()
+
+    base = model.head.weight.detach().clone()
+    grad, _ = by_weight(base)
+    direction = torch.randn_like(base)
+    h = 1e-6
+    rise = by_weight(base + h * direction)[1] - by_weight(base - h * direction)[1]
+    assert (grad * direction).sum().item() == pytest.approx(rise.item() / (2 * h), rel=1e-5)
+
+
+def test_ig_norm_without_gradients_around(setting) -> None:
+    model, x, x_adv, y = setting
+    with torch.no_grad():
+        value = IGNorm().bind(model, x, y)(x_adv).value
+    assert torch.allclose(value, ig_norm(model, x, x_adv, y, 5))
+
+
+def test_discrepancy_needs_feature_maps(batch) -> None:
+    x, y = batch
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(36, 4)).double()
+    with pytest.raises(InputError, match=r"GapClassifier, got Sequential.*wrap"):
+        Discrepancy().bind(plain, x, y)
+    assert CrossEntropy().bind(plain, x, y)(x).value.shape == (7,)
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(InputError, match="reduction must be"):
+        Discrepancy("2-class")
+    with pytest.raises(InputError, match="units must be"):
+        Discrepancy(units="paperr")
+    with pytest.raises(InputError, match="steps must be at least 1"):
+        IGNorm(0)

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from fastinterp import InputError
+from fastinterp.attacks import (
+    KL,
+    PGD,
+    CrossEntropy,
+    Discrepancy,
+    IGNorm,
+    LinfBall,
+    Margin,
+    ascend,
+)
+
+
+@pytest.fixture
+def plain() -> nn.Module:
+    """Any classifier will do."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 16), nn.Tanh(), nn.Linear(16, 4)).double()
+
+
+def test_the_call_that_users_know(plain, batch) -> None:
+    x, y = batch
+    attack = PGD(plain, eps=8 / 255, step_size=2 / 255, steps=10)
+    x_adv = attack(x, y)
+    assert torch.equal(x_adv, ascend(plain, LinfBall(8 / 255, 2 / 255), CrossEntropy(), x, y, 10))
+    assert (x_adv - x).abs().max() <= 8 / 255 + 1e-12
+    assert all(p.grad is None for p in plain.parameters())
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_norms_lower_the_accuracy(make_tiny, batch, norm: str) -> None:
+    model, (x, _) = make_tiny(), batch
+    y = model(x).argmax(1)
+    eps = {"linf": 0.3, "l2": 1.5, "l1": 8.0}[norm]
+    x_adv = PGD(model, eps, eps / 5, 20, norm)(x, y)
+    order = {"linf": math.inf, "l2": 2, "l1": 1}[norm]
+    size = torch.linalg.vector_norm((x_adv - x).flatten(1), ord=order, dim=1)
+    assert (size <= eps + 1e-9).all()
+    assert (model(x_adv).argmax(1) == y).sum() < len(x)
+
+
+def test_targeted(make_tiny, batch) -> None:
+    model, (x, _) = make_tiny(), batch
+    targets = (model(x).argmax(1) + 1) % 4
+    x_adv = PGD(model, 0.4, 0.05, 30, targeted=True)(x, targets)
+    reach = CrossEntropy().bind(model, x, targets)
+    assert (reach(x_adv).value < reach(x).value).all()
+    assert (model(x_adv).argmax(1) == targets).any()
+
+
+def test_generators(make_tiny, batch) -> None:
+    model, (x, y) = make_tiny(), batch
+    seeded = torch.Generator()
+    attack = PGD(model, 0.1, 0.03, 3, random_start=True, generator=seeded)
+    first, second = attack(x, y), attack(x, y)
+    assert not torch.equal(first, second)
+    seeded.manual_seed(seeded.initial_seed())
+    assert torch.equal(attack(x, y), first)
+    fresh = torch.Generator().manual_seed(seeded.initial_seed())
+    assert torch.equal(attack(x, y, generator=fresh), first)
+    torch.manual_seed(1)
+    unseeded = PGD(model, 0.1, 0.03, 3, random_start=True)(x, y)
+    torch.manual_seed(1)
+    assert torch.equal(PGD(model, 0.1, 0.03, 3, random_start=True)(x, y), unseeded)
+
+
+def test_restarts_never_help_the_defender(make_tiny, batch) -> None:
+    model, (x, _) = make_tiny(), batch
+    y = model(x).argmax(1)
+
+    def run(restarts: int) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        attack = PGD(model, 0.16, 0.05, 2, random_start=True, restarts=restarts, objective=Margin())
+        x_adv = attack(x, y, generator=generator)
+        return model(x_adv).argmax(1) != y, Margin().bind(model, x, y)(x_adv).value
+
+    fooled, value = run(1)
+    more_fooled, more_value = run(12)
+    assert (more_fooled | ~fooled).all()
+    assert (more_value >= value)[~more_fooled].all()
+    assert (more_value > value).any()
+
+
+def test_a_radius_for_each_image(make_tiny, batch) -> None:
+    model, (x, y) = make_tiny(), batch
+    eps = torch.linspace(0, 0.3, 7, dtype=torch.float64)
+    attack = PGD(model, eps, eps / 4, 6, random_start=True, restarts=3, keep="first_fooled")
+    delta = (attack(x, y) - x).flatten(1).abs().amax(dim=1)
+    assert (delta <= eps + 1e-12).all()
+    assert delta[0] == 0
+
+
+def test_other_objectives(make_tiny, batch) -> None:
+    model, (x, y) = make_tiny(), batch
+    x_adv = PGD(model, 0.1, 0.02, 10, objective=Discrepancy(), random_start=True)(x, y)
+    bound = Discrepancy().bind(model, x, y)
+    start = LinfBall(0.1, 0.02).init(x, True, None)
+    assert (bound(x_adv).value > bound(start).value).all()
+
+
+@pytest.mark.parametrize("objective", [Discrepancy(), KL(), IGNorm(), 2 * KL() + Discrepancy()])
+def test_what_is_flat_at_x_cannot_be_climbed_from_there(make_tiny, batch, objective) -> None:
+    model, (x, y) = make_tiny(), batch
+    z = x.clone().requires_grad_()
+    value = objective.bind(model, x, y)(z).value
+    (grad,) = torch.autograd.grad(value.sum(), z)
+    assert value.abs().max() < 1e-14 and grad.abs().max() < 1e-14
+    with pytest.raises(InputError, match="random_start=True"):
+        PGD(model, objective=objective)
+    PGD(model, objective=objective + CrossEntropy())
+
+
+def test_pixels_a_rounding_error_outside_are_accepted(make_tiny, batch) -> None:
+    x, y = batch
+    x[0, 0, 0, 0] = -3e-8
+    x_adv = PGD(make_tiny(), 0.1, 0.02, 2)(x, y)
+    assert x_adv.min() >= 0
+
+
+def test_integer_labels_of_any_width(make_tiny, batch) -> None:
+    model, (x, y) = make_tiny(), batch
+    assert torch.equal(PGD(model, 0.1, 0.02, 2)(x, y.int()), PGD(model, 0.1, 0.02, 2)(x, y))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"eps": math.nan}, "eps must be a finite number"),
+        ({"eps": -0.1}, "eps must be a finite number"),
+        ({"step_size": math.inf}, "step_size must be a finite number"),
+        ({"steps": -1}, "steps must be at least 0"),
+        ({"norm": "l3"}, "norm must be one of linf, l2, l1"),
+        ({"restarts": 0}, "restarts must be at least 1"),
+        ({"restarts": 2}, "pass random_start=True"),
+        ({"keep": "worst"}, "keep must be one of"),
+    ],
+)
+def test_bad_settings_are_refused(make_tiny, settings: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        PGD(make_tiny(), **settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: ((x * 255).byte(), y), "must be a floating-point tensor.*divide"),
+        (lambda x, y: (x * 2 - 0.5, y), r"pixels must lie in \[0, 1\].*inside the model"),
+        (lambda x, y: (torch.full_like(x, math.nan), y), "pixels must lie in"),
+        (lambda x, y: (x[:, 0, 0, 0], y), r"batch \[N, ...\]"),
+        (lambda x, y: (x, y.double()), "labels must be an integer tensor"),
+        (lambda x, y: (x, y[:3]), r"labels must have shape \[N\] = \[7\]"),
+        (lambda x, y: (x, y[:, None]), "labels must have shape"),
+        (lambda x, y: (x, y + 3), r"labels must lie in 0\.\.3"),
+        (lambda x, y: (x, y - 1), r"labels must lie in 0\.\.3"),
+        (lambda x, y: (x, y.to("meta")), "on the same device"),
+    ],
+)
+@pytest.mark.parametrize("gap", [True, False])
+def test_bad_batches_are_refused(make_tiny, plain, batch, change, message: str, gap: bool) -> None:
+    with pytest.raises(InputError, match=message):
+        PGD(make_tiny() if gap else plain, 0.1, 0.02, 2)(*change(*batch))
+
+
+def test_a_model_elsewhere_is_refused(make_tiny, batch) -> None:
+    with pytest.raises(InputError, match="model and x must be on the same device"):
+        PGD(make_tiny().to("meta"), 0.1, 0.02, 2)(*batch)
