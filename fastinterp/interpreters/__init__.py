@@ -2,5 +2,27 @@
 
 from .base import Classes, FeatureInterpreter, Interpreter, logits_and_maps
 from .cam import CAM
+from .gradcam import GradCAM, GradCAMPlusPlus
+from .gradient import Gradient, GuidedBackprop, SmoothGrad
+from .integrated import IntegratedGradients, integrated_gradients
+from .representation import Repr
+from .rise import RISE
+from .upsample import upsample
 
-__all__ = ["CAM", "Classes", "FeatureInterpreter", "Interpreter", "logits_and_maps"]
+__all__ = [
+    "CAM",
+    "RISE",
+    "Classes",
+    "FeatureInterpreter",
+    "GradCAM",
+    "GradCAMPlusPlus",
+    "Gradient",
+    "GuidedBackprop",
+    "IntegratedGradients",
+    "Interpreter",
+    "Repr",
+    "SmoothGrad",
+    "integrated_gradients",
+    "logits_and_maps",
+    "upsample",
+]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -92,6 +91,8 @@ def class_index(
             f"a tensor of classes must have shape [N] or [N, C'] with N = {count}, got "
             f"{list(classes.shape)}; for the same classes in every image pass a list of ints."
         )
+    if classes.dim() == 2 and classes.shape[1] == 0:
+        raise InputError("classes [N, C'] needs at least one class an image, got C' = 0.")
     if classes.device != device:
         raise InputError(
             f"classes and images must be on the same device, got {classes.device} and {device}."
@@ -101,7 +102,7 @@ def class_index(
             f"classes must lie in 0..{num_classes - 1}, "
             f"got {int(classes.min())}..{int(classes.max())}."
         )
-    return classes.reshape(count, -1) if classes.dim() == 2 else classes[:, None]
+    return classes if classes.dim() == 2 else classes[:, None]
 
 
 def _shared(classes: int | Sequence[int], num_classes: int) -> list[int]:
@@ -134,14 +135,3 @@ def pick(scores: Tensor, index: Tensor | None) -> Tensor:
         return scores[:, index]
     index = index.view(index.shape + (1,) * (scores.dim() - 2))
     return scores.gather(1, index.expand(-1, -1, *scores.shape[2:]))
-
-
-@contextmanager
-def autograd_on() -> Iterator[bool]:
-    """Let gradients be taken inside, also for callers under no_grad or inference_mode.
-
-    Yields whether the caller had grad mode on, that is, whether results need a graph themselves.
-    """
-    differentiable = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
-    with torch.inference_mode(False), torch.enable_grad():
-        yield differentiable

@@ -1,0 +1,126 @@
+"""Gradients of the logits by the pixels, plain, smoothed and guided."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..models.gap import GapClassifier
+from .base import Classes, class_index, pick
+from .gradients import (
+    autograd_on,
+    class_scores,
+    constant,
+    mean_gradient,
+    needs_graph,
+    require_positive,
+    score_gradients,
+    variable,
+)
+from .relu import guided_relu, logits_without_relu
+
+
+class Gradient:
+    """d f_c / d x (Simonyan et al., 2013), signed: no absolute value, no maximum over channels.
+
+    Differentiable to any order that the network is; for a ReLU network second derivatives exist
+    almost everywhere.
+    """
+
+    def __init__(self, model: GapClassifier) -> None:
+        self.model = model
+
+    def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
+        """Images x [N, C_in, H, W] -> maps [N, C', C_in, H, W]; `classes` as in `Classes`."""
+        index = class_index(classes, len(x), self.model.num_classes, x.device)
+        with autograd_on() as grad_mode:
+            differentiable = needs_graph(grad_mode, [x, *self.model.parameters()])
+            x = variable(x, differentiable)
+            scores = pick(self.logits(x), index)
+            return torch.stack(list(score_gradients(scores, x, differentiable)), dim=1)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The logits [N, C] whose gradient is taken."""
+        return self.model(x)  # type: ignore[no-any-return]
+
+
+class GuidedBackprop(Gradient):
+    """Guided backpropagation (Springenberg et al., 2014).
+
+    `Gradient` where each ReLU lets through only positive gradients, and those only to positive
+    inputs. The network is not touched: its ReLUs are replaced while it runs. The rule itself is
+    differentiated almost everywhere, which is not a derivative of the network.
+
+    Raises:
+        InputError: when called, if the network calls no ReLU.
+    """
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The logits [N, C], unchanged; only their backward pass differs."""
+        return logits_without_relu(self.model, x, guided_relu)
+
+
+class SmoothGrad:
+    """SmoothGrad (Smilkov et al., 2017): `Gradient` averaged over noisy copies of the image.
+
+    The noise is Gaussian, drawn from `seed` afresh in every call and shared by the images of the
+    batch, so that the map is a function of the image alone. Noisy copies are not clamped to [0, 1].
+    Differentiable like `Gradient`.
+
+    Args:
+        model: the network.
+        samples: noisy copies an image.
+        noise: standard deviation in pixel units (images in [0, 1]).
+        seed: of the noise.
+        chunk_size: most copies in one pass through the network; see `gradients.mean_gradient`.
+
+    Raises:
+        InputError: samples or chunk_size below 1, or negative noise.
+    """
+
+    def __init__(
+        self,
+        model: GapClassifier,
+        samples: int = 50,
+        noise: float = 0.15,
+        *,
+        seed: int = 0,
+        chunk_size: int = 512,
+    ) -> None:
+        require_positive("samples", samples)
+        require_positive("chunk_size", chunk_size)
+        if not noise >= 0:
+            raise InputError(f"noise must be a standard deviation >= 0, got {noise!r}.")
+        self.model = model
+        self.samples = samples
+        self.noise = noise
+        self.seed = seed
+        self.chunk_size = chunk_size
+
+    def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
+        """Images x [N, C_in, H, W] -> maps [N, C', C_in, H, W]; `classes` as in `Classes`."""
+        index = class_index(classes, len(x), self.model.num_classes, x.device)
+        parameters = list(self.model.parameters())
+        with autograd_on() as grad_mode:
+            differentiable = needs_graph(grad_mode, [x, *parameters])
+            noise = self._noise(x)
+
+            def points(numbers: Tensor, x: Tensor) -> Tensor:
+                return x + noise[numbers][:, None]
+
+            return mean_gradient(
+                class_scores(self.model, index),
+                points,
+                (x if differentiable else constant(x),),
+                self.samples,
+                differentiable=differentiable,
+                chunk_size=self.chunk_size,
+                parameters=parameters,
+            )
+
+    def _noise(self, x: Tensor) -> Tensor:
+        """[samples, C_in, H, W], the same on every device."""
+        generator = torch.Generator().manual_seed(self.seed)
+        noise = torch.randn(self.samples, *x.shape[1:], generator=generator, dtype=torch.float64)
+        return (self.noise * noise).to(device=x.device, dtype=x.dtype)

@@ -1,0 +1,180 @@
+"""Gradients of class scores, and averages of them over many points, within bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .base import pick
+
+Score: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Points [B, ...] and, for each, the row of the batch that it belongs to, int64 [B] -> [B, C']."""
+
+Points: TypeAlias = Callable[..., Tensor]
+"""Numbers of points, int64 [S], and the inputs of n images, each [n, ...] -> points [S, n, ...]."""
+
+
+@contextmanager
+def autograd_on() -> Iterator[bool]:
+    """Let gradients be taken inside, also for callers under no_grad or inference_mode.
+
+    Yields whether the caller had grad mode on, that is, whether results may need a graph.
+    """
+    grad_mode = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+    with torch.inference_mode(False), torch.enable_grad():
+        yield grad_mode
+
+
+def needs_graph(grad_mode: bool, tensors: Iterable[Tensor]) -> bool:
+    """torch's own rule: results carry a graph if grad mode is on and something requires grad."""
+    return grad_mode and any(tensor.requires_grad for tensor in tensors)
+
+
+def constant(tensor: Tensor) -> Tensor:
+    """The same values outside any graph and outside inference mode."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
+
+
+def variable(tensor: Tensor, differentiable: bool) -> Tensor:
+    """Something to take gradients by: the tensor in its graph, or else a new leaf beside it."""
+    if differentiable and tensor.requires_grad:
+        return tensor
+    return constant(tensor).detach().requires_grad_()
+
+
+def score_gradients(scores: Tensor, inputs: Tensor, differentiable: bool) -> Iterator[Tensor]:
+    """For each column c of scores [N, C'], its gradient by inputs [N, ...], image by image.
+
+    The column is summed first: as long as images do not meet inside the network (batch
+    normalisation in train mode lets them), the gradient of the sum holds each image's own.
+    """
+    last = scores.shape[1] - 1
+    for column, score in enumerate(scores.unbind(dim=1)):
+        (grad,) = torch.autograd.grad(
+            score.sum(),
+            inputs,
+            create_graph=differentiable,
+            retain_graph=differentiable or column < last,
+            materialize_grads=True,
+        )
+        yield grad
+
+
+def mean_gradient(
+    score: Score,
+    points: Points,
+    inputs: Sequence[Tensor],
+    count: int,
+    *,
+    differentiable: bool,
+    chunk_size: int,
+    parameters: Sequence[Tensor] = (),
+) -> Tensor:
+    """The gradient of `score`, averaged over `count` points for each image.
+
+    At most `chunk_size` points pass through the network at once. Where the result needs a graph
+    and one pass is not enough, a chunk keeps no graph: the backward pass computes it once more,
+    so that memory stays bounded by the chunk. A second backward pass through such a result is
+    refused by torch; with a chunk_size of at least N * count it works.
+
+    Args:
+        score: what is differentiated, see `Score`.
+        points: makes the points, see `Points`.
+        inputs: tensors [N, ...] that `points` depends on, with one N.
+        count: how many points each image has.
+        differentiable: whether the result carries a graph to inputs and parameters.
+        chunk_size: most points in one pass through the network.
+        parameters: the tensors besides its points that `score` depends on.
+
+    Returns:
+        [N, C', ...].
+
+    Raises:
+        InputError: chunk_size below 1.
+    """
+    require_positive("chunk_size", chunk_size)
+    device, size = inputs[0].device, len(inputs[0])
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    rebuild = differentiable and size * count > chunk_size
+    numbers = torch.arange(count, device=device)
+    means = []
+    for rows in torch.split(torch.arange(size, device=device), chunk_size):
+        some = [tensor[rows] for tensor in inputs]
+        total: Tensor | None = None
+        for chunk in torch.split(numbers, max(1, chunk_size // max(1, len(rows)))):
+            piece = _Piece(score, points, rows, chunk)
+            if rebuild:
+                part = _Rebuilt.apply(piece, len(some), *some, *trained)
+            else:
+                part = piece(some, differentiable)
+            total = part if total is None else total + part
+        assert total is not None
+        means.append(total / count)
+    return torch.cat(means)
+
+
+def class_scores(logits: Callable[[Tensor], Tensor], index: Tensor | None) -> Score:
+    """The score of the wanted classes: `index` as from `class_index`, for each row of a batch."""
+
+    def score(points: Tensor, rows: Tensor) -> Tensor:
+        chosen = index[rows] if index is not None and index.dim() == 2 else index
+        return pick(logits(points), chosen)
+
+    return score
+
+
+class _Piece:
+    """The sum over some of the points, for some of the images."""
+
+    def __init__(self, score: Score, points: Points, rows: Tensor, numbers: Tensor) -> None:
+        self.score, self.points, self.rows, self.numbers = score, points, rows, numbers
+
+    def __call__(self, inputs: Sequence[Tensor], differentiable: bool) -> Tensor:
+        at = self.points(self.numbers, *inputs)  # [S, n, ...]
+        flat = variable(at.flatten(0, 1), differentiable)
+        scores = self.score(flat, self.rows.repeat(len(self.numbers)))  # [S n, C']
+        sums = [
+            grad.view_as(at).sum(dim=0) for grad in score_gradients(scores, flat, differentiable)
+        ]
+        return torch.stack(sums, dim=1)  # [n, C', ...]
+
+
+class _Rebuilt(torch.autograd.Function):
+    """A piece whose graph is built again in the backward pass instead of being kept."""
+
+    @staticmethod
+    def forward(ctx: Any, piece: _Piece, count: int, *tensors: Tensor) -> Tensor:
+        ctx.piece, ctx.count = piece, count
+        ctx.save_for_backward(*tensors)
+        with torch.enable_grad():
+            return piece([tensor.detach() for tensor in tensors[:count]], False)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, parameters = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        needed = ctx.needs_input_grad[2:]
+        with torch.enable_grad():
+            inputs = [
+                tensor.detach().requires_grad_(need)
+                for tensor, need in zip(inputs, needed, strict=False)
+            ]
+            value = ctx.piece(inputs, True)
+            if not value.requires_grad:  # a linear score: its gradient is a constant
+                return (None,) * (2 + len(needed))
+            wanted = [
+                tensor for tensor, need in zip([*inputs, *parameters], needed, strict=True) if need
+            ]
+            found = iter(torch.autograd.grad(value, wanted, grad, allow_unused=True))
+        return None, None, *(next(found) if need else None for need in needed)
+
+
+def require_positive(name: str, value: int) -> None:
+    """Raise unless `value` is an int of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name} must be a whole number of at least 1, got {value!r}.")

@@ -1,0 +1,29 @@
+"""The internal representation itself, "Repr" in the paper."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..models.gap import GapClassifier
+from .base import Classes
+
+
+class Repr:
+    """The feature maps A at the penultimate layer, one map a channel: [N, K, h, w].
+
+    A belongs to no class, so `classes` is ignored and the channels stand where other interpreters
+    have classes: eq. (3) then averages over the K channels, whichever classes are asked for.
+    """
+
+    def __init__(self, model: GapClassifier) -> None:
+        self.model = model
+
+    def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
+        """Images x [N, C_in, H, W] in [0, 1] -> A [N, K, h, w]; `classes` is ignored."""
+        return self.model.features(x)
+
+    def from_features(
+        self, features: Tensor, classes: Classes = None, *, validate: bool = True
+    ) -> Tensor:
+        """A [N, K, h, w] -> A; `classes` and `validate` are ignored."""
+        return features

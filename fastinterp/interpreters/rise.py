@@ -1,0 +1,103 @@
+"""RISE: what remains of the score behind random masks (Petsiuk et al., BMVC 2018)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import InputError
+from ..models.gap import GapClassifier
+from .base import Classes, class_index, pick
+from .gradients import require_positive
+
+
+class RISE:
+    """L(x, c) = 1 / (M keep) sum_m s_c(x * mask_m) mask_m over M random masks.
+
+    A mask is a grid of cells x cells zeros and ones (ones with probability `keep`), enlarged
+    bilinearly and shifted at random. The masks are drawn from `seed` afresh in every call and
+    shared by the images of the batch, so that the map is a function of the image alone. Needs no
+    gradients; under grad mode the map is differentiable like the network, and the graph of all
+    masks is kept.
+
+    Args:
+        model: the network.
+        masks: M.
+        cells: cells of the grid along each side.
+        keep: probability that a cell stays visible, in (0, 1].
+        score: s_c is the softmax "probability", as in the publication, or the "logit".
+        seed: of the masks.
+        chunk_size: most masked images in one pass through the network.
+
+    Raises:
+        InputError: masks, cells or chunk_size below 1, keep or score not as above.
+    """
+
+    def __init__(
+        self,
+        model: GapClassifier,
+        masks: int = 1000,
+        cells: int = 7,
+        keep: float = 0.5,
+        *,
+        score: Literal["probability", "logit"] = "probability",
+        seed: int = 0,
+        chunk_size: int = 512,
+    ) -> None:
+        for name, value in (("masks", masks), ("cells", cells), ("chunk_size", chunk_size)):
+            require_positive(name, value)
+        if not 0 < keep <= 1:
+            raise InputError(f"keep must be a probability in (0, 1], got {keep!r}.")
+        if score not in ("probability", "logit"):
+            raise InputError(f'score must be "probability" or "logit", got {score!r}.')
+        self.model = model
+        self.masks = masks
+        self.cells = cells
+        self.keep = keep
+        self.score = score
+        self.seed = seed
+        self.chunk_size = chunk_size
+
+    def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
+        """Images x [N, C_in, H, W] -> maps [N, C', H, W]; `classes` as in `Classes`."""
+        index = class_index(classes, len(x), self.model.num_classes, x.device)
+        per_pass = max(1, self.chunk_size // max(1, len(x)))
+        total: Tensor | None = None
+        for masks in self.draw_masks(x, per_pass):  # [M', H, W]
+            masked = x[None] * masks[:, None, None]  # [M', N, C_in, H, W]
+            logits = self._logits(masked.flatten(0, 1))
+            scores = logits if self.score == "logit" else logits.softmax(dim=1)
+            scores = scores.view(len(masks), len(x), logits.shape[1])  # [M', N, C]
+            wanted = torch.stack([pick(one, index) for one in scores])  # [M', N, C']
+            part = torch.einsum("mnc,mhw->nchw", wanted, masks)
+            total = part if total is None else total + part
+        assert total is not None
+        return total / (self.masks * self.keep)
+
+    def draw_masks(self, x: Tensor, per_pass: int) -> Iterator[Tensor]:
+        """Masks in [0, 1] for images like x, [M', H, W] at a time, the same on every device."""
+        generator = torch.Generator().manual_seed(self.seed)
+        height, width = x.shape[2:]
+        cell = (math.ceil(height / self.cells), math.ceil(width / self.cells))
+        size = [(self.cells + 1) * side for side in cell]  # one cell more, to be shifted over
+        # All drawn at once: the number of masks in a pass must not change them.
+        grids = torch.rand(self.masks, 1, self.cells, self.cells, generator=generator) < self.keep
+        tops, lefts = (torch.randint(side, (self.masks,), generator=generator) for side in cell)
+        for some in torch.split(torch.arange(self.masks), per_pass):
+            large = F.interpolate(
+                grids[some].float(), size=size, mode="bilinear", align_corners=False
+            )
+            corners = zip(tops[some].tolist(), lefts[some].tolist(), strict=True)
+            masks = [
+                image[0, top : top + height, left : left + width]
+                for image, (top, left) in zip(large, corners, strict=True)
+            ]
+            yield torch.stack(masks).to(device=x.device, dtype=x.dtype)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return torch.cat([self.model(part) for part in torch.split(x, self.chunk_size)])
