@@ -16,8 +16,7 @@ def usable_device(device: str | torch.device) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(
-            f"Cannot use the device {str(device)!r} ({reason}); "
-            'take "cpu", or "cuda" where torch sees a GPU.'
+            f"The device {str(device)!r} cannot be used here; take cpu, or see in "
+            "`fastinterp doctor` which GPUs torch finds."
         ) from error

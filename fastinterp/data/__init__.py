@@ -1,0 +1,6 @@
+"""Data sets that live on the device as bytes."""
+
+from .dataset import ImageData
+from .load import NAMES, SPLITS, load
+
+__all__ = ["NAMES", "SPLITS", "ImageData", "load"]

@@ -1,0 +1,92 @@
+"""CIFAR-10 from its official files: the Python or the binary version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..unpickle import read_pickle
+from .dataset import ImageData, from_arrays
+from .layout import Place, find_files
+
+LAYOUT = (
+    "cifar-10-batches-py/ with data_batch_1 to data_batch_5 and test_batch, or "
+    "cifar-10-batches-bin/ with the same names ending in .bin"
+)
+CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+_NAMES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
+_PIXELS = 3 * 32 * 32
+
+Batch = tuple[NDArray[np.uint8], NDArray[Any]]  # images [N, 3072], labels [N]
+
+
+def read(root: Path, split: str, allow_partial: bool = False) -> ImageData:
+    """A split of CIFAR-10: [N, 3, 32, 32]. `root` is the folder that holds cifar-10-batches-py/ or
+    cifar-10-batches-bin/, or one of these.
+
+    Args:
+        allow_partial: serve a split of which some files are missing.
+
+    Raises:
+        InputError: files are missing (which ones is said) or damaged.
+    """
+    pickled = _NAMES[split]
+    binary = tuple(f"{name}.bin" for name in pickled)
+    places = [
+        Place(root / "cifar-10-batches-py", pickled),
+        Place(root / "cifar-10-batches-bin", binary),
+        Place(root, pickled),
+        Place(root, binary),
+    ]
+    files = find_files("cifar10", root, split, places, LAYOUT, allow_partial)
+    batches = [_read_binary(f) if f.suffix == ".bin" else _read_pickled(f) for f in files]
+    images = np.concatenate([images for images, _ in batches]).reshape(-1, 3, 32, 32)
+    labels = np.concatenate([labels for _, labels in batches])
+    return from_arrays(images, labels, CLASSES, "cifar10")
+
+
+def _read_binary(path: Path) -> Batch:
+    """A file of records: one byte for the label, 3072 for the pixels."""
+    data = np.fromfile(path, np.uint8)
+    if len(data) == 0 or len(data) % (1 + _PIXELS):
+        raise InputError(
+            f"{path} is damaged: its {len(data)} bytes are no whole number of records of "
+            f"{1 + _PIXELS}; get the file again."
+        )
+    records = data.reshape(-1, 1 + _PIXELS)
+    return records[:, 1:], records[:, 0]
+
+
+def _read_pickled(path: Path) -> Batch:
+    """A pickled dict with `data` (uint8 [N, 3072]) and `labels` (a list of N numbers)."""
+    content = read_pickle(path)
+    if isinstance(content, dict):
+        named = {k.decode("latin-1") if isinstance(k, bytes) else k: v for k, v in content.items()}
+        images, labels = named.get("data"), np.asarray(named.get("labels"))
+        if (
+            isinstance(images, np.ndarray)
+            and images.dtype == np.uint8
+            and images.shape == (len(images), _PIXELS)
+            and labels.shape == (len(images),)
+            and np.issubdtype(labels.dtype, np.integer)
+        ):
+            return images, labels
+    raise InputError(
+        f"{path} is no CIFAR-10 batch: expected a pickled dict with data (uint8 [N, {_PIXELS}]) "
+        "and labels (N numbers); CIFAR-100 and other sets are not read."
+    )

@@ -1,0 +1,172 @@
+"""Labelled images that live on one device as bytes; batches become floats there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..device import usable_device
+from ..errors import InputError
+
+Indices = Tensor | NDArray[Any] | Sequence[int] | slice
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """Images with labels, held in memory whole.
+
+    Attributes:
+        images: uint8 [N, C, H, W], 0 to 255.
+        labels: int64 [N], on the same device.
+        classes: the name of each label.
+        name: what the set is called.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str = "images"
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.dim() != 4:
+            raise InputError(
+                "ImageData: images must be uint8 [N, C, H, W], "
+                f"got {self.images.dtype} {list(self.images.shape)}."
+            )
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            raise InputError(
+                f"ImageData: labels must be int64 [N] = [{len(self.images)}], "
+                f"got {self.labels.dtype} {list(self.labels.shape)}."
+            )
+        if self.labels.device != self.images.device:
+            raise InputError(
+                "ImageData: images and labels must be on the same device, "
+                f"got {self.images.device} and {self.labels.device}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.batches(128)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
+
+    def to(self, device: str | torch.device) -> ImageData:
+        """The same data on another device."""
+        device = usable_device(device)
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    def subset(self, indices: Indices) -> ImageData:
+        """The images at these positions, in that order.
+
+        Args:
+            indices: positions 0..N-1 as a tensor, array or list; a boolean mask [N]; or a slice.
+
+        Raises:
+            InputError: a position beyond the data.
+        """
+        chosen = indices if isinstance(indices, slice) else self._positions(indices)
+        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
+
+    def _positions(self, indices: Tensor | NDArray[Any] | Sequence[int]) -> Tensor:
+        """Positions [M] on the data's device, known to lie within it."""
+        positions = torch.as_tensor(indices)
+        if positions.dtype == torch.bool and positions.shape == self.labels.shape:
+            positions = positions.nonzero().squeeze(1)
+        positions = positions.to(device=self.device, dtype=torch.int64)
+        if positions.numel() and not bool(((positions >= 0) & (positions < len(self))).all()):
+            raise InputError(
+                f"ImageData.subset: positions must lie in 0..{len(self) - 1}, "
+                f"got {int(positions.min())}..{int(positions.max())}."
+            )
+        return positions
+
+    def float(self, indices: Indices | None = None) -> Tensor:
+        """Images as float32 [M, C, H, W] in [0, 1]; all of them where `indices` is None."""
+        chosen = self.images
+        if isinstance(indices, slice):
+            chosen = chosen[indices]
+        elif indices is not None:
+            chosen = chosen[torch.as_tensor(indices, device=self.device)]
+        # By a Python number a GPU multiplies with the rounded 1/255; by a tensor it divides, and
+        # every device gives the same pixels.
+        return chosen.to(torch.float32).div_(torch.full((), 255.0, device=self.device))
+
+    def order(self, seed: int | None = None) -> Tensor:
+        """A permutation of the positions, int64 [N] on the data's device.
+
+        Drawn on the CPU: a seed means the same order on every device. Without one, torch's global
+        generator is used.
+        """
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        return torch.randperm(len(self), generator=generator).to(self.device)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int | None = None,
+        drop_last: bool = False,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Iterate over (x float32 [B, C, H, W] in [0, 1], y int64 [B]).
+
+        Args:
+            batch_size: images a batch; the last one holds the rest.
+            shuffle: go through `order(seed)` instead of 0..N-1.
+            seed: of the order; None draws from torch's global generator.
+            drop_last: leave a last batch that is not full out.
+
+        Raises:
+            InputError: batch_size below 1.
+        """
+        if batch_size < 1:
+            raise InputError(f"batches: batch_size must be at least 1, got {batch_size}.")
+        end = len(self) - len(self) % batch_size if drop_last else len(self)
+        starts = range(0, end, batch_size)
+        if not shuffle:
+            parts: Iterator[slice | Tensor] = (slice(s, s + batch_size) for s in starts)
+        else:
+            order = self.order(seed)
+            parts = (order[s : s + batch_size] for s in starts)
+        return ((self.float(part), self.labels[part]) for part in parts)
+
+    def resized(self, size: int) -> ImageData:
+        """The images resized to `size` x `size` pixels (bilinear, antialiased)."""
+        if self.images.shape[2:] == (size, size):
+            return self
+        images = F.interpolate(self.images.float(), (size, size), mode="bilinear", antialias=True)
+        return replace(self, images=images.round_().clamp_(0, 255).to(torch.uint8))
+
+
+def from_arrays(
+    images: NDArray[np.uint8], labels: NDArray[Any], classes: Sequence[str], name: str
+) -> ImageData:
+    """images [N, C, H, W] or [N, H, W], labels [N] in any integer type -> ImageData.
+
+    Raises:
+        InputError: a label that no class bears.
+    """
+    if labels.size and not (labels.min() >= 0 and labels.max() < len(classes)):
+        raise InputError(
+            f"{name}: labels must lie in 0..{len(classes) - 1}, got {labels.min()}.."
+            f"{labels.max()}; the files are damaged or belong to another data set."
+        )
+    pixels = torch.from_numpy(np.array(images))
+    if pixels.dim() == 3:
+        pixels = pixels[:, None]
+    return ImageData(pixels, torch.from_numpy(labels.astype(np.int64)), tuple(classes), name)
