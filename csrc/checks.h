@@ -1,0 +1,84 @@
+// What every backend checks before it touches memory. The public Python functions check the same
+// things first and say more; these stand between a direct call of the op and a crash.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <c10/util/Exception.h>
+
+#include "kernels/maps.h"
+
+namespace fastinterp {
+
+inline void check_maps(const char* op, const at::Tensor& features, const at::Tensor& weight) {
+  TORCH_CHECK(features.dim() == 4 && weight.dim() == 2 && features.size(1) == weight.size(1), op,
+              ": features [N, K, h, w] and weight [C, K] must share K, got ", features.sizes(),
+              " and ", weight.sizes(), ".");
+  TORCH_CHECK(
+      features.size(1) > 0 && features.size(2) > 0 && features.size(3) > 0 && weight.size(0) > 0,
+      op, ": only the batch may be empty, got features ", features.sizes(), " and weight ",
+      weight.sizes(), ".");
+  TORCH_CHECK(features.scalar_type() == weight.scalar_type() &&
+                  features.device() == weight.device() && features.is_floating_point(),
+              op, ": features and weight must share a floating dtype and a device.");
+}
+
+inline void check_like(const char* op, const at::Tensor& a, const at::Tensor& b) {
+  TORCH_CHECK(
+      a.sizes() == b.sizes() && a.scalar_type() == b.scalar_type() && a.device() == b.device(), op,
+      ": tensors must have the same shape, dtype and device, got ", a.sizes(), " ", a.scalar_type(),
+      " on ", a.device(), " and ", b.sizes(), " ", b.scalar_type(), " on ", b.device(), ".");
+}
+
+inline void check_labels(const char* op, const at::Tensor& labels, const at::Tensor& features) {
+  TORCH_CHECK(labels.dim() == 1 && labels.size(0) == features.size(0) &&
+                  labels.scalar_type() == at::kLong && labels.device() == features.device(),
+              op, ": labels must be int64 of shape [", features.size(0),
+              "] on the features' device, got ", labels.scalar_type(), " ", labels.sizes(), " on ",
+              labels.device(), ".");
+}
+
+inline void check_rows(const char* op, const char* name, const std::optional<at::Tensor>& rows,
+                       const at::Tensor& x) {
+  if (!rows) return;
+  TORCH_CHECK((rows->numel() == 1 || rows->numel() == x.size(0)) &&
+                  rows->scalar_type() == x.scalar_type() && rows->device() == x.device(),
+              op, ": ", name, " must hold 1 or N = ", x.size(0),
+              " numbers of x's dtype on x's device.");
+}
+
+inline Sizes sizes_of(const at::Tensor& features, const at::Tensor& weight) {
+  return {features.size(0), features.size(1), weight.size(0), features.size(2) * features.size(3)};
+}
+
+// The positions of a map must form one row with a constant stride; contiguous and channels_last
+// tensors do. Others are copied.
+inline bool has_regular_positions(const at::Tensor& maps) {
+  return maps.size(2) == 1 || maps.size(3) == 1 || maps.stride(2) == maps.size(3) * maps.stride(3);
+}
+
+inline at::Tensor with_regular_positions(const at::Tensor& maps) {
+  return has_regular_positions(maps) ? maps : maps.contiguous();
+}
+
+// Room for a gradient, laid out like the maps that it belongs to.
+inline at::Tensor empty_maps_like(const at::Tensor& like, at::ScalarType type) {
+  const auto out = at::empty_like(like, like.options().dtype(type));
+  return has_regular_positions(out) ? out : at::empty(like.sizes(), out.options());
+}
+
+// What empty_maps_like laid out otherwise, in the layout that torch.empty_like promises.
+inline at::Tensor as_laid_out(const at::Tensor& maps, const at::Tensor& like) {
+  const auto promised = at::empty_like(like, like.options());
+  if (promised.strides() == maps.strides()) return maps.to(like.scalar_type());
+  return at::empty_like(like).copy_(maps);
+}
+
+template <typename T>
+Maps<T> maps_of(const at::Tensor& maps) {
+  const int64_t position = maps.size(3) > 1 ? maps.stride(3) : maps.stride(2);
+  return {static_cast<T*>(maps.data_ptr()), maps.stride(0), maps.stride(1), position};
+}
+
+}  // namespace fastinterp

@@ -1,0 +1,129 @@
+// Class activation maps on the CPU: check, allocate, loop over images.
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
+#include <torch/library.h>
+
+#include "../checks.h"
+#include "panels.h"
+
+namespace fastinterp::cpu {
+namespace {
+
+// target[n] = scale * weights source[n] for every image, weights [target rows, source rows] read
+// through strides (so also transposed).
+template <typename T>
+void project(const Maps<T>& target, int64_t target_rows, const Maps<T>& source, int64_t source_rows,
+             const T* weights, Strides at, const Sizes& sizes) {
+  const auto& vector = primitives<T>();
+  const Tiling<T> tiling(sizes);
+  const T scale = T(1) / static_cast<T>(sizes.positions);
+  at::parallel_for(0, sizes.images, 1, [&](int64_t first, int64_t last) {
+    const Scratch<T> in(source_rows * tiling.ld), out(target_rows * tiling.ld);
+    for (int64_t n = first; n < last; ++n) {
+      for (int64_t tile = 0; tile < tiling.count; ++tile) {
+        const int64_t p = tiling.begin(tile), columns = tiling.columns(tile);
+        vector.load(in.get(), tiling.ld, tile_of(source, n, p), strides_of(source), nullptr, {},
+                    source_rows, columns, nullptr);
+        vector.product(out.get(), weights, at, in.get(), target_rows, source_rows, tiling.ld);
+        vector.store(tile_of(target, n, p), strides_of(target), out.get(), tiling.ld, target_rows,
+                     columns, scale);
+      }
+    }
+  });
+}
+
+// partial[part] = (1/u) sum over the part's images and positions of maps x features.
+template <typename T>
+void correlate(double* partial, int64_t parts, const Maps<T>& maps, const Maps<T>& features,
+               const Sizes& sizes) {
+  const auto& vector = primitives<T>();
+  const Tiling<T> tiling(sizes);
+  const int64_t outputs = sizes.classes * sizes.channels;
+  at::parallel_for(0, parts, 1, [&](int64_t first, int64_t last) {
+    const Scratch<T> a(sizes.classes * tiling.ld), b(sizes.channels * tiling.ld);
+    for (int64_t part = first; part < last; ++part) {
+      const int64_t begin = sizes.images * part / parts, end = sizes.images * (part + 1) / parts;
+      for (int64_t n = begin; n < end; ++n) {
+        for (int64_t tile = 0; tile < tiling.count; ++tile) {
+          const int64_t p = tiling.begin(tile), columns = tiling.columns(tile);
+          vector.load(a.get(), tiling.ld, tile_of(maps, n, p), strides_of(maps), nullptr, {},
+                      sizes.classes, columns, nullptr);
+          vector.load(b.get(), tiling.ld, tile_of(features, n, p), strides_of(features), nullptr,
+                      {}, sizes.channels, columns, nullptr);
+          vector.outer(partial + part * outputs, sizes.channels, a.get(), tiling.ld, sizes.classes,
+                       b.get(), tiling.ld, sizes.channels, tiling.ld,
+                       1.0 / static_cast<double>(sizes.positions));
+        }
+      }
+    }
+  });
+}
+
+void check_grad(const at::Tensor& grad, const at::Tensor& features, const at::Tensor& weight) {
+  TORCH_CHECK(grad.dim() == 4 && grad.size(0) == features.size(0) &&
+                  grad.size(1) == weight.size(0) && grad.size(2) == features.size(2) &&
+                  grad.size(3) == features.size(3) && grad.scalar_type() == features.scalar_type(),
+              "cam: the gradient must be like the maps, got ", grad.sizes(), ".");
+}
+
+at::Tensor cam(const at::Tensor& features, const at::Tensor& weight) {
+  check_maps("cam", features, weight);
+  const auto type = compute_type(features);
+  const auto in = with_regular_positions(features.to(type));
+  const auto w = weight.to(type).contiguous();
+  auto out = at::empty({features.size(0), weight.size(0), features.size(2), features.size(3)},
+                       in.options());
+  const auto sizes = sizes_of(features, weight);
+  const auto run = [&]<typename T>(T) {
+    project<T>(maps_of<T>(out), sizes.classes, maps_of<T>(in), sizes.channels, w.data_ptr<T>(),
+               {sizes.channels, 1}, sizes);
+  };
+  type == at::kDouble ? run(double{}) : run(float{});
+  return out.to(features.scalar_type());
+}
+
+at::Tensor cam_backward_features(const at::Tensor& grad, const at::Tensor& features,
+                                 const at::Tensor& weight) {
+  check_maps("cam", features, weight);
+  check_grad(grad, features, weight);
+  const auto type = compute_type(features);
+  const auto in = with_regular_positions(grad.to(type));
+  const auto w = weight.to(type).contiguous();
+  auto out = at::empty(features.sizes(), in.options());
+  const auto sizes = sizes_of(features, weight);
+  const auto run = [&]<typename T>(T) {
+    project<T>(maps_of<T>(out), sizes.channels, maps_of<T>(in), sizes.classes, w.data_ptr<T>(),
+               {1, sizes.channels}, sizes);
+  };
+  type == at::kDouble ? run(double{}) : run(float{});
+  return out.to(features.scalar_type());
+}
+
+at::Tensor cam_backward_weight(const at::Tensor& grad, const at::Tensor& features,
+                               const at::Tensor& weight) {
+  check_maps("cam", features, weight);
+  check_grad(grad, features, weight);
+  const auto type = compute_type(features);
+  const auto maps = with_regular_positions(grad.to(type));
+  const auto in = with_regular_positions(features.to(type));
+  const auto sizes = sizes_of(features, weight);
+  const int64_t parts = parts_of(sizes);
+  auto partial = at::zeros({parts, sizes.classes, sizes.channels}, in.options().dtype(at::kDouble));
+  const auto run = [&]<typename T>(T) {
+    correlate<T>(partial.data_ptr<double>(), parts, maps_of<T>(maps), maps_of<T>(in), sizes);
+  };
+  type == at::kDouble ? run(double{}) : run(float{});
+  return partial.sum(0).to(features.scalar_type());
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(fastinterp, CPU, m) {
+  m.impl("cam", &cam);
+  m.impl("cam_backward_features", &cam_backward_features);
+  m.impl("cam_backward_weight", &cam_backward_weight);
+}
+
+}  // namespace fastinterp::cpu

@@ -1,0 +1,277 @@
+// The discrepancy of eq. (8) on the CPU. For one image, tile by tile of its positions:
+//   panel = A' - A,   maps = W panel,   S_c += sum |maps_c|;
+// then D and its coefficients q, r; then, where gradients are wanted, from the maps' signs
+//   dD/dA' = (1/u) W^T (q sign(maps) + r),   dD/dA = -(1/u) W^T (q sign(maps)),
+//   dD/dW  = (1/u) (q sign(maps)) (A' - A)^T + r (mean A')^T.
+// A thread holds the maps of one image only; they never reach main memory.
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
+#include <torch/library.h>
+
+#include <tuple>
+#include <vector>
+
+#include "../checks.h"
+#include "../kernels/coefficients.h"
+#include "panels.h"
+
+namespace fastinterp::cpu {
+namespace {
+
+template <typename T>
+struct Problem {
+  Sizes sizes;
+  Maps<T> before, after;  // A, A'
+  const T* weight;        // [C, K]
+};
+
+// The maps of one image, and what they were made from, in one thread's scratch memory.
+template <typename T>
+class Image {
+ public:
+  explicit Image(const Problem<T>& problem)
+      : problem_(problem),
+        tiling_(problem.sizes),
+        panel_(problem.sizes.channels * tiling_.ld),
+        maps_(problem.sizes.classes * tiling_.ld * tiling_.count),
+        signs_(problem.sizes.classes * tiling_.ld),
+        channels_(problem.sizes.channels * tiling_.ld),
+        sums(problem.sizes.channels),
+        scaled_(2 * problem.sizes.classes) {}
+
+  // maps = W (A' - A); sums[k] = the sum of A' over positions.
+  void make_maps(int64_t n) {
+    std::fill(sums.begin(), sums.end(), 0.0);
+    for (int64_t tile = 0; tile < tiling_.count; ++tile) {
+      load(n, tile, sums.data());
+      vector_.product(maps(tile), problem_.weight, {channels(), 1}, panel_.get(), classes(),
+                      channels(), tiling_.ld);
+    }
+  }
+
+  // size[c] = S_c and logit[c] (without bias), from the maps.
+  void measure(double* size, double* logit) {
+    const double inverse = 1.0 / static_cast<double>(problem_.sizes.positions);
+    std::fill(size, size + classes(), 0.0);
+    std::fill(logit, logit + classes(), 0.0);
+    for (int64_t tile = 0; tile < tiling_.count; ++tile) {
+      vector_.abs_sums(size, maps(tile), classes(), tiling_.ld);
+    }
+    for (int64_t c = 0; c < classes(); ++c) size[c] *= inverse;
+    means_.assign(sums.begin(), sums.end());
+    vector_.outer(logit, 1, problem_.weight, channels(), classes(), means_.data(), 0, 1, channels(),
+                  inverse);
+  }
+
+  // target[n] = (factor / u) W^T (q sign(maps) + r); r may be null.
+  void gradient(const Maps<T>& target, int64_t n, const double* q, const double* r, double factor) {
+    scale(q, r);
+    for (int64_t tile = 0; tile < tiling_.count; ++tile) {
+      weigh_signs(tile, r != nullptr);
+      vector_.product(channels_.get(), problem_.weight, {1, channels()}, signs_.get(), channels(),
+                      classes(), tiling_.ld);
+      vector_.store(tile_of(target, n, tiling_.begin(tile)), strides_of(target), channels_.get(),
+                    tiling_.ld, channels(), tiling_.columns(tile),
+                    static_cast<T>(factor / static_cast<double>(problem_.sizes.positions)));
+    }
+  }
+
+  // partial [C, K] += factor dD/dW.
+  void weight_gradient(double* partial, int64_t n, const double* q, const double* r,
+                       double factor) {
+    const double scale_by = factor / static_cast<double>(problem_.sizes.positions);
+    scale(q, nullptr);
+    for (int64_t tile = 0; tile < tiling_.count; ++tile) {
+      load(n, tile, nullptr);
+      weigh_signs(tile, false);
+      vector_.outer(partial, channels(), signs_.get(), tiling_.ld, classes(), panel_.get(),
+                    tiling_.ld, channels(), tiling_.ld, scale_by);
+    }
+    for (int64_t c = 0; c < classes(); ++c) {
+      for (int64_t k = 0; k < channels(); ++k) {
+        partial[c * channels() + k] += scale_by * r[c] * sums[k];
+      }
+    }
+  }
+
+ private:
+  int64_t channels() const { return problem_.sizes.channels; }
+  int64_t classes() const { return problem_.sizes.classes; }
+  T* maps(int64_t tile) const { return maps_.get() + tile * classes() * tiling_.ld; }
+
+  void load(int64_t n, int64_t tile, double* row_sums) {
+    const int64_t p = tiling_.begin(tile);
+    vector_.load(panel_.get(), tiling_.ld, tile_of(problem_.after, n, p),
+                 strides_of(problem_.after), tile_of(problem_.before, n, p),
+                 strides_of(problem_.before), channels(), tiling_.columns(tile), row_sums);
+  }
+
+  void scale(const double* q, const double* r) {
+    for (int64_t c = 0; c < classes(); ++c) {
+      scaled_[c] = static_cast<T>(q[c]);
+      scaled_[classes() + c] = r ? static_cast<T>(r[c]) : T(0);
+    }
+  }
+
+  void weigh_signs(int64_t tile, bool with_offsets) {
+    vector_.signs(signs_.get(), maps(tile), scaled_.data(),
+                  with_offsets ? scaled_.data() + classes() : nullptr, classes(), tiling_.ld);
+  }
+
+  const Primitives<T>& vector_ = primitives<T>();
+  const Problem<T>& problem_;
+  const Tiling<T> tiling_;
+  const Scratch<T> panel_;     // [K, tile] A' - A
+  const Scratch<T> maps_;      // [tiles, C, tile]
+  const Scratch<T> signs_;     // [C, tile]
+  const Scratch<T> channels_;  // [K, tile]
+  std::vector<T> means_;       // [K]
+
+ public:
+  std::vector<double> sums;  // [K], of A' over positions
+
+ private:
+  std::vector<T> scaled_;  // q, then r
+};
+
+template <typename T>
+void forward(const Problem<T>& problem, const int64_t* labels, const T* bias, bool weighted,
+             T* value, T* coefficient, const Maps<T>& grad_adv) {
+  const int64_t classes = problem.sizes.classes;
+  at::parallel_for(0, problem.sizes.images, 1, [&](int64_t first, int64_t last) {
+    Image<T> image(problem);
+    std::vector<double> q(classes), r(classes);
+    HostBlock alone(1, 0, 0, 0);
+    double shared = 0;
+    for (int64_t n = first; n < last; ++n) {
+      image.make_maps(n);
+      image.measure(q.data(), r.data());
+      if (bias) {
+        for (int64_t c = 0; c < classes; ++c) r[c] += bias[c];
+      }
+      value[n] = static_cast<T>(coefficients(alone, &shared, q.data(), r.data(), classes, labels[n],
+                                             weighted, q.data(), r.data()));
+      for (int64_t c = 0; c < classes; ++c) {
+        coefficient[(2 * n) * classes + c] = static_cast<T>(q[c]);
+        coefficient[(2 * n + 1) * classes + c] = static_cast<T>(r[c]);
+      }
+      if (grad_adv.data) image.gradient(grad_adv, n, q.data(), r.data(), 1.0);
+    }
+  });
+}
+
+template <typename T>
+void backward(const Problem<T>& problem, const T* grad, const T* coefficient,
+              const Maps<T>& grad_before, const Maps<T>& grad_after, double* weight_partial,
+              int64_t parts) {
+  const int64_t classes = problem.sizes.classes, images = problem.sizes.images;
+  at::parallel_for(0, parts, 1, [&](int64_t first, int64_t last) {
+    Image<T> image(problem);
+    std::vector<double> q(classes), r(classes);
+    for (int64_t part = first; part < last; ++part) {
+      for (int64_t n = images * part / parts; n < images * (part + 1) / parts; ++n) {
+        const T* from = coefficient + 2 * n * classes;
+        q.assign(from, from + classes);
+        r.assign(from + classes, from + 2 * classes);
+        image.make_maps(n);
+        if (grad_before.data) image.gradient(grad_before, n, q.data(), nullptr, -grad[n]);
+        if (grad_after.data) image.gradient(grad_after, n, q.data(), r.data(), grad[n]);
+        if (weight_partial) {
+          image.weight_gradient(weight_partial + part * classes * problem.sizes.channels, n,
+                                q.data(), r.data(), grad[n]);
+        }
+      }
+    }
+  });
+}
+
+void check_label_values(const at::Tensor& labels, int64_t classes) {
+  const int64_t* label = labels.data_ptr<int64_t>();
+  for (int64_t n = 0; n < labels.numel(); ++n) {
+    TORCH_CHECK_VALUE(label[n] >= 0 && label[n] < classes, "discrepancy: labels must lie in 0..",
+                      classes - 1, ", got ", label[n], ".");
+  }
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy(const at::Tensor& features,
+                                                           const at::Tensor& features_adv,
+                                                           const at::Tensor& weight,
+                                                           const at::Tensor& labels,
+                                                           const std::optional<at::Tensor>& bias,
+                                                           bool weighted, bool with_grad) {
+  check_maps("discrepancy", features, weight);
+  check_like("discrepancy", features, features_adv);
+  check_labels("discrepancy", labels, features);
+  const auto sizes = sizes_of(features, weight);
+  TORCH_CHECK(!bias || (bias->numel() == sizes.classes && bias->dim() == 1),
+              "discrepancy: bias must have shape [C].");
+  const auto t = labels.contiguous();
+  check_label_values(t, sizes.classes);
+
+  const auto type = compute_type(features);
+  const auto before = with_regular_positions(features.to(type));
+  const auto after = with_regular_positions(features_adv.to(type));
+  const auto w = weight.to(type).contiguous();
+  const auto b = bias ? bias->to(type).contiguous() : at::Tensor();
+  auto value = at::empty({sizes.images}, after.options());
+  auto coefficient = at::empty({sizes.images, 2, sizes.classes}, after.options());
+  auto grad = with_grad ? empty_maps_like(features_adv, type) : at::empty({0}, after.options());
+  const auto run = [&]<typename T>(T) {
+    const Problem<T> problem{sizes, maps_of<T>(before), maps_of<T>(after), w.data_ptr<T>()};
+    forward<T>(problem, t.data_ptr<int64_t>(), bias ? b.data_ptr<T>() : nullptr, weighted,
+               value.data_ptr<T>(), coefficient.data_ptr<T>(),
+               with_grad ? maps_of<T>(grad) : Maps<T>{});
+  };
+  type == at::kDouble ? run(double{}) : run(float{});
+  const auto out = features.scalar_type();
+  return {value.to(out), with_grad ? as_laid_out(grad, features_adv) : grad.to(out), coefficient};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy_backward(
+    const at::Tensor& grad, const at::Tensor& features, const at::Tensor& features_adv,
+    const at::Tensor& weight, const at::Tensor& coefficient, bool need_features,
+    bool need_features_adv, bool need_weight) {
+  check_maps("discrepancy", features, weight);
+  check_like("discrepancy", features, features_adv);
+  const auto sizes = sizes_of(features, weight);
+  const auto type = compute_type(features);
+  TORCH_CHECK(grad.dim() == 1 && grad.size(0) == sizes.images, "discrepancy: grad must be [N].");
+  TORCH_CHECK(
+      coefficient.numel() == 2 * sizes.images * sizes.classes && coefficient.scalar_type() == type,
+      "discrepancy: coefficients must be the forward pass's.");
+
+  const auto before = with_regular_positions(features.to(type));
+  const auto after = with_regular_positions(features_adv.to(type));
+  const auto w = weight.to(type).contiguous();
+  const auto g = grad.to(type).contiguous();
+  const auto coefficients = coefficient.contiguous();
+  const auto nothing = at::empty({0}, after.options());
+  auto by_before = need_features ? empty_maps_like(features, type) : nothing;
+  auto by_after = need_features_adv ? empty_maps_like(features_adv, type) : nothing;
+  const int64_t parts = need_weight ? parts_of(sizes) : sizes.images;
+  auto partial = at::zeros({need_weight ? parts : 0, sizes.classes, sizes.channels},
+                           after.options().dtype(at::kDouble));
+  const auto run = [&]<typename T>(T) {
+    const Problem<T> problem{sizes, maps_of<T>(before), maps_of<T>(after), w.data_ptr<T>()};
+    backward<T>(problem, g.data_ptr<T>(), coefficients.data_ptr<T>(),
+                need_features ? maps_of<T>(by_before) : Maps<T>{},
+                need_features_adv ? maps_of<T>(by_after) : Maps<T>{},
+                need_weight ? partial.data_ptr<double>() : nullptr, parts);
+  };
+  type == at::kDouble ? run(double{}) : run(float{});
+  const auto out = features.scalar_type();
+  return {need_features ? as_laid_out(by_before, features) : nothing.to(out),
+          need_features_adv ? as_laid_out(by_after, features_adv) : nothing.to(out),
+          (need_weight ? partial.sum(0) : nothing).to(out)};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(fastinterp, CPU, m) {
+  m.impl("discrepancy", &discrepancy);
+  m.impl("discrepancy_backward", &discrepancy_backward);
+}
+
+}  // namespace fastinterp::cpu

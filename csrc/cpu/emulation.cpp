@@ -1,0 +1,21 @@
+// The GPU's block programs, run block after block on the CPU under names of their own. Tests
+// compare them with the reference, so the arithmetic, indexing and launch sizes that a GPU will
+// use are checked where there is none. What this cannot show is a missing barrier.
+#include <torch/library.h>
+
+#include "../cuda/cam.h"
+#include "../cuda/discrepancy.h"
+#include "../cuda/pgd_step.h"
+
+namespace fastinterp {
+
+TORCH_LIBRARY_FRAGMENT(fastinterp, m) {
+  m.def("emulated_cam", &blocks::cam<HostLauncher>);
+  m.def("emulated_cam_backward_features", &blocks::cam_backward_features<HostLauncher>);
+  m.def("emulated_cam_backward_weight", &blocks::cam_backward_weight<HostLauncher>);
+  m.def("emulated_discrepancy", &blocks::discrepancy<HostLauncher>);
+  m.def("emulated_discrepancy_backward", &blocks::discrepancy_backward<HostLauncher>);
+  m.def("emulated_pgd_step", &blocks::pgd_step<HostLauncher>);
+}
+
+}  // namespace fastinterp

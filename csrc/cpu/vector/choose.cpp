@@ -1,0 +1,75 @@
+// Picks the widest table that both the processor and torch's own setting
+// (ATEN_CPU_CAPABILITY) allow, once.
+#include <ATen/Version.h>
+
+#include <string>
+
+#include "primitives.h"
+
+namespace fastinterp::cpu {
+
+#define FI_DECLARE(LEVEL)                       \
+  namespace LEVEL {                             \
+  extern const Primitives<float> table_float;   \
+  extern const Primitives<double> table_double; \
+  }
+FI_DECLARE(baseline)
+#if defined(__x86_64__)
+FI_DECLARE(avx2)
+FI_DECLARE(avx512)
+#endif
+#undef FI_DECLARE
+
+const char* vector_level() {
+  static const char* level = [] {
+#if defined(__x86_64__)
+    const std::string capability = at::get_cpu_capability();
+    __builtin_cpu_init();
+    if (capability == "AVX512" && __builtin_cpu_supports("avx512f") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl")) {
+      return "avx512";
+    }
+    if (capability.rfind("AVX", 0) == 0 && __builtin_cpu_supports("avx2") &&
+        __builtin_cpu_supports("fma")) {
+      return "avx2";
+    }
+#endif
+    return "baseline";
+  }();
+  return level;
+}
+
+namespace {
+template <typename Table>
+const Table& choose(const Table& base, const Table& avx2, const Table& avx512) {
+  switch (vector_level()[3]) {
+    case '5':
+      return avx512;
+    case '2':
+      return avx2;
+    default:
+      return base;
+  }
+}
+}  // namespace
+
+#if defined(__x86_64__)
+#define FI_CHOOSE(T) choose(baseline::table_##T, avx2::table_##T, avx512::table_##T)
+#else
+#define FI_CHOOSE(T) baseline::table_##T
+#endif
+
+template <>
+const Primitives<float>& primitives<float>() {
+  static const Primitives<float>& table = FI_CHOOSE(float);
+  return table;
+}
+
+template <>
+const Primitives<double>& primitives<double>() {
+  static const Primitives<double>& table = FI_CHOOSE(double);
+  return table;
+}
+
+}  // namespace fastinterp::cpu

@@ -1,0 +1,70 @@
+// The loops that want wide vectors, as a table of functions that exists once for each instruction
+// set; `primitives<T>()` picks the table for the processor at hand.
+//
+// A *panel* is a row-major [rows, ld] buffer with ld a multiple of `width`; columns past the last
+// one in use hold zeros. Feature maps are staged in panels whatever their memory layout was.
+#pragma once
+
+#include <cstdint>
+
+namespace fastinterp::cpu {
+
+// Where element (row, column) of a matrix lies: data[row * this->row + column * this->column].
+struct Strides {
+  int64_t row;
+  int64_t column;
+};
+
+template <typename T>
+struct Primitives {
+  int64_t width;  // elements in a vector register
+
+  // panel = source - minus (or source, where minus is null); adds each row of source to row_sums
+  // (where that is not null).
+  void (*load)(T* panel, int64_t ld, const T* source, Strides at, const T* minus, Strides minus_at,
+               int64_t rows, int64_t columns, double* row_sums);
+
+  // out[i, :] = sum_j weights(i, j) panel[j, :]; out and panel share ld.
+  void (*product)(T* out, const T* weights, Strides at, const T* panel, int64_t rows, int64_t inner,
+                  int64_t ld);
+
+  // sums[i] += sum_p |panel[i, p]|
+  void (*abs_sums)(double* sums, const T* panel, int64_t rows, int64_t ld);
+
+  // out[i, :] = q[i] * sign(panel[i, :]) + r[i]; r may be null.
+  void (*signs)(T* out, const T* panel, const T* q, const T* r, int64_t rows, int64_t ld);
+
+  // target = scale * panel
+  void (*store)(T* target, Strides at, const T* panel, int64_t ld, int64_t rows, int64_t columns,
+                T scale);
+
+  // out[i, j] += scale * sum_p a[i, p] b[j, p]; rows of a and b may have any length.
+  void (*outer)(double* out, int64_t out_ld, const T* a, int64_t a_ld, int64_t a_rows, const T* b,
+                int64_t b_ld, int64_t b_rows, int64_t columns, double scale);
+
+  // out = clamp(project(x_adv + step sign(grad)), lower, upper)
+  void (*linf_step)(T* out, const T* x_adv, const T* grad, const T* x, int64_t count, T step, T eps,
+                    T lower, T upper);
+
+  // The sum of |v| (order 1) or v * v (order 2).
+  double (*power_sum)(const T* values, int64_t count, int order);
+
+  // delta = x_adv + scale * grad - x
+  void (*move)(T* delta, const T* x_adv, const T* grad, const T* x, int64_t count, T scale);
+
+  // The sum and number of the |delta| above the threshold.
+  void (*above)(const T* delta, int64_t count, T threshold, double* sum, int64_t* number);
+
+  // out = clamp(x + shrunk(scale * delta), lower, upper), where shrinking takes `threshold` off
+  // each size, but not below zero. delta may be out.
+  void (*land)(T* out, const T* delta, const T* x, int64_t count, T scale, T threshold, T lower,
+               T upper);
+};
+
+template <typename T>
+const Primitives<T>& primitives();
+
+// "avx512", "avx2" or "baseline": the table that `primitives` picked.
+const char* vector_level();
+
+}  // namespace fastinterp::cpu

@@ -1,0 +1,130 @@
+// The discrepancy through block programs: check, allocate, launch.
+#pragma once
+
+#include <ATen/ops/zeros.h>
+
+#include <tuple>
+
+#include "../kernels/discrepancy.h"
+#include "cam.h"
+
+namespace fastinterp::blocks {
+
+template <typename T>
+Discrepancy<T> discrepancy_args(const Sizes& sizes, const at::Tensor& before,
+                                const at::Tensor& after, const at::Tensor& weight,
+                                const at::Tensor& signs, const at::Tensor& coefficient) {
+  Discrepancy<T> args{};
+  args.sizes = sizes;
+  args.before = maps_of<T>(before);
+  args.after = maps_of<T>(after);
+  args.weight = weight.data_ptr<T>();
+  args.signs = signs.data_ptr<int8_t>();
+  args.coefficient = coefficient.data_ptr<Acc<T>>();
+  return args;
+}
+
+inline at::Tensor empty_signs(const Sizes& sizes, const at::Tensor& like) {
+  return at::empty({sizes.images, sizes.classes, sizes.positions}, like.options().dtype(at::kChar));
+}
+
+template <typename Launcher>
+std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy(const at::Tensor& features,
+                                                           const at::Tensor& features_adv,
+                                                           const at::Tensor& weight,
+                                                           const at::Tensor& labels,
+                                                           const std::optional<at::Tensor>& bias,
+                                                           bool weighted, bool with_grad) {
+  check_maps("discrepancy", features, weight);
+  check_like("discrepancy", features, features_adv);
+  check_labels("discrepancy", labels, features);
+  const auto sizes = sizes_of(features, weight);
+  TORCH_CHECK(
+      !bias || (bias->dim() == 1 && bias->size(0) == sizes.classes &&
+                bias->scalar_type() == weight.scalar_type() && bias->device() == weight.device()),
+      "discrepancy: bias must have shape [C] and be like weight.");
+  const auto before = with_regular_positions(features);
+  const auto after = with_regular_positions(features_adv);
+  const auto w = weight.contiguous();
+  const auto b = bias ? bias->contiguous() : at::Tensor();
+  const auto t = labels.contiguous();
+  const auto type = features.scalar_type();
+  const auto signs = empty_signs(sizes, after);
+  auto value = at::empty({sizes.images}, features.options());
+  auto grad = with_grad ? empty_maps_like(features_adv, type) : at::empty({0}, features.options());
+  at::Tensor coefficient;
+  FI_DISPATCH(type, [&] {
+    using T = scalar_t;
+    const auto wide = features.options().dtype(accumulate_type<T>());
+    const int64_t tiles = tiles_of(sizes);
+    coefficient = at::empty({sizes.images, 2, sizes.classes}, wide);
+    const auto partial = at::empty({sizes.images, tiles, 2, sizes.classes}, wide);
+    auto args = discrepancy_args<T>(sizes, before, after, w, signs, coefficient);
+    args.bias = bias ? b.data_ptr<T>() : nullptr;
+    args.labels = t.data_ptr<int64_t>();
+    args.weighted = weighted;
+    args.partial = partial.template data_ptr<Acc<T>>();
+    args.value = value.data_ptr<T>();
+    if (with_grad) args.by_after = maps_of<T>(grad);
+    const Launcher launch;
+    if (tiles == 1) {
+      launch(sizes.images, 1, 1, shared_bytes<T>(), DiscrepancyWhole<T>{args});
+      return;
+    }
+    launch(sizes.images, tiles, groups_of(sizes), shared_bytes<T>(), DiscrepancyMeasure<T>{args});
+    launch(sizes.images, 1, 1, shared_bytes<T>(), DiscrepancySettle<T>{args});
+    if (with_grad) {
+      launch(sizes.images, tiles, 1, shared_bytes<T>(), DiscrepancySpread<T>{args});
+    }
+  });
+  return {value, with_grad ? as_laid_out(grad, features_adv) : grad, coefficient};
+}
+
+template <typename Launcher>
+std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy_backward(
+    const at::Tensor& grad, const at::Tensor& features, const at::Tensor& features_adv,
+    const at::Tensor& weight, const at::Tensor& coefficient, bool need_features,
+    bool need_features_adv, bool need_weight) {
+  check_maps("discrepancy", features, weight);
+  check_like("discrepancy", features, features_adv);
+  const auto sizes = sizes_of(features, weight);
+  TORCH_CHECK(grad.dim() == 1 && grad.size(0) == sizes.images, "discrepancy: grad must be [N].");
+  TORCH_CHECK(coefficient.numel() == 2 * sizes.images * sizes.classes,
+              "discrepancy: coefficients must be the forward pass's.");
+  const auto type = features.scalar_type();
+  const auto before = with_regular_positions(features);
+  const auto after = with_regular_positions(features_adv);
+  const auto w = weight.contiguous();
+  const auto g = grad.to(type).contiguous();
+  const auto coefficients = coefficient.contiguous();
+  const auto signs = empty_signs(sizes, after);
+  const auto nothing = at::empty({0}, features.options());
+  auto by_before = need_features ? empty_maps_like(features, type) : nothing;
+  auto by_after = need_features_adv ? empty_maps_like(features_adv, type) : nothing;
+  auto by_weight = nothing;
+  FI_DISPATCH(type, [&] {
+    using T = scalar_t;
+    auto args = discrepancy_args<T>(sizes, before, after, w, signs, coefficients);
+    args.grad = g.data_ptr<T>();
+    if (need_features) args.by_before = maps_of<T>(by_before);
+    if (need_features_adv) args.by_after = maps_of<T>(by_after);
+    const Launcher launch;
+    const int64_t tiles = tiles_of(sizes), groups = groups_of(sizes), bytes = shared_bytes<T>();
+    launch(sizes.images, tiles, groups, bytes, DiscrepancyMeasure<T>{args});
+    if (need_features || need_features_adv) {
+      launch(sizes.images, tiles, 1, bytes, DiscrepancySpread<T>{args});
+    }
+    if (need_weight) {
+      const int64_t parts = weight_parts(sizes);
+      const auto partial = at::empty({parts, sizes.classes, sizes.channels},
+                                     features.options().dtype(accumulate_type<T>()));
+      launch(sizes.channels, groups, parts, bytes,
+             DiscrepancyWeight<T>{args, partial.template data_ptr<Acc<T>>(), parts});
+      by_weight = partial.sum(0).to(type);
+    }
+  });
+  return {need_features ? as_laid_out(by_before, features) : nothing,
+          need_features_adv ? as_laid_out(by_after, features_adv) : nothing, by_weight};
+}
+
+}  // namespace fastinterp::blocks

@@ -1,0 +1,87 @@
+// Starting block programs: on a GPU, or one block after another on the CPU, for tests.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
+
+#include <limits>
+#include <vector>
+
+#include "../kernels/products.h"
+
+#if defined(__CUDACC__)
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#endif
+
+namespace fastinterp {
+
+struct HostLauncher {
+  template <typename Program>
+  void operator()(int64_t x, int64_t y, int64_t z, int64_t shared_bytes,
+                  const Program& program) const {
+    std::vector<double> memory(shared_bytes / sizeof(double) + 1);
+    for (int64_t k = 0; k < z; ++k) {
+      for (int64_t j = 0; j < y; ++j) {
+        for (int64_t i = 0; i < x; ++i) {
+          // What a block leaves in shared memory is not there for the next one.
+          memory.assign(memory.size(), std::numeric_limits<double>::quiet_NaN());
+          HostBlock block(kThreads, i, j, k);
+          program(block, memory.data());
+        }
+      }
+    }
+  }
+};
+
+#if defined(__CUDACC__)
+template <typename Program>
+__global__ void __launch_bounds__(kThreads) run_program(const Program program) {
+  extern __shared__ double memory[];
+  DeviceBlock block;
+  program(block, memory);
+}
+
+struct CudaLauncher {
+  template <typename Program>
+  void operator()(int64_t x, int64_t y, int64_t z, int64_t shared_bytes,
+                  const Program& program) const {
+    if (x == 0 || y == 0 || z == 0) return;
+    TORCH_CHECK(x <= 0x7fffffff && y <= 65535 && z <= 65535,
+                "fastinterp: the batch is too large for one launch; split it.");
+    const dim3 grid(static_cast<unsigned>(x), static_cast<unsigned>(y), static_cast<unsigned>(z));
+    run_program<<<grid, kThreads, shared_bytes, c10::cuda::getCurrentCUDAStream()>>>(program);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+};
+
+// An op whose kernels run on the GPU of its first tensor, whichever GPU is current.
+template <auto Op>
+struct OnDevice;
+template <typename Result, typename First, typename... Rest, Result (*Op)(First, Rest...)>
+struct OnDevice<Op> {
+  static Result call(First first, Rest... rest) {
+    const c10::cuda::CUDAGuard guard(first.device());
+    return Op(first, rest...);
+  }
+};
+#endif
+
+template <typename T>
+constexpr int64_t shared_bytes() {
+  return kShared * static_cast<int64_t>(sizeof(Acc<T>));
+}
+
+template <typename T>
+at::ScalarType accumulate_type() {
+  return sizeof(Acc<T>) == sizeof(double) ? at::kDouble : at::kFloat;
+}
+
+// Gradients by the weight are summed in a number of parts that the sizes alone decide.
+inline int64_t weight_parts(const Sizes& sizes) {
+  constexpr int64_t kMostParts = 8;
+  return sizes.images < kMostParts ? (sizes.images > 0 ? sizes.images : 1) : kMostParts;
+}
+
+}  // namespace fastinterp

@@ -1,0 +1,81 @@
+// The projected step through block programs: check, allocate, launch.
+#pragma once
+
+#include <ATen/ops/empty_like.h>
+
+#include "../kernels/step.h"
+#include "../rows.h"
+#include "cam.h"
+
+namespace fastinterp::blocks {
+
+template <typename T>
+Step<T> step_args(const at::Tensor& out, const AlignedRows& in, const RowSettings& settings,
+                  const at::Tensor& step_sizes, const at::Tensor& eps_rows) {
+  const int64_t rows = in.x.size(0);
+  const auto numbers = [](const at::Tensor& t) { return t.defined() ? t.data_ptr<T>() : nullptr; };
+  const auto count = [](const at::Tensor& t) { return t.defined() ? t.numel() : int64_t{0}; };
+  return {out.data_ptr<T>(),
+          in.x_adv.data_ptr<T>(),
+          in.grad.data_ptr<T>(),
+          in.x.data_ptr<T>(),
+          rows,
+          in.x.numel() / rows,
+          settings.step_size,
+          settings.eps,
+          numbers(step_sizes),
+          numbers(eps_rows),
+          count(step_sizes),
+          count(eps_rows),
+          settings.lower,
+          settings.upper};
+}
+
+template <typename Launcher>
+void step_into(const at::Tensor& out, const AlignedRows& in, const RowSettings& settings) {
+  if (in.x.numel() == 0) return;
+  const auto contiguous = [](const std::optional<at::Tensor>& t) {
+    return t ? t->contiguous() : at::Tensor();
+  };
+  const auto step_sizes = contiguous(settings.step_sizes), eps_rows = contiguous(settings.eps_rows);
+  FI_DISPATCH(in.x.scalar_type(), [&] {
+    using T = scalar_t;
+    const Launcher launch;
+    const auto args = step_args<T>(out, in, settings, step_sizes, eps_rows);
+    constexpr int64_t kChunk = kThreads * kElementsAtOnce;
+    if (settings.norm == 0) {
+      launch(args.rows, (args.length + kChunk - 1) / kChunk, 1, 0, StepLinf<T>{args});
+    } else if (settings.norm == 1) {
+      launch(args.rows, 1, 1, kThreads * sizeof(double), StepBall<T, 2>{args});
+    } else {
+      launch(args.rows, 1, 1, kThreads * sizeof(double), StepBall<T, 1>{args});
+    }
+  });
+}
+
+template <typename Launcher>
+at::Tensor pgd_step(const at::Tensor& x_adv, const at::Tensor& grad, const at::Tensor& x,
+                    double step_size, double eps, const std::optional<at::Tensor>& step_sizes,
+                    const std::optional<at::Tensor>& eps_rows, double lower, double upper,
+                    int64_t norm) {
+  const RowSettings settings{step_size, eps, step_sizes, eps_rows, lower, upper, norm};
+  check_step(x_adv, grad, x, settings);
+  const auto in = aligned_rows(x_adv, grad, x);
+  const auto out = at::empty_like(in.x_adv);
+  step_into<Launcher>(out, in, settings);
+  return rows_are_dense(x_adv) ? out : at::empty_like(x_adv).copy_(out);
+}
+
+template <typename Launcher>
+void pgd_step_(at::Tensor x_adv, const at::Tensor& grad, const at::Tensor& x, double step_size,
+               double eps, const std::optional<at::Tensor>& step_sizes,
+               const std::optional<at::Tensor>& eps_rows, double lower, double upper,
+               int64_t norm) {
+  const RowSettings settings{step_size, eps, step_sizes, eps_rows, lower, upper, norm};
+  check_step(x_adv, grad, x, settings);
+  const auto in = aligned_rows(x_adv, grad, x);
+  step_into<Launcher>(in.x_adv, in, settings);
+  if (!in.x_adv.is_same(x_adv)) x_adv.copy_(in.x_adv);
+}
+
+}  // namespace fastinterp::blocks

@@ -1,0 +1,122 @@
+// What a kernel sees of the thread block that runs it.
+//
+// A block program is written as a sequence of phases; within a phase the items are independent, and
+// a barrier stands between phases. A GPU deals the items out to its threads; HostBlock runs them
+// one after another, so a CPU can run, and the tests can check, the very code a GPU will run.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define FI_HD __host__ __device__ __forceinline__
+#define FI_UNROLL _Pragma("unroll")
+#else
+// Always inlined on the host too: the CPU side compiles these once for each instruction set, and
+// the linker must find no out-of-line copy that it could keep for all of them.
+#define FI_HD inline __attribute__((always_inline))
+#define FI_UNROLL
+#endif
+
+namespace fastinterp {
+
+// Registers of a thread that live through several phases.
+template <typename Block, typename T, int Count>
+class Local;
+
+class HostBlock {
+ public:
+  FI_HD HostBlock(int threads, int64_t x, int64_t y, int64_t z)
+      : x(x), y(y), z(z), threads_(threads) {}
+
+  // One phase: f(i) for every i in 0..count-1.
+  template <typename F>
+  FI_HD void each(int64_t count, const F& f) {
+    for (int64_t i = 0; i < count; ++i) f(i);
+  }
+
+  // One phase in which every thread t does f(t) once.
+  template <typename F>
+  FI_HD void each_thread(const F& f) {
+    for (int t = 0; t < threads_; ++t) f(t);
+  }
+
+  FI_HD int threads() const { return threads_; }
+
+  int64_t x, y, z;  // which block of the grid this is
+
+ private:
+  int threads_;
+};
+
+template <typename T, int Count>
+class Local<HostBlock, T, Count> {
+ public:
+  FI_HD explicit Local(HostBlock& block) : values_(new T[block.threads() * Count]()) {}
+  FI_HD ~Local() { delete[] values_; }
+  Local(const Local&) = delete;
+  Local& operator=(const Local&) = delete;
+  FI_HD T& at(int thread, int i) { return values_[thread * Count + i]; }
+
+ private:
+  T* values_;
+};
+
+#if defined(__CUDACC__)
+class DeviceBlock {
+ public:
+  __device__ DeviceBlock() : x(blockIdx.x), y(blockIdx.y), z(blockIdx.z) {}
+
+  template <typename F>
+  __device__ __forceinline__ void each(int64_t count, const F& f) {
+    for (int64_t i = threadIdx.x; i < count; i += blockDim.x) f(i);
+    __syncthreads();
+  }
+
+  template <typename F>
+  __device__ __forceinline__ void each_thread(const F& f) {
+    f(static_cast<int>(threadIdx.x));
+    __syncthreads();
+  }
+
+  __device__ __forceinline__ int threads() const { return static_cast<int>(blockDim.x); }
+
+  int64_t x, y, z;
+};
+
+template <typename T, int Count>
+class Local<DeviceBlock, T, Count> {
+ public:
+  __device__ __forceinline__ explicit Local(DeviceBlock&) {
+    FI_UNROLL
+    for (int i = 0; i < Count; ++i) values_[i] = T(0);
+  }
+  __device__ __forceinline__ T& at(int, int i) { return values_[i]; }
+
+ private:
+  T values_[Count];
+};
+#endif
+
+// Combines value(0..count-1) in an order that depends only on count and the number of threads.
+// `shared` holds one T for each thread. Every thread may read the result.
+template <typename T, typename Block, typename Value, typename Combine>
+FI_HD T reduce(Block& block, T* shared, int64_t count, T start, const Value& value,
+               const Combine& combine) {
+  const int threads = block.threads();
+  block.each_thread([&](int t) {
+    T sum = start;
+    for (int64_t i = t; i < count; i += threads) sum = combine(sum, value(i));
+    shared[t] = sum;
+  });
+  for (int half = 1024; half > 0; half /= 2) {
+    if (half >= threads) continue;
+    block.each_thread([&](int t) {
+      if (t < half && t + half < threads) shared[t] = combine(shared[t], shared[t + half]);
+    });
+  }
+  const T result = shared[0];
+  block.each_thread([](int) {});  // nobody overwrites shared[0] before everybody has read it
+  return result;
+}
+
+}  // namespace fastinterp

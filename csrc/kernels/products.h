@@ -1,0 +1,136 @@
+// The three matrix products behind CAM, its discrepancy and their gradients, as block programs.
+//
+// A block has kThreads = kSlices x kLanes threads: a lane is one position of the feature map, and
+// the slices share out the channels. Sums run in an order that the sizes alone decide.
+#pragma once
+
+#include "maps.h"
+
+namespace fastinterp {
+
+constexpr int kLanes = 64;
+constexpr int kSlices = 4;
+constexpr int kThreads = kLanes * kSlices;
+constexpr int kGroup = 16;          // classes whose sums a thread holds in registers
+constexpr int kStaged = 32;         // channels of one slice whose weights are staged at a time
+constexpr int kChannelsAtOnce = 8;  // channels whose sums a thread holds in registers
+constexpr int kShared = kThreads * kGroup;  // accumulators of shared memory that each product needs
+
+FI_HD int64_t tiles_of(const Sizes& sizes) { return (sizes.positions + kLanes - 1) / kLanes; }
+FI_HD int64_t groups_of(const Sizes& sizes) { return (sizes.classes + kGroup - 1) / kGroup; }
+
+// For the positions of one tile and the classes of one group:
+//   sums[f * kGroup + c] = sum_k weight[first_class + c, k] value_f(k, p),
+// complete in the threads of slice 0. `load(k, p, values)` gives the Fields values.
+template <int Fields, typename T, typename Block, typename Load>
+FI_HD void class_product(Block& block, Acc<T>* shared, Local<Block, Acc<T>, Fields * kGroup>& sums,
+                         const T* weight, const Sizes& sizes, int64_t first_class, int64_t tile,
+                         const Load& load) {
+  const int64_t length = (sizes.channels + kSlices - 1) / kSlices;
+  for (int64_t begin = 0; begin < length; begin += kStaged) {
+    block.each(kSlices * kStaged * kGroup, [&](int64_t i) {
+      const int64_t j = begin + i % kStaged;
+      const int64_t c = first_class + i / kStaged % kGroup;
+      const int64_t slice = i / (kStaged * kGroup), k = slice * length + j;
+      const bool inside = j < length && k < sizes.channels && c < sizes.classes;
+      shared[(slice * kStaged + i % kStaged) * kGroup + i / kStaged % kGroup] =
+          inside ? static_cast<Acc<T>>(weight[c * sizes.channels + k]) : Acc<T>(0);
+    });
+    block.each_thread([&](int t) {
+      const int64_t p = tile * kLanes + t % kLanes, slice = t / kLanes;
+      if (p >= sizes.positions) return;
+      for (int64_t j = 0; j < kStaged; ++j) {
+        const int64_t k = slice * length + begin + j;
+        if (begin + j >= length || k >= sizes.channels) break;
+        Acc<T> values[Fields];
+        load(k, p, values);
+        const Acc<T>* weights = shared + (slice * kStaged + j) * kGroup;
+        FI_UNROLL
+        for (int f = 0; f < Fields; ++f) {
+          FI_UNROLL
+          for (int c = 0; c < kGroup; ++c) sums.at(t, f * kGroup + c) += weights[c] * values[f];
+        }
+      }
+    });
+  }
+  for (int slice = 1; slice < kSlices; ++slice) {
+    block.each_thread([&](int t) {
+      if (t / kLanes != slice) return;
+      FI_UNROLL
+      for (int i = 0; i < Fields * kGroup; ++i) shared[i * kLanes + t % kLanes] = sums.at(t, i);
+    });
+    block.each_thread([&](int t) {
+      if (t >= kLanes) return;
+      FI_UNROLL
+      for (int i = 0; i < Fields * kGroup; ++i) sums.at(t, i) += shared[i * kLanes + t];
+    });
+  }
+}
+
+// For the positions of one tile and all channels: sum_c weight[c, k] value_f(c, p), handed to
+// emit(k, p, sums). `load(c, p, values)` gives the Fields values.
+template <int Fields, typename T, typename Block, typename Load, typename Emit>
+FI_HD void channel_product(Block& block, const T* weight, const Sizes& sizes, int64_t tile,
+                           const Load& load, const Emit& emit) {
+  block.each_thread([&](int t) {
+    const int64_t p = tile * kLanes + t % kLanes, slice = t / kLanes;
+    if (p >= sizes.positions) return;
+    for (int64_t first = slice * kChannelsAtOnce; first < sizes.channels;
+         first += kSlices * kChannelsAtOnce) {
+      Acc<T> sums[Fields][kChannelsAtOnce] = {};
+      for (int64_t c = 0; c < sizes.classes; ++c) {
+        Acc<T> values[Fields];
+        load(c, p, values);
+        FI_UNROLL
+        for (int i = 0; i < kChannelsAtOnce; ++i) {
+          if (first + i >= sizes.channels) continue;
+          const Acc<T> w = static_cast<Acc<T>>(weight[c * sizes.channels + first + i]);
+          FI_UNROLL
+          for (int f = 0; f < Fields; ++f) sums[f][i] += w * values[f];
+        }
+      }
+      FI_UNROLL
+      for (int i = 0; i < kChannelsAtOnce; ++i) {
+        if (first + i >= sizes.channels) continue;
+        Acc<T> result[Fields];
+        FI_UNROLL
+        for (int f = 0; f < Fields; ++f) result[f] = sums[f][i];
+        emit(first + i, p, result);
+      }
+    }
+  });
+}
+
+// For one channel and the classes of one group, over the images first_image..last_image - 1:
+//   out[c] = sum over images n and positions p of term(n, c, p, value),
+// where value = load(n, p). out holds one number for each class of the whole layer.
+template <typename T, typename Block, typename Load, typename Term>
+FI_HD void weight_product(Block& block, Acc<T>* shared, const Sizes& sizes, int64_t first_class,
+                          int64_t first_image, int64_t last_image, const Load& load,
+                          const Term& term, Acc<T>* out, int64_t out_stride) {
+  Local<Block, Acc<T>, kGroup> sums(block);
+  block.each_thread([&](int t) {
+    const int64_t count = (last_image - first_image) * sizes.positions;
+    for (int64_t i = t; i < count; i += kThreads) {
+      const int64_t n = first_image + i / sizes.positions, p = i % sizes.positions;
+      const auto value = load(n, p);
+      FI_UNROLL
+      for (int c = 0; c < kGroup; ++c) {
+        if (first_class + c < sizes.classes) sums.at(t, c) += term(n, first_class + c, p, value);
+      }
+    }
+    FI_UNROLL
+    for (int c = 0; c < kGroup; ++c) shared[c * kThreads + t] = sums.at(t, c);
+  });
+  for (int half = kThreads / 2; half > 0; half /= 2) {
+    block.each(half * kGroup, [&](int64_t i) {
+      Acc<T>* row = shared + i / half * kThreads;
+      row[i % half] += row[i % half + half];
+    });
+  }
+  block.each(kGroup, [&](int64_t c) {
+    if (first_class + c < sizes.classes) out[(first_class + c) * out_stride] = shared[c * kThreads];
+  });
+}
+
+}  // namespace fastinterp

@@ -1,0 +1,108 @@
+// One projected ascent step on rows [N, d], as block programs. out may be x_adv: every element is
+// read before it is written, by the same thread.
+#pragma once
+
+#include <cmath>
+
+#include "maps.h"
+#include "products.h"
+#include "project.h"
+
+namespace fastinterp {
+
+constexpr int kElementsAtOnce = 8;  // elements that a thread of the linf step takes
+
+template <typename T>
+struct Step {
+  T* out;
+  const T *x_adv, *grad, *x;
+  int64_t rows, length;  // [N, d]
+  double step_number, eps_number;
+  const T *step_rows, *eps_rows;  // null, or step_count / eps_count numbers (1 or N)
+  int64_t step_count, eps_count;
+  double lower, upper;
+
+  FI_HD double step_size(int64_t row) const {
+    return step_rows ? static_cast<double>(step_rows[step_count == 1 ? 0 : row]) : step_number;
+  }
+  FI_HD double eps(int64_t row) const {
+    return eps_rows ? static_cast<double>(eps_rows[eps_count == 1 ? 0 : row]) : eps_number;
+  }
+  // Device numbers are not checked before a launch: bad ones must show in every pixel.
+  FI_HD double poison(int64_t row) const {
+    return step_size(row) >= 0 && eps(row) >= 0 ? 0.0 : static_cast<double>(NAN);
+  }
+};
+
+// Grid [N, chunks of kThreads * kElementsAtOnce].
+template <typename T>
+struct StepLinf : Step<T> {
+  template <typename Block>
+  FI_HD void operator()(Block& block, void*) const {
+    using A = Acc<T>;
+    const int64_t row = block.x, first = block.y * kThreads * kElementsAtOnce;
+    const int64_t left = this->length - first;
+    const int64_t count = left < kThreads * kElementsAtOnce ? left : kThreads * kElementsAtOnce;
+    const A step = static_cast<A>(this->step_size(row)), eps = static_cast<A>(this->eps(row));
+    const A lower = static_cast<A>(this->lower), upper = static_cast<A>(this->upper);
+    const A poison = static_cast<A>(this->poison(row));
+    block.each(count, [&](int64_t i) {
+      const int64_t at = row * this->length + first + i;
+      const A moved = linf_point<A>(static_cast<A>(this->x_adv[at]), static_cast<A>(this->grad[at]),
+                                    static_cast<A>(this->x[at]), step, eps, lower, upper);
+      this->out[at] = static_cast<T>(moved + poison);
+    });
+  }
+};
+
+// Grid [N]: one block an image. Order 2 or 1.
+template <typename T, int Order>
+struct StepBall : Step<T> {
+  template <typename Block>
+  FI_HD void operator()(Block& block, void* memory) const {
+    using A = Acc<T>;
+    double* shared = static_cast<double*>(memory);
+    const int64_t row = block.x, begin = row * this->length;
+    const auto add = [](double a, double b) { return a + b; };
+    const auto power = [](double v) { return Order == 2 ? v * v : (v < 0 ? -v : v); };
+    const auto norm = [&](const auto& value) {
+      const double sum =
+          reduce(block, shared, this->length, 0.0, [&](int64_t i) { return power(value(i)); }, add);
+      return Order == 2 ? sqrt(sum) : sum;
+    };
+
+    const double steepness =
+        norm([&](int64_t i) { return static_cast<double>(this->grad[begin + i]); });
+    const A scale = static_cast<A>(steepness > 0 ? this->step_size(row) / steepness : 0.0);
+    const auto delta = [&](int64_t i) {
+      return static_cast<A>(this->x_adv[begin + i]) +
+             scale * static_cast<A>(this->grad[begin + i]) - static_cast<A>(this->x[begin + i]);
+    };
+
+    const double size = norm(delta), eps = this->eps(row);
+    A shrink = 1, threshold = 0;
+    if (size > eps && Order == 2) shrink = static_cast<A>(eps / size);
+    if (size > eps && Order == 1) {
+      threshold = static_cast<A>(l1_threshold(size, this->length, eps, [&](double theta) {
+        const auto above = [&](int64_t i) {
+          const double v = power(delta(i));
+          return v > theta ? v : 0.0;
+        };
+        const double sum = reduce(block, shared, this->length, 0.0, above, add);
+        const double number = reduce(
+            block, shared, this->length, 0.0, [&](int64_t i) { return above(i) > 0 ? 1.0 : 0.0; },
+            add);
+        return Above{sum, static_cast<int64_t>(number)};
+      }));
+    }
+    const A lower = static_cast<A>(this->lower), upper = static_cast<A>(this->upper);
+    const A poison = static_cast<A>(this->poison(row));
+    block.each(this->length, [&](int64_t i) {
+      const A moved = land_point<A>(shrink * delta(i), static_cast<A>(this->x[begin + i]),
+                                    threshold, lower, upper);
+      this->out[begin + i] = static_cast<T>(moved + poison);
+    });
+  }
+};
+
+}  // namespace fastinterp

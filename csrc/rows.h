@@ -1,0 +1,56 @@
+// A batch of images seen as rows [N, d], for ops that work along an image and not along its shape.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty_like.h>
+#include <c10/util/Exception.h>
+
+#include <optional>
+
+#include "checks.h"
+
+namespace fastinterp {
+
+struct RowSettings {
+  double step_size, eps;
+  std::optional<at::Tensor> step_sizes, eps_rows;
+  double lower, upper;
+  int64_t norm;
+};
+
+inline void check_step(const at::Tensor& x_adv, const at::Tensor& grad, const at::Tensor& x,
+                       const RowSettings& settings) {
+  TORCH_CHECK(x.dim() >= 1 && x.is_floating_point(),
+              "pgd_step: x must be floating point with a batch dimension.");
+  check_like("pgd_step", x_adv, grad);
+  check_like("pgd_step", x_adv, x);
+  check_rows("pgd_step", "step_size", settings.step_sizes, x);
+  check_rows("pgd_step", "eps", settings.eps_rows, x);
+  TORCH_CHECK(settings.norm >= 0 && settings.norm <= 2, "pgd_step: norm must be 0, 1 or 2, got ",
+              settings.norm, ".");
+}
+
+// Whether every image is one dense block of memory, so that [N, d] is a view of the storage.
+inline bool rows_are_dense(const at::Tensor& x) {
+  if (x.is_contiguous()) return true;
+  return x.is_non_overlapping_and_dense() && x.size(0) > 0 && x.stride(0) == x.numel() / x.size(0);
+}
+
+struct AlignedRows {
+  at::Tensor x_adv, grad, x;
+};
+
+// The three tensors in one dense layout: x_adv's own where that will do, else contiguous.
+inline AlignedRows aligned_rows(const at::Tensor& x_adv, const at::Tensor& grad,
+                                const at::Tensor& x) {
+  if (rows_are_dense(x_adv)) {
+    const auto like = [&](const at::Tensor& t) {
+      if (t.strides() == x_adv.strides()) return t;
+      return at::empty_like(x_adv).copy_(t);
+    };
+    return {x_adv, like(grad), like(x)};
+  }
+  return {x_adv.contiguous(), grad.contiguous(), x.contiguous()};
+}
+
+}  // namespace fastinterp

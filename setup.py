@@ -1,0 +1,138 @@
+"""Builds the kernels: those for the CPU always, those for CUDA wherever they can be compiled.
+
+Switches, all environment variables:
+    FASTINTERP_CUDA=0|1     leave the CUDA kernels out / fail if they cannot be built
+    TORCH_CUDA_ARCH_LIST    GPUs to compile for, as everywhere in torch; by default the GPU that is
+                            here, or 9.0+PTX where there is none
+    DEBUG=1                 no optimisation, assertions on
+    MAX_JOBS                compilers that run at once
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).resolve().parent
+DEFAULT_ARCHS = "9.0+PTX"
+
+
+def load_toolkit_module():
+    """fastinterp/toolkit.py by its path: the package itself may not be importable yet."""
+    spec = importlib.util.spec_from_file_location("toolkit", ROOT / "fastinterp" / "toolkit.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def import_torch():
+    try:
+        import torch
+    except ImportError:
+        sys.exit(
+            "fastinterp's kernels are compiled against the torch that will run them, and there is "
+            "none here: install torch first, then build with "
+            "`pip install --no-build-isolation .` (`make setup` does both)."
+        )
+    return torch
+
+
+def choose_toolkit(torch):
+    """The toolkit to build CUDA kernels with, or None to leave them out."""
+    wish = os.environ.get("FASTINTERP_CUDA", "auto")
+    if wish not in ("auto", "0", "1"):
+        sys.exit(f"FASTINTERP_CUDA must be 0 or 1, got {wish!r}.")
+    if wish == "0":
+        return None
+    toolkit = load_toolkit_module().find_toolkit()
+    if torch.version.cuda is None:
+        problem = "this torch is not a CUDA build"
+    elif toolkit is None:
+        problem = "no CUDA toolkit was found (set CUDA_HOME to the folder that holds bin/nvcc)"
+    elif toolkit.major != int(torch.version.cuda.split(".")[0]):
+        problem = (
+            f"the toolkit in {toolkit.home} is CUDA {toolkit.version}, "
+            f"but torch was built with CUDA {torch.version.cuda}"
+        )
+    else:
+        return toolkit
+    if wish == "1":
+        sys.exit(f"FASTINTERP_CUDA=1, but the CUDA kernels cannot be built: {problem}.")
+    print(f"fastinterp: building without CUDA kernels: {problem}.")
+    return None
+
+
+def choose_archs(torch) -> str:
+    """The architectures to compile for. torch guesses badly without a GPU, so always name some."""
+    if not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        seen = [torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())]
+        named = ";".join(f"{major}.{minor}" for major, minor in sorted(set(seen)))
+        os.environ["TORCH_CUDA_ARCH_LIST"] = f"{named}+PTX" if named else DEFAULT_ARCHS
+    return os.environ["TORCH_CUDA_ARCH_LIST"]
+
+
+def quoted(name: str, value: str) -> str:
+    return f'-D{name}="{value}"'
+
+
+def defines(torch, toolkit, archs: str) -> list[str]:
+    listed = archs.replace(",", ";").replace(" ", ";").split(";")
+    with_ptx = [arch.removesuffix("+PTX") for arch in listed if arch.endswith("+PTX")]
+    return [
+        f"-DFASTINTERP_WITH_CUDA={int(toolkit is not None)}",
+        quoted("FASTINTERP_CUDA_ARCHS", ",".join(a.removesuffix("+PTX") for a in listed if a)),
+        quoted("FASTINTERP_CUDA_PTX", ",".join(with_ptx)),
+        quoted("FASTINTERP_CUDA_TOOLKIT", toolkit.version if toolkit else ""),
+        quoted("FASTINTERP_TORCH_VERSION", torch.__version__),
+    ]
+
+
+def extension():
+    torch = import_torch()
+    toolkit = choose_toolkit(torch)
+    archs = ""
+    if toolkit is not None:
+        # torch reads CUDA_HOME when cpp_extension is imported, and guesses it from a wrapper.
+        os.environ["CUDA_HOME"] = str(toolkit.home)
+        archs = choose_archs(torch)
+    from torch.utils import cpp_extension
+
+    debug = os.environ.get("DEBUG") == "1"
+    speed = ["-O0", "-g"] if debug else ["-O3", "-DNDEBUG"]
+    sources = ["csrc/fastinterp.cpp", *glob("csrc/cpu/*.cpp"), *glob("csrc/cpu/vector/*.cpp")]
+    flags = {
+        # -Wno-psabi: vectors wider than the baseline's never cross a translation unit.
+        "cxx": [*speed, "-std=c++20", "-fopenmp", "-Wno-psabi", "-fvisibility=hidden",
+                *defines(torch, toolkit, archs)],
+    }
+    build = cpp_extension.CppExtension
+    if toolkit is not None:
+        build = cpp_extension.CUDAExtension
+        sources += glob("csrc/cuda/*.cu")
+        flags["nvcc"] = ["-O0", "-G"] if debug else ["-O3", "-DNDEBUG"]
+        flags["nvcc"] += ["-std=c++20", "-lineinfo", "--expt-relaxed-constexpr"]
+    headers = glob("csrc/**/*.h") + glob("csrc/**/*.inc")
+    return build(
+        "fastinterp._C",
+        sources,
+        depends=headers,
+        extra_compile_args=flags,
+        extra_link_args=["-fopenmp"],
+    ), cpp_extension.BuildExtension
+
+
+def glob(pattern: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern))
+
+
+# `setup.py --version` and `sdist` ask for facts only; compiling is for the rest.
+if any(command in sys.argv for command in ("egg_info", "sdist", "dist_info", "clean", "--version")):
+    setup()
+else:
+    module, builder = extension()
+    setup(ext_modules=[module], cmdclass={"build_ext": builder})
