@@ -101,9 +101,8 @@ class SmoothGrad:
     def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
         """Images x [N, C_in, H, W] -> maps [N, C', C_in, H, W]; `classes` as in `Classes`."""
         index = class_index(classes, len(x), self.model.num_classes, x.device)
-        parameters = list(self.model.parameters())
         with autograd_on() as grad_mode:
-            differentiable = needs_graph(grad_mode, [x, *parameters])
+            differentiable = needs_graph(grad_mode, [x, *self.model.parameters()])
             noise = self._noise(x)
 
             def points(numbers: Tensor, x: Tensor) -> Tensor:
@@ -116,7 +115,7 @@ class SmoothGrad:
                 self.samples,
                 differentiable=differentiable,
                 chunk_size=self.chunk_size,
-                parameters=parameters,
+                module=self.model,
             )
 
     def _noise(self, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InputError
 from .base import pick
@@ -73,7 +73,7 @@ def mean_gradient(
     *,
     differentiable: bool,
     chunk_size: int,
-    parameters: Sequence[Tensor] = (),
+    module: nn.Module | None = None,
 ) -> Tensor:
     """The gradient of `score`, averaged over `count` points for each image.
 
@@ -89,17 +89,18 @@ def mean_gradient(
         count: how many points each image has.
         differentiable: whether the result carries a graph to inputs and parameters.
         chunk_size: most points in one pass through the network.
-        parameters: the tensors besides its points that `score` depends on.
+        module: the network, if its parameters are to get gradients through the result.
 
     Returns:
         [N, C', ...].
 
     Raises:
         InputError: chunk_size below 1.
+        RuntimeError: in the backward pass, if the network holds other parameters by then.
     """
     require_positive("chunk_size", chunk_size)
     device, size = inputs[0].device, len(inputs[0])
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    parameters = list(module.parameters()) if module is not None else []
     rebuild = differentiable and size * count > chunk_size
     numbers = torch.arange(count, device=device)
     means = []
@@ -109,7 +110,7 @@ def mean_gradient(
         for chunk in torch.split(numbers, max(1, chunk_size // max(1, len(rows)))):
             piece = _Piece(score, points, rows, chunk)
             if rebuild:
-                part = _Rebuilt.apply(piece, len(some), *some, *trained)
+                part = _Rebuilt.apply(piece, module, len(some), *some, *parameters)
             else:
                 part = piece(some, differentiable)
             total = part if total is None else total + part
@@ -148,17 +149,26 @@ class _Rebuilt(torch.autograd.Function):
     """A piece whose graph is built again in the backward pass instead of being kept."""
 
     @staticmethod
-    def forward(ctx: Any, piece: _Piece, count: int, *tensors: Tensor) -> Tensor:
-        ctx.piece, ctx.count = piece, count
-        ctx.save_for_backward(*tensors)
+    def forward(
+        ctx: Any, piece: _Piece, module: nn.Module | None, count: int, *tensors: Tensor
+    ) -> Tensor:
+        ctx.piece, ctx.module, ctx.count = piece, module, count
+        ctx.parameters = tensors[count:]
+        ctx.save_for_backward(*tensors)  # torch then notices if one is overwritten
         with torch.enable_grad():
             return piece([tensor.detach() for tensor in tensors[:count]], False)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, parameters = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
-        needed = ctx.needs_input_grad[2:]
+        inputs, parameters = ctx.saved_tensors[: ctx.count], ctx.parameters
+        now = list(ctx.module.parameters()) if ctx.module is not None else []
+        if any(was is not param for was, param in zip(parameters, now, strict=True)):
+            raise RuntimeError(
+                "the network's parameters were exchanged between the maps and their backward "
+                "pass, which needs them again; raise chunk_size so that one pass is enough."
+            )
+        needed = ctx.needs_input_grad[3:]
         with torch.enable_grad():
             inputs = [
                 tensor.detach().requires_grad_(need)
@@ -166,12 +176,12 @@ class _Rebuilt(torch.autograd.Function):
             ]
             value = ctx.piece(inputs, True)
             if not value.requires_grad:  # a linear score: its gradient is a constant
-                return (None,) * (2 + len(needed))
+                return (None,) * (3 + len(needed))
             wanted = [
                 tensor for tensor, need in zip([*inputs, *parameters], needed, strict=True) if need
             ]
             found = iter(torch.autograd.grad(value, wanted, grad, allow_unused=True))
-        return None, None, *(next(found) if need else None for need in needed)
+        return None, None, None, *(next(found) if need else None for need in needed)
 
 
 def require_positive(name: str, value: int) -> None:

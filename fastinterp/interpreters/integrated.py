@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InputError
@@ -30,7 +28,7 @@ def integrated_gradients(
     steps: int,
     *,
     chunk_size: int = 512,
-    parameters: Sequence[Tensor] = (),
+    module: nn.Module | None = None,
 ) -> Tensor:
     """Integrated gradients of any score along the straight path from start to end, eq. (2).
 
@@ -44,11 +42,11 @@ def integrated_gradients(
         steps: m.
         chunk_size: most points in one pass through the network. Memory is bounded by it; see
             `gradients.mean_gradient` for what that means for second derivatives of the result.
-        parameters: the tensors besides the points that `score` depends on, if the result is to be
-            differentiable by them.
+        module: the network, if the result is to be differentiable by its parameters.
 
     Returns:
-        [N, C', ...], with a graph to start, end and parameters if torch would make one.
+        [N, C', ...], with a graph to start, end and the module's parameters if torch would make
+        one.
 
     Raises:
         InputError: start and end do not match, or steps or chunk_size are below 1.
@@ -66,6 +64,7 @@ def integrated_gradients(
         return start + fractions.view(-1, *[1] * end.dim()) * (end - start)
 
     with autograd_on() as grad_mode:
+        parameters = [] if module is None else list(module.parameters())
         differentiable = needs_graph(grad_mode, [start, end, *parameters])
         if not differentiable:
             start, end = constant(start), constant(end)
@@ -76,7 +75,7 @@ def integrated_gradients(
             steps,
             differentiable=differentiable,
             chunk_size=chunk_size,
-            parameters=parameters,
+            module=module,
         )
         return (end - start)[:, None] * mean
 
@@ -138,7 +137,7 @@ class IntegratedGradients:
             end,
             self.steps,
             chunk_size=self.chunk_size,
-            parameters=list(self.model.parameters()),
+            module=self.model,
         )
 
     def logits(self, x: Tensor) -> Tensor:

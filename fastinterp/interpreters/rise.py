@@ -97,7 +97,8 @@ class RISE:
                 image[0, top : top + height, left : left + width]
                 for image, (top, left) in zip(large, corners, strict=True)
             ]
-            yield torch.stack(masks).to(device=x.device, dtype=x.dtype)
+            # The enlargement may leave [0, 1] by a rounding error.
+            yield torch.stack(masks).clamp(0, 1).to(device=x.device, dtype=x.dtype)
 
     def _logits(self, x: Tensor) -> Tensor:
         return torch.cat([self.model(part) for part in torch.split(x, self.chunk_size)])
