@@ -3,5 +3,6 @@
 from .checkpoint import info, load, save
 from .gap import GapClassifier
 from .networks import build, pool, small, wresnet
+from .wrap import wrap
 
-__all__ = ["GapClassifier", "build", "info", "load", "pool", "save", "small", "wresnet"]
+__all__ = ["GapClassifier", "build", "info", "load", "pool", "save", "small", "wrap", "wresnet"]

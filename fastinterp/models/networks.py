@@ -102,17 +102,12 @@ def _shortcut(earlier: Tensor, pooled: int, channels: int) -> Tensor:
 
 
 class LayeredClassifier(GapClassifier):
-    """The network that a row of `TABLES` describes. Its parameters start empty: see `initialise`.
-
-    The nonlinearity is the child `relu`, one module for all layers, so that an interpreter can
-    put a smooth one in its place.
-    """
+    """The network that an entry of `TABLES` describes. Its parameters start empty."""
 
     def __init__(self, name: str, in_channels: int, num_classes: int) -> None:
         super().__init__()
         self.config = {"name": name, "in_channels": in_channels, "num_classes": num_classes}
         self.table = TABLES[name]
-        self.relu = nn.ReLU()
         self.layers = nn.ModuleList()
         channels = in_channels
         for row in self.table:
@@ -141,7 +136,7 @@ class LayeredClassifier(GapClassifier):
         earlier = output = x
         for row, layer in zip(self.table, self.layers, strict=True):
             activated = isinstance(row, Conv) and output is not x
-            result = layer(self.relu(output) if activated else output)
+            result = layer(F.relu(output) if activated else output)
             if isinstance(row, Conv) and row.adds_pooled:
                 result = result + _shortcut(earlier, row.adds_pooled, row.filters)
             earlier, output = output, result
