@@ -214,3 +214,16 @@ def test_logits_and_maps_agree_with_separate_calls(
     if isinstance(interpreter, FeatureInterpreter):
         relu_net.most_images = 0  # type: ignore[assignment]
         assert torch.equal(interpreter.from_features(relu_net.features(images), 1), maps)
+
+
+@pytest.mark.cuda
+@every
+def test_gives_the_same_maps_on_a_gpu(make: Make, relu_net: GapClassifier, images: Tensor) -> None:
+    classes = torch.tensor([[0, 3], [1, 1], [2, 0]])
+    expected = make(relu_net)(images, classes).detach()
+    maps = make(relu_net.cuda())(images.cuda(), classes.cuda())
+    assert maps.is_cuda
+    torch.testing.assert_close(maps.detach().cpu(), expected, rtol=1e-9, atol=1e-11)
+    if make is not Repr:
+        with pytest.raises(InputError, match="same device"):
+            make(relu_net)(images.cuda(), classes)
