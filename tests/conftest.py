@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def shared() -> Path:
-    """The folder with the real data and the authors' networks, where a checkout has one beside it."""
+    """The folder with real data and the authors' networks, if one lies beside the checkout."""
     if not SHARED.is_dir():
         pytest.skip("the folder with the real data and the released networks is not here")
     return SHARED

@@ -10,8 +10,8 @@ if _backend.extension() is not None:
     for _op in (_cam, _discrepancy, _pgd_step):
         _op.register()
 
-from .cam import cam  # noqa: E402
-from .discrepancy import discrepancy  # noqa: E402
-from .pgd_step import pgd_step  # noqa: E402
+from .cam import cam
+from .discrepancy import discrepancy
+from .pgd_step import pgd_step
 
 __all__ = ["backend", "build_info", "cam", "discrepancy", "pgd_step", "reference"]

@@ -40,9 +40,7 @@ def choice() -> str:
     """FASTINTERP_BACKEND: `auto` (default), `native` or `reference`. Read once."""
     value = os.environ.get("FASTINTERP_BACKEND", "auto")
     if value not in CHOICES:
-        raise InputError(
-            f"FASTINTERP_BACKEND must be one of {', '.join(CHOICES)}, got {value!r}."
-        )
+        raise InputError(f"FASTINTERP_BACKEND must be one of {', '.join(CHOICES)}, got {value!r}.")
     if value == "native" and extension() is None:
         raise InputError(
             "FASTINTERP_BACKEND=native, but the kernels were not built; "
@@ -62,11 +60,14 @@ def build_info() -> dict[str, Any]:
     return {"built": True, **module.build_info()}
 
 
-@cache
-def _native_device_types() -> frozenset[str]:
+def _find_native_device_types() -> frozenset[str]:
     if choice() == "reference" or extension() is None:
         return frozenset()
     return frozenset({"cpu", "cuda"} if build_info()["cuda"] else {"cpu"})
+
+
+# A constant, not a cached call: torch.compile traces through `is_native`.
+_NATIVE_DEVICE_TYPES = _find_native_device_types()
 
 
 @cache
@@ -88,7 +89,7 @@ def is_native(tensor: torch.Tensor) -> bool:
     device_type = tensor.device.type
     if device_type == "meta":
         device_type = "cpu"
-    if device_type in _native_device_types():
+    if device_type in _NATIVE_DEVICE_TYPES:
         return tensor.dtype in _NATIVE_DTYPES
     if not torch.compiler.is_compiling():
         _say_reference_serves(device_type)
@@ -104,4 +105,4 @@ def backend(device: str | torch.device | None = None) -> str:
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     device_type = torch.device(device).type
-    return device_type if device_type in _native_device_types() else "reference"
+    return device_type if device_type in _NATIVE_DEVICE_TYPES else "reference"

@@ -21,9 +21,7 @@ def require_tensor(op: str, name: str, value: object, dims: int | None = None) -
             f"{op}: {name} must be floating point, got {value.dtype}; convert it with .float()."
         )
     if dims is not None and value.dim() != dims:
-        raise InputError(
-            f"{op}: {name} must have {dims} dimensions, got shape {shape_of(value)}."
-        )
+        raise InputError(f"{op}: {name} must have {dims} dimensions, got shape {shape_of(value)}.")
     return value
 
 
@@ -45,8 +43,7 @@ def require_same_kind(op: str, first: str, a: Tensor, second: str, b: Tensor) ->
         )
     if a.device != b.device:
         raise InputError(
-            f"{op}: {first} and {second} must be on the same device, "
-            f"got {a.device} and {b.device}."
+            f"{op}: {first} and {second} must be on the same device, got {a.device} and {b.device}."
         )
 
 

@@ -46,9 +46,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         positions = features.shape[2] * features.shape[3]
         flat = grad.flatten(2) / positions  # [N, C, u]
         by_features = torch.matmul(weight.t(), flat).view_as(features) if need_features else None
-        by_weight = (
-            torch.matmul(flat, features.flatten(2).mT).sum(0) if need_weight else None
-        )
+        by_weight = torch.matmul(flat, features.flatten(2).mT).sum(0) if need_weight else None
         return by_features, by_weight
     ops = torch.ops.fastinterp
     return (

@@ -100,7 +100,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 7
-    features, features_adv, weight, labels, bias, grad_adv, coefficients = ctx.saved_tensors
+    features, features_adv, weight, _, bias, grad_adv, coefficients = ctx.saved_tensors
     need = ctx.needs_input_grad
     if torch.is_grad_enabled():
         return _differentiable_backward(ctx, grad)

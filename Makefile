@@ -1,0 +1,56 @@
+# `make help` lists what there is. Everything runs in .venv, which `make setup` creates.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := $(VENV)/.setup-done
+BUILT := $(VENV)/.build-done
+DOCS := $(VENV)/.docs-done
+SOURCES := setup.py pyproject.toml fastinterp/_version.py $(shell find csrc -type f -not -name '*.md')
+
+.PHONY: help setup demo test lint bench docs clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make setup   create .venv, install what is needed, build the kernels"
+	@echo "make demo    train Normal and Int on built-in digits and compare them (runs/demo)"
+	@echo "make test    run the tests"
+	@echo "make lint    ruff, mypy and clang-format"
+	@echo "make bench   time the kernels on this machine (benchmarks/results)"
+	@echo "make docs    check the documentation's links"
+	@echo "make clean   remove .venv and everything that was built"
+
+setup: $(BUILT)
+
+$(SETUP): requirements.txt
+	$(PYTHON) -c "import sys; sys.exit('Python 3.10 or newer is needed; say which with make PYTHON=...' if sys.version_info < (3, 10) else 0)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	@touch $@
+
+# An editable install: Python changes need no build, and kernels are built again when they change.
+$(BUILT): $(SETUP) $(SOURCES)
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
+	$(BIN)/fastinterp doctor
+	@touch $@
+
+demo: setup
+	$(BIN)/fastinterp demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.inc')
+
+bench: setup
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=benchmarks/results/last.json
+
+docs: setup
+	$(BIN)/python docs/check_links.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info fastinterp/_C*.so .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,231 @@
+"""ops.discrepancy against its reference, in float64 and by torch's own checks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support import DEVICES, DTYPES, assert_as_good_as_torch, needs_extension, relative_error
+from torch import Tensor
+
+from benchmarks.cases import LARGEST, LAYOUTS, ODD, MapCase
+from fastinterp import InputError, ops
+from fastinterp.ops import reference
+
+REDUCTIONS = ["weighted", "1-class"]
+
+
+def value_and_grads(function, tensors, reduction: str, cotangent: Tensor) -> list[Tensor]:
+    """D and its gradients by features, features_adv, weight (and bias, where D depends on it)."""
+    features, features_adv, weight, labels, bias = tensors
+    leaves = [t.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+              for t in (features, features_adv, weight, bias)]  # fmt: skip
+    value = function(*leaves[:3], labels, bias=leaves[3], reduction=reduction)
+    wanted = leaves if reduction == "weighted" else leaves[:3]
+    grads = torch.autograd.grad((value * cotangent.to(value)).sum(), wanted)
+    return [value.detach(), *grads]
+
+
+NAMES = ["D", "dD/dA", "dD/dA'", "dD/dW", "dD/db"]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("case", ODD, ids=str)
+def test_error_is_at_most_twice_that_of_plain_torch(
+    case: MapCase, layout: str, reduction: str, device: str
+) -> None:
+    cotangent = torch.rand(case.images, dtype=torch.float64, device=device) + 0.5
+    for dtype in DTYPES:
+        tensors = case.tensors(dtype, device, layout)
+        truth_of = [t.double() if t.is_floating_point() else t for t in tensors]
+        ours = value_and_grads(ops.discrepancy, tensors, reduction, cotangent)
+        theirs = value_and_grads(reference.discrepancy, tensors, reduction, cotangent)
+        rounded = cotangent.to(dtype).double()
+        truth = value_and_grads(reference.discrepancy, truth_of, reduction, rounded)
+        for name, a, b, c in zip(NAMES, ours, theirs, truth, strict=False):
+            assert_as_good_as_torch(a, b, c, f"{name} {dtype}")
+
+
+def test_largest_sizes() -> None:
+    tensors = LARGEST.tensors()
+    truth_of = [t.double() if t.is_floating_point() else t for t in tensors]
+    one = torch.ones(LARGEST.images)
+    ours = value_and_grads(ops.discrepancy, tensors, "weighted", one)
+    theirs = value_and_grads(reference.discrepancy, tensors, "weighted", one)
+    truth = value_and_grads(reference.discrepancy, truth_of, "weighted", one)
+    for name, a, b, c in zip(NAMES, ours, theirs, truth, strict=True):
+        # Two float32 sums of 2048 terms: where torch's own order happens to be lucky, the bound of
+        # twice its error is one of the same size, not an exact figure, so one more unit is let in.
+        allowed = 2 * relative_error(b, c) + 2.0**-24
+        assert relative_error(a, c) <= allowed, name
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("case", ODD, ids=str)
+def test_inner_loop_gradient_is_the_full_one(case: MapCase, layout: str, device: str) -> None:
+    features, features_adv, weight, labels, bias = case.tensors(torch.float64, device, layout)
+    alone = features_adv.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    cotangent = torch.rand(case.images, dtype=torch.float64, device=device)
+    value = ops.discrepancy(features, alone, weight, labels, bias=bias)
+    (grad,) = torch.autograd.grad(value, alone, cotangent)
+    truth = value_and_grads(
+        reference.discrepancy, (features, features_adv, weight, labels, bias), "weighted", cotangent
+    )
+    torch.testing.assert_close(grad, truth[2], rtol=1e-10, atol=1e-13)
+    assert grad.stride() == alone.stride()
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("which", [(1,), (0, 1, 2, 4)], ids=["inner loop", "all inputs"])
+def test_first_and_second_derivatives(which: tuple[int, ...], reduction: str) -> None:
+    tensors = list(MapCase(2, 4, 3, 2, 3).tensors(torch.float64))
+    leaves = [tensors[i].clone().requires_grad_() for i in which]
+
+    def function(*values: Tensor) -> Tensor:
+        inputs = list(tensors)
+        for i, value in zip(which, values, strict=True):
+            inputs[i] = value
+        *maps, bias = inputs
+        return ops.discrepancy(*maps, bias=bias, reduction=reduction)
+
+    assert torch.autograd.gradcheck(function, leaves)
+    assert torch.autograd.gradgradcheck(function, leaves)
+
+
+@needs_extension
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("with_grad", [True, False])
+def test_opcheck(with_grad: bool, device: str) -> None:
+    for layout in LAYOUTS:
+        tensors = MapCase(3, 5, 4, 3, 4).tensors(torch.float32, device, layout)
+        features, features_adv, weight, labels, bias = tensors
+        features_adv.requires_grad_()
+        weight.requires_grad_(not with_grad)
+        arguments = (features, features_adv, weight, labels, bias, True, with_grad)
+        torch.library.opcheck(torch.ops.fastinterp.discrepancy.default, arguments)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_compiles_as_one_graph(device: str) -> None:
+    features, features_adv, weight, labels, _ = MapCase(3, 5, 4, 3, 4).tensors(device=device)
+
+    def function(features_adv: Tensor, weight: Tensor) -> Tensor:
+        return ops.discrepancy(features * 2, features_adv * 2, weight, labels).sum()
+
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    for needs_weight in (False, True):
+        leaves = [
+            features_adv.clone().requires_grad_(),
+            weight.clone().requires_grad_(needs_weight),
+        ]
+        wanted = leaves if needs_weight else leaves[:1]
+        expected = torch.autograd.grad(function(*leaves), wanted)
+        found = torch.autograd.grad(compiled(*leaves), wanted)
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_repeats_bit_for_bit_and_whatever_the_threads(device: str) -> None:
+    tensors = MapCase(21, 33, 9, 8, 17).tensors(device=device)
+    cotangent = torch.rand(21, device=device)
+    first = value_and_grads(ops.discrepancy, tensors, "weighted", cotangent)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        second = value_and_grads(ops.discrepancy, tensors, "weighted", cotangent)
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_image_does_not_feel_its_batch(device: str) -> None:
+    features, features_adv, weight, labels, _ = MapCase(9, 33, 9, 8, 17).tensors(device=device)
+    whole = ops.discrepancy(features, features_adv, weight, labels)
+    alone = [
+        ops.discrepancy(features[i : i + 1], features_adv[i : i + 1], weight, labels[i : i + 1])
+        for i in range(9)
+    ]
+    assert torch.equal(whole, torch.cat(alone))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_empty_batch(device: str) -> None:
+    tensors = MapCase(0, 5, 4, 3, 4).tensors(device=device)
+    found = value_and_grads(ops.discrepancy, tensors, "weighted", torch.ones(0, device=device))
+    assert found[0].shape == (0,)
+    assert found[3].shape == (4, 5)
+    assert not found[3].any()
+
+
+def test_equal_images_have_no_discrepancy_and_no_gradient() -> None:
+    features, _, weight, labels, _ = MapCase(3, 5, 4, 3, 4).tensors()
+    features_adv = features.clone().requires_grad_()
+    value = ops.discrepancy(features, features_adv, weight, labels)
+    (grad,) = torch.autograd.grad(value.sum(), features_adv)
+    assert not value.any()
+    assert not grad.any()
+
+
+def test_bounds_the_margin() -> None:
+    """Proposition 1 for x' whose prediction is i: S_t + S_i >= f_t(x) - f_i(x)."""
+    features, features_adv, weight, labels, _ = MapCase(64, 5, 4, 3, 2).tensors(torch.float64)
+    before = torch.nn.functional.linear(features.mean((2, 3)), weight)
+    after = torch.nn.functional.linear(features_adv.mean((2, 3)), weight)
+    rows = torch.arange(64)
+    fooled = after[rows, 1 - labels] >= after[rows, labels]
+    assert fooled.any()
+    # With two classes p is 1 for the other class, and eq. (8) is eq. (4).
+    value = ops.discrepancy(features, features_adv, weight, labels)
+    margin = before[rows, labels] - before[rows, 1 - labels]
+    assert (value >= margin / 2 - 1e-12)[fooled].all()
+
+
+def bad_calls():
+    features, features_adv, weight, labels, bias = MapCase(3, 5, 4, 3, 4).tensors()
+    names = ("features", "features_adv", "weight", "labels")
+    good = dict(zip(names, (features, features_adv, weight, labels), strict=True))
+    yield "share K", {**good, "weight": weight[:, :3]}
+    yield "4 dimensions", {**good, "features": features[0]}
+    yield "same shape", {**good, "features_adv": features_adv[:, :, :2]}
+    yield "same dtype", {**good, "features_adv": features_adv.double()}
+    yield "same dtype", {**good, "weight": weight.double()}
+    yield "int64", {**good, "labels": labels.float()}
+    yield r"shape \[N\]", {**good, "labels": labels[:2]}
+    yield "0..3", {**good, "labels": labels + 4}
+    yield "0..3", {**good, "labels": labels - 4}
+    yield "2 classes", {**good, "weight": weight[:1], "labels": labels * 0}
+    yield "reduction", {**good, "reduction": "mean"}
+    yield r"\[C\]", {**good, "bias": bias[:2]}
+    yield "must be a tensor", {**good, "features": [1.0]}
+    yield "floating point", {**good, "features": features.int()}
+    yield "batch may be empty", {
+        **good, "features": features[:, :, :0], "features_adv": features_adv[:, :, :0]
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("match", "arguments"), list(bad_calls()))
+def test_bad_input_is_one_sentence(match: str, arguments: dict) -> None:
+    with pytest.raises(InputError, match=match) as caught:
+        ops.discrepancy(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+@needs_extension
+def test_the_op_itself_refuses_labels_out_of_range() -> None:
+    """Under torch.compile the Python check does not run; the CPU kernel still must not crash."""
+    features, features_adv, weight, labels, _ = MapCase(3, 5, 4, 3, 4).tensors()
+    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.3"):
+        torch.ops.fastinterp.discrepancy(
+            features, features_adv, weight, labels + 4, None, True, False
+        )
+
+
+@pytest.mark.cuda
+def test_unchecked_labels_show_as_nan_on_a_gpu() -> None:
+    features, features_adv, weight, labels, _ = MapCase(3, 5, 4, 3, 4).tensors(device="cuda")
+    labels[1] = 99
+    value = ops.discrepancy(features, features_adv, weight, labels, validate=False)
+    assert value.isnan().tolist() == [False, True, False]

@@ -1,0 +1,93 @@
+"""The GPU's block programs, run on the CPU, against plain torch in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support import DTYPES, EPS, needs_extension, relative_error
+
+from benchmarks.cases import IMAGE_SHAPES, LAYOUTS, ODD, MapCase, lay_out
+from fastinterp.ops import reference
+from fastinterp.ops.pgd_step import NORMS
+
+pytestmark = needs_extension
+emulated = torch.ops.fastinterp
+# Sums of up to 300 terms in float32 or float64; results of half types are rounded once.
+TOLERANCE = {dtype: 8 * eps if eps < 1e-5 else eps for dtype, eps in EPS.items()}
+TOLERANCE[torch.float64] = 1e-12  # as in support.py
+
+
+def truth_of(tensors, reduction: str, cotangent):
+    leaves = [t.double().requires_grad_() for t in tensors[:3]]
+    value = reference.discrepancy(
+        *leaves, tensors[3], tensors[4].double(), reduction
+    )  # fmt: skip
+    return value, torch.autograd.grad(value, leaves, cotangent)
+
+
+@pytest.mark.parametrize("reduction", ["weighted", "1-class"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("case", ODD, ids=str)
+def test_discrepancy(case: MapCase, layout: str, reduction: str) -> None:
+    for dtype in DTYPES:
+        tensors = case.tensors(dtype, layout=layout)
+        features, features_adv, weight, labels, bias = tensors
+        cotangent = torch.rand(case.images).to(dtype)
+        weighted = reduction == "weighted"
+        value, unit_grad, coefficients = emulated.emulated_discrepancy(
+            features, features_adv, weight, labels, bias, weighted, True
+        )
+        grads = emulated.emulated_discrepancy_backward(
+            cotangent, features, features_adv, weight, coefficients, True, True, True
+        )
+        alone = emulated.emulated_discrepancy_backward(
+            cotangent, features, features_adv, weight, coefficients, False, True, False
+        )[1]
+        truth, true_grads = truth_of(tensors, reduction, cotangent.double())
+        _, unit_grads = truth_of(tensors, reduction, torch.ones_like(truth))
+        pairs = [
+            (value, truth),
+            (unit_grad, unit_grads[1]),
+            (alone, true_grads[1]),
+            *zip(grads, true_grads, strict=True),
+        ]
+        for i, (found, expected) in enumerate(pairs):
+            assert relative_error(found, expected) <= TOLERANCE[dtype], (i, dtype)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("case", ODD, ids=str)
+def test_cam(case: MapCase, layout: str) -> None:
+    for dtype in DTYPES:
+        features, _, weight, *_ = case.tensors(dtype, layout=layout)
+        leaves = [features.double().requires_grad_(), weight.double().requires_grad_()]
+        truth = reference.cam(*leaves)
+        cotangent = torch.randn_like(truth).to(dtype)
+        expected = torch.autograd.grad(truth, leaves, cotangent.double())
+        found = (
+            emulated.emulated_cam(features, weight),
+            emulated.emulated_cam_backward_features(cotangent, features, weight),
+            emulated.emulated_cam_backward_weight(cotangent, features, weight),
+        )
+        for a, b in zip(found, (truth, *expected), strict=True):
+            assert relative_error(a, b) <= TOLERANCE[dtype], dtype
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced", "transposed"])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("shape", IMAGE_SHAPES, ids=str)
+def test_pgd_step(shape: tuple[int, ...], norm: str, layout: str) -> None:
+    for dtype in DTYPES:
+        x, noise, grad = (lay_out(torch.rand(shape).to(dtype), layout) for _ in range(3))
+        x_adv = (x + 0.2 * (noise - 0.5)).clamp(0, 1)
+        rows = torch.rand(shape[0]).to(dtype)
+        for numbers in ((0.01, 0.05, None, None), (3.0, 2.0, None, None), (0.0, 0.0, rows, rows)):
+            found = emulated.emulated_pgd_step(
+                x_adv, grad - 0.5, x, *numbers, 0.0, 1.0, NORMS.index(norm)
+            )
+            step_size, eps = (rows, rows) if numbers[2] is not None else numbers[:2]
+            truth = reference.pgd_step(
+                x_adv.double(), (grad - 0.5).double(), x.double(),
+                step_size, eps, norm=norm,
+            )  # fmt: skip
+            assert relative_error(found, truth) <= TOLERANCE[dtype], dtype
