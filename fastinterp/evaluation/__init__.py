@@ -1,0 +1,22 @@
+"""Accuracy under attack, explanations, tables and pictures."""
+
+from .accuracy import Row, sweep
+from .explanations import Explanations, explain
+from .protocols import ISA_SEED, PAPER_SEED, PROTOCOLS, default_step_size, paper_selection
+from .tables import accuracy_table, markdown_table, text_table, write_rows
+
+__all__ = [
+    "ISA_SEED",
+    "PAPER_SEED",
+    "PROTOCOLS",
+    "Explanations",
+    "Row",
+    "accuracy_table",
+    "default_step_size",
+    "explain",
+    "markdown_table",
+    "paper_selection",
+    "sweep",
+    "text_table",
+    "write_rows",
+]

@@ -1,0 +1,99 @@
+"""What a picture shows: images, their attacked twins, and the maps of two classes at both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..attacks import PGD
+from ..attacks.modes import eval_mode
+from ..errors import InputError
+from ..interpreters import CAM, Interpreter, logits_and_maps
+from ..models.gap import GapClassifier
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """Maps of the true and the target class, before and after an attack. All on the CPU.
+
+    Attributes:
+        images, attacked: x and x' [N, C_in, H, W].
+        labels, targets: the true classes and the targets [N].
+        probabilities, probabilities_adv: softmax at x and at x' [N, C].
+        maps, maps_adv: at x and at x', raw [N, 2, h, w]: true class, target class.
+        eps: radius of the attack's ball.
+    """
+
+    images: Tensor
+    attacked: Tensor
+    labels: Tensor
+    targets: Tensor
+    probabilities: Tensor
+    probabilities_adv: Tensor
+    maps: Tensor
+    maps_adv: Tensor
+    eps: float
+
+
+def explain(
+    model: GapClassifier,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    eps: float,
+    steps: int = 40,
+    step_size: float = 0.01,
+    norm: str = "linf",
+    targets: Tensor | None = None,
+    interpreter: Interpreter | None = None,
+) -> Explanations:
+    """Attack images towards a target class, and map the true and the target class at both ends.
+
+    Args:
+        model: images in [0, 1] -> logits.
+        images: x [N, C_in, H, W] in [0, 1].
+        labels: true classes [N].
+        eps, steps, step_size, norm: of the targeted PGD, which starts at x.
+        targets: [N]; by default the likeliest wrong class of each image.
+        interpreter: by default CAM.
+
+    Raises:
+        InputError: shapes, pixels or labels do not fit, or a target is the true class.
+    """
+    x, y = images.to(model.device), labels.to(model.device)
+    interpreter = interpreter or CAM(model)
+    with eval_mode(model):
+        if targets is None:
+            with torch.no_grad():
+                targets = runner_up(model(x), y)
+        targets = targets.to(y)
+        if bool((targets == y).any()):
+            raise InputError("a target must be another class than the true one.")
+        x_adv = PGD(model, eps, step_size, steps, norm, targeted=True)(x, targets)
+        both = torch.stack([y, targets], dim=1)
+        p, maps = _look(interpreter, x, both)
+        p_adv, maps_adv = _look(interpreter, x_adv, both)
+    return Explanations(
+        images=x.cpu(),
+        attacked=x_adv.cpu(),
+        labels=y.cpu(),
+        targets=targets.cpu(),
+        probabilities=p.cpu(),
+        probabilities_adv=p_adv.cpu(),
+        maps=maps.cpu(),
+        maps_adv=maps_adv.cpu(),
+        eps=eps,
+    )
+
+
+def runner_up(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logits [N, C] and true classes [N] -> the likeliest wrong class [N]."""
+    return logits.scatter(1, labels[:, None], -torch.inf).argmax(dim=1)
+
+
+def _look(interpreter: Interpreter, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        logits, maps = logits_and_maps(interpreter, x, classes)
+    return logits.softmax(dim=1), maps

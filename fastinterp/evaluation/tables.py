@@ -1,0 +1,94 @@
+"""Tables of results: for the terminal, for Markdown, and as JSON for everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..files import write_json
+
+Cell = str | int | float
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    """Columns aligned for a terminal: text to the left, numbers to the right."""
+    body = [[format_cell(cell) for cell in row] for row in rows]
+    widths = _widths([list(header), *body])
+    right = _numeric(rows, len(header))
+    lines = [list(header), ["-" * width for width in widths], *body]
+    return "\n".join(_line(line, widths, right).rstrip() for line in lines)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    """The same as a Markdown table."""
+    body = [[format_cell(cell) for cell in row] for row in rows]
+    widths = [max(width, 3) for width in _widths([list(header), *body])]
+    right = _numeric(rows, len(header))
+    rule = [
+        "-" * (width - 1) + (":" if is_right else "-")
+        for width, is_right in zip(widths, right, strict=True)
+    ]
+    lines = [list(header), rule, *body]
+    return "\n".join(f"| {_line(line, widths, right, ' | ')} |" for line in lines)
+
+
+def accuracy_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Cell]]]:
+    """Rows of `sweep` -> header and body: a line for each eps, a column for each number of steps.
+
+    The order is that of the rows.
+    """
+    radii = list(dict.fromkeys(row["eps"] for row in rows))
+    counts = list(dict.fromkeys(row["steps"] for row in rows))
+    found = {(row["eps"], row["steps"]): format_accuracy(row["accuracy"]) for row in rows}
+    header = ["eps", *(f"{count} steps" for count in counts)]
+    body: list[list[Cell]] = [
+        [format_eps(radius), *(found.get((radius, count), "-") for count in counts)]
+        for radius in radii
+    ]
+    return header, body
+
+
+def write_rows(path: str | Path, rows: Sequence[Mapping[str, Any]], **about: Any) -> None:
+    """Write `{**about, "rows": rows}` as JSON, atomically."""
+    write_json(path, {**about, "rows": [dict(row) for row in rows]})
+
+
+def format_accuracy(value: float) -> str:
+    """Three decimals, as the paper prints accuracies of 200 images."""
+    return f"{value:.3f}"
+
+
+def format_eps(value: float) -> str:
+    """0.3 -> "0.3"; 8/255 -> "8/255", as people write it."""
+    as_pixels = value * 255
+    if value and abs(as_pixels - round(as_pixels)) < 1e-6 and f"{value:.3g}" != f"{value:.9g}":
+        return f"{round(as_pixels)}/255"
+    return f"{value:.6g}"
+
+
+def format_cell(cell: Cell) -> str:
+    """A float shows three decimals; text and whole numbers show as they are."""
+    return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+
+
+def _numeric(rows: Sequence[Sequence[Cell]], columns: int) -> list[bool]:
+    """Which columns hold numbers alone, also those already formatted as text."""
+    return [all(_is_number(row[i]) for row in rows) for i in range(columns)]
+
+
+def _is_number(cell: Cell) -> bool:
+    return not isinstance(cell, str) or cell[:1].isdigit() or cell in ("-", "")
+
+
+def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+
+
+def _line(
+    cells: Sequence[str], widths: Sequence[int], right: Sequence[bool], gap: str = "  "
+) -> str:
+    return gap.join(
+        cell.rjust(width) if is_right else cell.ljust(width)
+        for cell, width, is_right in zip(cells, widths, right, strict=True)
+    )

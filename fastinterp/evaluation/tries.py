@@ -1,0 +1,160 @@
+"""One attack among several, made so that an image's verdict never depends on its batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..attacks import Objective, Outputs, Threat, ascend
+from ..attacks.ascent import Keep
+from ..errors import InputError
+from ..models.gap import GapClassifier
+
+
+@dataclass(frozen=True)
+class Try:
+    """One attack on a batch: what is climbed, from where, and which iterate is judged.
+
+    Attributes:
+        objective: climbed.
+        step_size: of one step, in pixel units.
+        random_start: start at a random point of the threat instead of at x.
+        keep: which iterate is judged; see `fastinterp.attacks.ascend`.
+        everyone: attack images that are already fooled as well. The arithmetic of a convolution
+            may differ in the last bits with the size of the batch; a try on everyone gives the
+            very images that it would give alone.
+    """
+
+    objective: Objective
+    step_size: float
+    random_start: bool = False
+    keep: Keep = "first_fooled"
+    everyone: bool = False
+
+
+class MarginTowards(Objective):
+    """f_j(x') - f_t(x') for the wrong class j that is the rank-th likeliest at x (1: the first).
+
+    Any wrong class is a success, so this is an untargeted attack that is steered.
+    """
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def prepare(self, clean: Outputs, labels: Tensor) -> Callable[[Outputs], Tensor]:
+        true = labels[:, None]
+        wrong = clean.logits.scatter(1, true, -torch.inf)  # [N, C]
+        rank = min(self.rank, wrong.shape[1] - 1)
+        aim = wrong.topk(rank, dim=1).indices[:, -1:]  # [N, 1]
+
+        def value(adv: Outputs) -> Tensor:
+            return (adv.logits.gather(1, aim) - adv.logits.gather(1, true)).squeeze(1)
+
+        return value
+
+
+@dataclass(frozen=True)
+class SeededStart:
+    """A threat whose random starts depend on the image's own seed, never on its batch.
+
+    Attributes:
+        threat: what it starts.
+        seeds: one for each image of the batch, below 2^32.
+    """
+
+    threat: Threat
+    seeds: Sequence[int]
+
+    def init(self, x: Tensor, random_start: bool, generator: torch.Generator | None) -> Tensor:
+        if not random_start or len(x) == 0:
+            return self.threat.init(x, False, generator)
+        starts = []
+        for row, seed in enumerate(self.seeds):
+            own = torch.Generator().manual_seed(seed)
+            threat = self.threat.rows(torch.tensor([row], device=x.device))
+            starts.append(threat.init(x[row : row + 1], True, own))
+        return torch.cat(starts)
+
+    def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:
+        return self.threat.step(x, z, grad)
+
+    def render(self, x: Tensor, z: Tensor) -> Tensor:
+        return self.threat.render(x, z)
+
+    def rows(self, index: Tensor) -> SeededStart:
+        seeds = [self.seeds[row] for row in index.tolist()]
+        return replace(self, threat=self.threat.rows(index), seeds=seeds)
+
+
+def attack_in_turn(
+    model: GapClassifier,
+    tries: Sequence[Try],
+    threat: Callable[[float], Threat],
+    x: Tensor,
+    y: Tensor,
+    steps: int,
+    *,
+    fooled: Tensor,
+    first: int = 0,
+    seed: int = 0,
+) -> Tensor:
+    """Which images some try fools. One that is fooled leaves the batch.
+
+    Args:
+        model: in eval mode.
+        tries: the attacks, in turn.
+        threat: step size -> where x' may go.
+        x, y: images [N, C_in, H, W] and true classes [N], on the model's device.
+        steps: of each try.
+        fooled: the images known to be fooled before, bool [N].
+        first: the number of the first image in the whole set, which seeds its random starts.
+        seed: of the random starts.
+
+    Returns:
+        bool [N]. Each success was seen by classifying the returned image once more.
+    """
+    fooled = fooled.clone()
+    for number, one in enumerate(tries):
+        left = (~fooled).nonzero().squeeze(1)
+        if len(left) == 0:
+            break
+        rows = torch.arange(len(x), device=x.device) if one.everyone else left
+        seeds = [image_seed(seed, number, first + row) for row in rows.tolist()]
+        x_adv = ascend(
+            model,
+            SeededStart(threat(one.step_size), seeds),
+            one.objective,
+            x[rows],
+            y[rows],
+            steps,
+            random_start=one.random_start,
+            keep=one.keep,
+        )
+        fooled[rows] |= predict(model, x_adv) != y[rows]
+    return fooled
+
+
+def image_seed(seed: int, number: int, image: int) -> int:
+    """A 32-bit seed for one image in one try: torch's CPU generator reads no more bits."""
+    return int(np.random.SeedSequence((seed, number, image)).generate_state(1)[0])
+
+
+@torch.no_grad()
+def predict(model: GapClassifier, x: Tensor) -> Tensor:
+    """Images x [N, C_in, H, W] -> the likeliest classes [N].
+
+    Raises:
+        InputError: a logit is not a finite number; such a network has no accuracy.
+    """
+    logits = model(x)
+    if not bool(logits.isfinite().all()):
+        raise InputError(
+            "the network gives logits that are not finite numbers, so it has no accuracy; "
+            "its training diverged, or its checkpoint is damaged."
+        )
+    predicted: Tensor = logits.argmax(dim=1)
+    return predicted

@@ -1,0 +1,178 @@
+"""The sweep: against a plain loop written here, and the promises of the protocols."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastinterp.attacks import CrossEntropy
+from fastinterp.errors import InputError
+from fastinterp.evaluation import PROTOCOLS, sweep
+from fastinterp.evaluation.protocols import Protocol
+from fastinterp.evaluation.tries import Try
+from fastinterp.models.gap import GapClassifier
+
+
+class Tiny(GapClassifier):
+    """Two convolutions on small images, three classes."""
+
+    def __init__(self, seed: int = 0, num_classes: int = 3) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first = nn.Conv2d(1, 6, 3, stride=2, padding=1)
+        self.second = nn.Conv2d(6, 8, 3, padding=1)
+        self.dropout = nn.Dropout(0.5)
+        self.linear = nn.Linear(8, num_classes)
+        self.weight, self.bias = self.linear.weight, self.linear.bias
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.second(self.dropout(F.relu(self.first(x))))
+
+
+def problem(n: int = 37) -> tuple[Tiny, Tensor, Tensor]:
+    """Images, with the classes that the network itself gives nine tenths of them."""
+    model = Tiny().eval()
+    x = torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    x = torch.where(torch.arange(n).view(-1, 1, 1, 1) % 2 == 0, x, x**3)
+    with torch.no_grad():
+        model.linear.bias -= model(x).mean(dim=0)
+        y = model(x).argmax(dim=1)
+    y[::10] = (y[::10] + 1) % 3
+    return model, x, y
+
+
+def plain_pgd_accuracy(
+    model: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int, step_size: float = 0.01
+) -> float:
+    """The paper's protocol, one image at a time."""
+    right = 0
+    for one, label in zip(x.split(1), y.split(1), strict=True):
+        z = one.clone()
+        for _ in range(steps):
+            z.requires_grad_()
+            (grad,) = torch.autograd.grad(F.cross_entropy(model(z), label), z)
+            z = z.detach() + step_size * grad.sign()
+            z = torch.max(torch.min(z, one + eps), one - eps).clamp(0, 1)
+        right += int(model(z).argmax()) == int(label)
+    return right / len(x)
+
+
+def accuracies(rows: list) -> list[float]:
+    return [row["accuracy"] for row in rows]
+
+
+def test_paper_protocol_is_the_plain_loop() -> None:
+    model, x, y = problem()
+    rows = sweep(model, x, y, eps=[0.02, 0.0, 0.05], steps=[3, 12], batch_size=10)
+    expected = [
+        {"eps": e, "steps": s, "accuracy": plain_pgd_accuracy(model, x, y, e, s), "n": 37}
+        for s in (3, 12)
+        for e in (0.02, 0.0, 0.05)
+    ]
+    assert rows == expected
+    assert len({row["accuracy"] for row in rows}) > 2
+
+
+@pytest.mark.parametrize("protocol", ["paper", "best"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_batches_do_not_change_verdicts(protocol: str, norm: str) -> None:
+    model, x, y = problem(24)
+    eps = {"linf": [0.03], "l2": [0.2], "l1": [1.0]}[norm]
+    by_size = [
+        sweep(model, x, y, eps=eps, steps=[6], protocol=protocol, norm=norm, batch_size=size)
+        for size in (1, 7, 24)
+    ]
+    assert by_size[0] == by_size[1] == by_size[2]
+    clean = sweep(model, x, y, eps=[0], steps=[6])
+    assert 0 < by_size[0][0]["accuracy"] < clean[0]["accuracy"]
+
+
+def test_best_is_never_above_paper_and_sees_more() -> None:
+    model, x, y = problem(60)
+    settings = {"eps": [0, 0.01, 0.02, 0.03, 0.05], "steps": [1, 4, 10]}
+    paper = accuracies(sweep(model, x, y, **settings))
+    best = accuracies(sweep(model, x, y, protocol="best", **settings))
+    assert all(b <= p for b, p in zip(best, paper, strict=True))
+    assert sum(best) < sum(paper)
+
+
+@pytest.mark.parametrize("carry", [True, False])
+def test_fooled_images_are_carried_upward(carry: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attack that forgets to move beyond eps 0.1 shows who was carried there."""
+
+    def tries(step_size: float, fine: float) -> list[Try]:
+        eps = fine * 8 / 2.5
+        return [Try(CrossEntropy(), step_size if eps < 0.1 else 0.0)]
+
+    monkeypatch.setitem(PROTOCOLS, "best", Protocol("best", tries, carry, ""))
+    model, x, y = problem()
+    rows = sweep(model, x, y, eps=[0.2, 0.05, 0.0], steps=[8], protocol="best")
+    large, small, clean = accuracies(rows)
+    assert [row["eps"] for row in rows] == [0.2, 0.05, 0.0]
+    assert small < clean
+    assert large == (small if carry else clean)
+
+
+def test_best_falls_with_eps_and_with_steps() -> None:
+    model, x, y = problem()
+    rows = sweep(model, x, y, eps=[0.0, 0.02, 0.05], steps=[1, 8], protocol="best")
+    table = {(row["eps"], row["steps"]): row["accuracy"] for row in rows}
+    for steps in (1, 8):
+        assert table[0.0, steps] >= table[0.02, steps] >= table[0.05, steps]
+    assert table[0.02, 8] <= table[0.02, 1]
+
+
+def test_the_model_is_left_as_it_was_and_used_in_eval_mode() -> None:
+    model, x, y = problem()
+    expected = sweep(model, x, y, eps=[0.02], steps=[3])
+    model.train()
+    model.first.eval()
+    assert sweep(model, x, y, eps=[0.02], steps=[3]) == expected  # dropout is off
+    assert model.training
+    assert model.dropout.training
+    assert not model.first.training
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+def test_random_starts_come_from_the_seed() -> None:
+    model, x, y = problem()
+    settings = {"eps": [0.02], "steps": [2], "protocol": "best"}
+    torch.manual_seed(1)
+    first = sweep(model, x, y, seed=3, **settings)
+    torch.manual_seed(2)
+    assert sweep(model, x, y, seed=3, **settings) == first
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"protocol": "worst"}, "paper, best"),
+        ({"norm": "l3"}, "linf"),
+        ({"eps": []}, "at least one"),
+        ({"eps": [-0.1]}, "eps"),
+        ({"eps": [float("nan")]}, "eps"),
+        ({"steps": [-1]}, "steps"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"images": torch.full((37, 1, 8, 8), 2.0)}, "pixels"),
+        ({"images": torch.zeros(37, 1, 8, 8, dtype=torch.uint8)}, "floating"),
+        ({"labels": torch.full((37,), 3)}, "0..2"),
+        ({"labels": torch.zeros(5, dtype=torch.int64)}, "shape"),
+        ({"images": torch.zeros(0, 1, 8, 8), "labels": torch.zeros(0, dtype=torch.int64)}, "no im"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(change: dict, words: str) -> None:
+    model, x, y = problem()
+    settings = {"images": x, "labels": y, "eps": [0.1], "steps": [1], **change}
+    with pytest.raises(InputError, match=words) as caught:
+        sweep(model, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_that_gives_nan_has_no_accuracy() -> None:
+    model, x, y = problem()
+    with torch.no_grad():
+        model.linear.bias.fill_(float("nan"))
+    with pytest.raises(InputError, match="finite"):
+        sweep(model, x, y, eps=[0], steps=[1])
