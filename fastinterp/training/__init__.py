@@ -1,0 +1,37 @@
+"""Training: a method (inner objective, outer loss), one step, one loop, recipes of the paper."""
+
+from .methods import METHODS, Method, method
+from .recipe import Recipe, list_recipes, load_recipe, run_recipe
+from .schedule import LinearEps
+from .trainer import StepResult, Trainer
+from .trainers import (
+    AdvTrainer,
+    IGNormSumTrainer,
+    IGNormTrainer,
+    IntAdvTrainer,
+    IntOneClassTrainer,
+    IntTrainer,
+    NormalTrainer,
+    TRADESTrainer,
+)
+
+__all__ = [
+    "METHODS",
+    "AdvTrainer",
+    "IGNormSumTrainer",
+    "IGNormTrainer",
+    "IntAdvTrainer",
+    "IntOneClassTrainer",
+    "IntTrainer",
+    "LinearEps",
+    "Method",
+    "NormalTrainer",
+    "Recipe",
+    "StepResult",
+    "TRADESTrainer",
+    "Trainer",
+    "list_recipes",
+    "load_recipe",
+    "method",
+    "run_recipe",
+]

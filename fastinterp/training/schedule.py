@@ -1,0 +1,43 @@
+"""How eps and the learning rate change over the steps of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..errors import InputError
+
+EpsSchedule = Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class LinearEps:
+    """eps by step: 0 up to step `start`, linear to `eps` at step `end`, then constant.
+
+    Steps count from 0. Growing slowly is what keeps robust training stable (appendix B).
+
+    Raises:
+        InputError: the steps are out of order.
+    """
+
+    eps: float
+    start: int
+    end: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.end:
+            raise InputError(
+                f"eps_schedule must be two steps 0 <= start <= end, got {self.start}, {self.end}."
+            )
+
+    def __call__(self, step: int) -> float:
+        if step <= self.start:
+            return 0.0
+        if step >= self.end:
+            return self.eps
+        return self.eps * (step - self.start) / (self.end - self.start)
+
+
+def decay(step: int, milestones: Sequence[int]) -> float:
+    """The factor on the learning rate at a step: 0.1 for each milestone that lies before it."""
+    return 0.1 ** sum(step > milestone for milestone in milestones)

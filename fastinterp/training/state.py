@@ -1,0 +1,125 @@
+"""A run's state in one safetensors file: enough to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..files import atomic_path
+
+FORMAT = 1
+
+
+def save_state(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    totals: Tensor,
+    record: dict[str, Any],
+) -> None:
+    """Write the network, the optimiser, torch's random state and `record` (JSON), atomically.
+
+    Args:
+        totals: the running sums of the epoch, kept as a tensor so that no bit is lost.
+    """
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    optimizer_tensors, optimizer_json = _flatten(optimizer.state_dict())
+    tensors |= optimizer_tensors
+    tensors["totals"] = totals
+    tensors["random/cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available() and totals.is_cuda:
+        tensors["random/cuda"] = torch.cuda.get_rng_state(totals.device)
+    # Clones, because tied weights share memory, which the format refuses.
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    metadata = {"format": FORMAT, "optimizer": optimizer_json, "record": record}
+    with atomic_path(path) as temporary:
+        save_file(plain, temporary, {"fastinterp": json.dumps(metadata)})
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The `record` that `save_state` was given.
+
+    Raises:
+        InputError: not a state file of ours.
+    """
+    record: dict[str, Any] = _metadata(path)["record"]
+    return record
+
+
+def restore_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
+    """Load what `save_state` wrote into model, optimiser and torch's random state; return totals.
+
+    Raises:
+        InputError: the file is not a state of this network.
+    """
+    device = next(model.parameters()).device
+    with safe_open(path, "pt") as file:
+        # clone: what safetensors returns may be the file itself, mapped into memory.
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    weights = {
+        name.removeprefix("model/"): value
+        for name, value in tensors.items()
+        if name.startswith("model/")
+    }
+    try:
+        model.load_state_dict(weights)
+        optimizer.load_state_dict(_unflatten(_metadata(path)["optimizer"], tensors))
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{path} holds the state of another network or optimiser; "
+            "choose another folder, or build the same ones."
+        ) from error
+    torch.set_rng_state(tensors["random/cpu"])
+    if "random/cuda" in tensors and device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random/cuda"], device)
+    totals: Tensor = tensors["totals"]
+    return totals.to(device)
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {})["fastinterp"]
+        metadata: dict[str, Any] = json.loads(text)
+    except Exception as error:  # safetensors raises its own, undocumented kinds
+        raise InputError(
+            f"{path} is not the state of a fastinterp run; remove it or choose another folder."
+        ) from error
+    if metadata.get("format") != FORMAT:
+        raise InputError(
+            f"{path} is a state of format {metadata.get('format')}, and this version reads "
+            f"{FORMAT}; finish the run with the version that began it."
+        )
+    return metadata
+
+
+def _flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimiser's state -> its tensors by name, and the rest as JSON."""
+    tensors: dict[str, Tensor] = {}
+    rest: dict[str, dict[str, Any]] = {}
+    for index, entries in state["state"].items():
+        rest[str(index)] = {}
+        for key, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{index}/{key}"] = value
+            else:
+                rest[str(index)][key] = value
+    return tensors, {"state": rest, "param_groups": state["param_groups"]}
+
+
+def _unflatten(rest: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    state: dict[int, dict[str, Any]] = {
+        int(index): dict(entries) for index, entries in rest["state"].items()
+    }
+    for name, value in tensors.items():
+        if name.startswith("optimizer/"):
+            _, index, key = name.split("/", 2)
+            state[int(index)][key] = value
+    return {"state": state, "param_groups": rest["param_groups"]}

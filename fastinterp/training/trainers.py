@@ -1,0 +1,273 @@
+"""The eight trainers: `Trainer` with a method filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch.optim import Optimizer
+
+from ..models.gap import GapClassifier
+from .methods import method
+from .schedule import EpsSchedule
+from .trainer import MakeOptimizer, Trainer
+
+
+class NormalTrainer(Trainer):
+    """Standard training: cross-entropy at x.
+
+    Args:
+        model: a GapClassifier; it is trained in place.
+        optimizer: an optimiser of the model's parameters, or a function that makes one of them;
+            by default Adam with `lr`.
+        seed: decides the order of the images.
+        lr: Adam's learning rate, where `optimizer` is None.
+        lr_milestones: steps after each of which the learning rate falls to a tenth.
+        device: where to move the model; None leaves it.
+
+    Raises:
+        InputError: a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        model: GapClassifier,
+        optimizer: Optimizer | MakeOptimizer | None = None,
+        seed: int = 0,
+        lr: float = 1e-4,
+        lr_milestones: Sequence[int] = (),
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__(
+            model,
+            method("normal"),
+            optimizer=optimizer,
+            seed=seed,
+            lr=lr,
+            lr_milestones=lr_milestones,
+            device=device,
+        )
+
+
+class AdvTrainer(Trainer):
+    """Adversarial training (Madry et al., 2018): cross-entropy at the x' that maximises it.
+
+    Args:
+        model: a GapClassifier; it is trained in place.
+        eps: radius of the linf ball around x in which x' is sought, in pixel units.
+        steps, step_size: of the inner loop, projected gradient ascent.
+        optimizer: an optimiser of the model's parameters, or a function that makes one of them;
+            by default Adam with `lr`.
+        eps_schedule: (start, end) lets eps be 0 up to step `start` and grow linearly to its
+            full size at step `end`; or a function from the step to eps. None: constant.
+        random_start: begin the inner loop at a point drawn uniformly from the ball.
+        seed: decides the order of the images and the random starts.
+        lr: Adam's learning rate, where `optimizer` is None.
+        lr_milestones: steps after each of which the learning rate falls to a tenth.
+        device: where to move the model; None leaves it.
+
+    Raises:
+        InputError: a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        model: GapClassifier,
+        eps: float = 0.3,
+        steps: int = 40,
+        step_size: float = 0.01,
+        optimizer: Optimizer | MakeOptimizer | None = None,
+        eps_schedule: EpsSchedule | tuple[int, int] | None = None,
+        random_start: bool = True,
+        seed: int = 0,
+        lr: float = 1e-4,
+        lr_milestones: Sequence[int] = (),
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__(
+            model,
+            method("adv"),
+            eps=eps,
+            steps=steps,
+            step_size=step_size,
+            optimizer=optimizer,
+            eps_schedule=eps_schedule,
+            random_start=random_start,
+            seed=seed,
+            lr=lr,
+            lr_milestones=lr_milestones,
+            device=device,
+        )
+
+
+class _IntFamily(Trainer):
+    """The signature of the trainers whose gamma is in the units of the authors' programs."""
+
+    _name: ClassVar[str]
+
+    def __init__(
+        self,
+        model: GapClassifier,
+        eps: float = 0.3,
+        gamma: float = 0.01,
+        steps: int = 40,
+        step_size: float = 0.01,
+        optimizer: Optimizer | MakeOptimizer | None = None,
+        eps_schedule: EpsSchedule | tuple[int, int] | None = None,
+        random_start: bool = True,
+        seed: int = 0,
+        lr: float = 1e-4,
+        lr_milestones: Sequence[int] = (),
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__(
+            model,
+            method(self._name, gamma),
+            eps=eps,
+            steps=steps,
+            step_size=step_size,
+            optimizer=optimizer,
+            eps_schedule=eps_schedule,
+            random_start=random_start,
+            seed=seed,
+            lr=lr,
+            lr_milestones=lr_milestones,
+            device=device,
+        )
+
+
+class IntTrainer(_IntFamily):
+    """Interpretability-aware training, eq. (9): cross-entropy at x + gamma D.
+
+    x' maximises D, the discrepancy of eq. (8) between the class activation maps at x and x'.
+
+    The scale of gamma: the paper's 0.01 belongs to the units of the authors' programs, CAM without
+    the 1/u of eq. (1) and D without the 1/2 of eq. (8), where u = h * w is the number of positions
+    of the feature maps. IntTrainer(gamma=0.01) means that 0.01: the loss adds gamma * 2u * D with
+    D as eqs. (1) and (8) define it (and as `fastinterp.ops.discrepancy` computes it), u being read
+    from the features. It is averaged over the batch.
+
+    Args:
+        model: a GapClassifier; it is trained in place.
+        eps: radius of the linf ball around x in which x' is sought, in pixel units.
+        gamma: weight of the discrepancy, in the units above.
+        steps, step_size: of the inner loop, projected gradient ascent.
+        optimizer: an optimiser of the model's parameters, or a function that makes one of them;
+            by default Adam with `lr`.
+        eps_schedule: (start, end) lets eps be 0 up to step `start` and grow linearly to its
+            full size at step `end`; or a function from the step to eps. None: constant.
+        random_start: begin the inner loop at a point drawn uniformly from the ball.
+        seed: decides the order of the images and the random starts.
+        lr: Adam's learning rate, where `optimizer` is None.
+        lr_milestones: steps after each of which the learning rate falls to a tenth.
+        device: where to move the model; None leaves it.
+
+    Raises:
+        InputError: a setting is out of its range.
+    """
+
+    _name = "int"
+
+
+class IntOneClassTrainer(_IntFamily):
+    """Int with the discrepancy of the true class's map alone: cross-entropy at x + gamma D1.
+
+    x' maximises D1. gamma is in the units of `IntTrainer`: the loss adds
+    gamma * u * || L(x, t) - L(x', t) ||_1 with the maps of eq. (1). Arguments as there.
+    """
+
+    _name = "int-1-class"
+
+
+class IntAdvTrainer(_IntFamily):
+    """Int with adversarial loss: cross-entropy at x' + gamma D, which x' maximises too.
+
+    gamma is in the units of `IntTrainer`. Arguments as there.
+    """
+
+    _name = "int-adv"
+
+
+class _Baseline(Trainer):
+    """The signature of the trainers of other authors that weigh a regulariser."""
+
+    _name: ClassVar[str]
+
+    def __init__(
+        self,
+        model: GapClassifier,
+        eps: float = 0.3,
+        gamma: float = 1.0,
+        steps: int = 40,
+        step_size: float = 0.01,
+        optimizer: Optimizer | MakeOptimizer | None = None,
+        eps_schedule: EpsSchedule | tuple[int, int] | None = None,
+        random_start: bool = True,
+        seed: int = 0,
+        lr: float = 1e-4,
+        lr_milestones: Sequence[int] = (),
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__(
+            model,
+            method(self._name, gamma),
+            eps=eps,
+            steps=steps,
+            step_size=step_size,
+            optimizer=optimizer,
+            eps_schedule=eps_schedule,
+            random_start=random_start,
+            seed=seed,
+            lr=lr,
+            lr_milestones=lr_milestones,
+            device=device,
+        )
+
+
+class TRADESTrainer(_Baseline):
+    """TRADES (Zhang et al., 2019): cross-entropy at x + gamma KL(f(x) || f(x')).
+
+    x' maximises the divergence.
+
+    Args:
+        model: a GapClassifier; it is trained in place.
+        eps: radius of the linf ball around x in which x' is sought, in pixel units.
+        gamma: weight of the divergence, 1/lambda in Zhang et al.; the paper takes 1.
+        steps, step_size: of the inner loop, projected gradient ascent.
+        optimizer: an optimiser of the model's parameters, or a function that makes one of them;
+            by default Adam with `lr`.
+        eps_schedule: (start, end) lets eps be 0 up to step `start` and grow linearly to its
+            full size at step `end`; or a function from the step to eps. None: constant.
+        random_start: begin the inner loop at a point drawn uniformly from the ball.
+        seed: decides the order of the images and the random starts.
+        lr: Adam's learning rate, where `optimizer` is None.
+        lr_milestones: steps after each of which the learning rate falls to a tenth.
+        device: where to move the model; None leaves it.
+
+    Raises:
+        InputError: a setting is out of its range.
+    """
+
+    _name = "trades"
+
+
+class IGNormTrainer(_Baseline):
+    """IG-Norm (Chen et al., 2019): cross-entropy at x + gamma R, where x' maximises R.
+
+    R is the l1 norm of the integrated gradients of the cross-entropy along x to x', in 5 steps,
+    divided by the number of images in the batch as in the authors' programs (`attacks.IGNorm`).
+    It differentiates the network twice and costs several times what Int does. gamma weighs R; the
+    paper takes 1. Other arguments as `TRADESTrainer`.
+    """
+
+    _name = "ig-norm"
+
+
+class IGNormSumTrainer(_Baseline):
+    """IG-Norm with adversarial loss: cross-entropy at x' + gamma R, which x' maximises too.
+
+    R and gamma as in `IGNormTrainer`. Other arguments as `TRADESTrainer`.
+    """
+
+    _name = "ig-norm-sum"

@@ -1,0 +1,158 @@
+"""Each method's loss and its gradient against formulas written out here, float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastinterp import InputError
+from fastinterp.attacks import Outputs
+from fastinterp.training import METHODS, method
+
+U = 16  # positions of the tiny network's maps
+GAMMA = 0.37
+
+
+def cross_entropy(model, x: Tensor, y: Tensor) -> Tensor:
+    f = model(x)
+    return torch.logsumexp(f, 1) - f[torch.arange(len(y)), y]
+
+
+def maps(model, x: Tensor) -> Tensor:
+    """Eq. (1), with its 1/u."""
+    return torch.einsum("ck,nkhw->nchw", model.weight, model.features(x)) / U
+
+
+def map_distance(model, x: Tensor, x_adv: Tensor) -> Tensor:
+    return (maps(model, x) - maps(model, x_adv)).abs().sum((2, 3))  # [N, C]
+
+
+def eq8(model, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
+    s, rows = map_distance(model, x, x_adv), torch.arange(len(y))
+    e = model(x_adv).exp()
+    others = torch.ones_like(e)
+    others[rows, y] = 0
+    p = e * others / (e * others).sum(1, keepdim=True)
+    return 0.5 * s[rows, y] + 0.5 * (p * s).sum(1)
+
+
+def one_class(model, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
+    return map_distance(model, x, x_adv)[torch.arange(len(y)), y]
+
+
+def kl(model, x: Tensor, x_adv: Tensor) -> Tensor:
+    p, q = model(x).softmax(1), model(x_adv).softmax(1)
+    return (p * (p / q).log()).sum(1)
+
+
+def ig_norm(model, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
+    """Of the loss's mean over the batch, which is where the 1/N comes from."""
+    total = torch.zeros_like(x)
+    for k in range(1, 6):
+        point = (x + (x_adv - x) * k / 5).detach().requires_grad_()
+        mean = cross_entropy(model, point, y).mean()
+        total = total + torch.autograd.grad(mean, point, create_graph=True)[0]
+    return ((x_adv - x) * total / 5).abs().sum((1, 2, 3))
+
+
+# The table of section 5, per image, gamma in the units of the paper's 0.01
+LOSSES: dict[str, Callable] = {
+    "normal": lambda m, x, z, y: cross_entropy(m, x, y),
+    "adv": lambda m, x, z, y: cross_entropy(m, z, y),
+    "trades": lambda m, x, z, y: cross_entropy(m, x, y) + GAMMA * kl(m, x, z),
+    "ig-norm": lambda m, x, z, y: cross_entropy(m, x, y) + GAMMA * ig_norm(m, x, z, y),
+    "ig-norm-sum": lambda m, x, z, y: cross_entropy(m, z, y) + GAMMA * ig_norm(m, x, z, y),
+    "int": lambda m, x, z, y: cross_entropy(m, x, y) + GAMMA * 2 * U * eq8(m, x, z, y),
+    "int-1-class": lambda m, x, z, y: cross_entropy(m, x, y) + GAMMA * U * one_class(m, x, z, y),
+    "int-adv": lambda m, x, z, y: cross_entropy(m, z, y) + GAMMA * 2 * U * eq8(m, x, z, y),
+}
+INNER: dict[str, Callable] = {
+    "adv": LOSSES["adv"],
+    "trades": lambda m, x, z, y: kl(m, x, z),
+    "ig-norm": lambda m, x, z, y: ig_norm(m, x, z, y),
+    "ig-norm-sum": LOSSES["ig-norm-sum"],
+    "int": lambda m, x, z, y: 2 * U * eq8(m, x, z, y),
+    "int-1-class": lambda m, x, z, y: U * one_class(m, x, z, y),
+    "int-adv": LOSSES["int-adv"],
+}
+
+
+def make(name: str):
+    return method(name, None if METHODS[name][0] is None else GAMMA)
+
+
+@pytest.fixture
+def setting(make_tiny, make_data) -> tuple:
+    model = make_tiny(torch.float64)
+    x, y = make_data(6, torch.float64)
+    return model, x, (x + 0.2 * torch.randn_like(x)).clamp(0, 1), y
+
+
+def test_the_table_has_all_eight() -> None:
+    assert set(METHODS) == set(LOSSES)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("name", LOSSES)
+def test_outer_loss_and_gradient(make_tiny, setting, name: str, bias: bool) -> None:
+    model = make_tiny(torch.float64, bias=bias)
+    _, x, x_adv, y = setting
+    loss = make(name).loss(Outputs(model, x), Outputs(model, x_adv), y)
+    expected = LOSSES[name](model, x, x_adv, y)
+    assert torch.allclose(loss, expected, rtol=1e-9)
+    ours = torch.autograd.grad(loss.mean(), list(model.parameters()), allow_unused=True)
+    theirs = torch.autograd.grad(expected.mean(), list(model.parameters()), allow_unused=True)
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, rtol=1e-7, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_inner_objective(setting, name: str) -> None:
+    model, x, x_adv, y = setting
+    value = make(name).inner.bind(model, x, y)(x_adv).value
+    assert torch.allclose(value, INNER[name](model, x, x_adv, y), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_at_x_every_loss_is_the_cross_entropy(setting, name: str) -> None:
+    """Why the inner loop may be skipped where eps is 0."""
+    model, x, _, y = setting
+    clean = Outputs(model, x)
+    loss = make(name).loss(clean, clean, y)
+    plain = cross_entropy(model, x, y)
+    assert torch.allclose(loss, plain, rtol=0, atol=1e-14)
+    ours = torch.autograd.grad(loss.mean(), list(model.parameters()))
+    theirs = torch.autograd.grad(plain.mean(), list(model.parameters()))
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-14)
+
+
+def test_default_weights_are_the_papers() -> None:
+    assert {name: method(name).gamma for name in METHODS} == {
+        "normal": None,
+        "adv": None,
+        "trades": 1.0,
+        "ig-norm": 1.0,
+        "ig-norm-sum": 1.0,
+        "int": 0.01,
+        "int-1-class": 0.01,
+        "int-adv": 0.01,
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("itn",), "did you mean 'int'"),
+        (("xyzzy",), "choose one of normal, adv"),
+        (("int", -0.1), "gamma must be a finite number"),
+        (("int", float("nan")), "gamma must be a finite number"),
+        (("adv", 0.1), "no regulariser to weigh"),
+    ],
+)
+def test_bad_methods_are_refused(arguments: tuple, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        method(*arguments)

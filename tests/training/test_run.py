@@ -1,0 +1,354 @@
+"""Whole runs: stopped, killed and resumed, refused, recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from resumable import EPOCHS, STEPS, run
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from fastinterp import InputError, models
+from fastinterp.data import ImageData
+from fastinterp.training import IntTrainer, NormalTrainer
+from fastinterp.training.run import HISTORY, NETWORK, STATE
+from fastinterp.training.state import read_record, restore_state
+
+SCRIPT = Path(__file__).with_name("resumable.py")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def everything(trainer: IntTrainer) -> list[Tensor]:
+    """Weights and the optimiser's state."""
+    state = trainer.optimizer.state_dict()["state"]
+    of_optimizer = [entries[key] for entries in state.values() for key in sorted(entries)]
+    return [*trainer.model.state_dict().values(), *of_optimizer]
+
+
+def timeless(history: list[dict]) -> list[dict]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in history]
+
+
+def assert_same(first: tuple[IntTrainer, list], second: tuple[IntTrainer, list]) -> None:
+    for a, b in zip(everything(first[0]), everything(second[0]), strict=True):
+        assert torch.equal(a, b)
+    assert timeless(first[1]) == timeless(second[1])
+
+
+def test_killed_at_any_moment_and_resumed(tmp_path: Path) -> None:
+    """SIGKILL, twice in one run, at moments that nobody chose; the last bit is the same."""
+    out = tmp_path / "run"
+    kills, seen = 0, 0
+    moments = random.Random(0)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    while kills < 2:
+        process = subprocess.Popen([sys.executable, str(SCRIPT), str(out)], env=environment)
+        try:
+            while process.poll() is None:
+                if (out / STATE).exists() and read_record(out / STATE)["step"] > seen:
+                    time.sleep(moments.uniform(0, 0.03))
+                    break
+                time.sleep(0.001)
+        finally:
+            process.kill()
+        if process.wait() != -signal.SIGKILL:
+            break
+        kills += 1
+        seen = read_record(out / STATE)["step"]
+    assert kills > 0 and 0 < seen < EPOCHS * STEPS, "the run must have been killed before its end"
+    assert not (out / NETWORK).exists()
+    resumed = run(out)
+    assert_same(run(None), resumed)
+    assert json.loads((out / HISTORY).read_text()) == resumed[1]
+    for saved, weight in zip(
+        models.load(out / NETWORK).parameters(), resumed[0].model.parameters(), strict=True
+    ):
+        assert torch.equal(saved, weight)
+
+
+@pytest.mark.parametrize("step", [1, STEPS - 1, STEPS, STEPS + 1, EPOCHS * STEPS])
+def test_interrupted_between_two_steps(tmp_path: Path, monkeypatch, step: int) -> None:
+    """Ctrl-C within a step: the step ends, its state is saved, and nothing is lost."""
+    original = IntTrainer.training_step
+
+    def press(self: IntTrainer, x: Tensor, y: Tensor) -> object:
+        if self.step == step - 1:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, x, y)
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(IntTrainer, "training_step", press)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, checkpoint_seconds=1e9)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert read_record(tmp_path / STATE)["step"] == step
+    monkeypatch.undo()
+    assert_same(run(None), run(tmp_path))
+
+
+def test_a_second_interrupt_stops_at_once(tmp_path: Path, monkeypatch) -> None:
+    def press_twice(self: IntTrainer, x: Tensor, y: Tensor) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("not reached")
+
+    monkeypatch.setattr(IntTrainer, "training_step", press_twice)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    assert not (tmp_path / STATE).exists()
+
+
+def test_a_finished_run(tmp_path: Path, monkeypatch) -> None:
+    first = run(tmp_path)
+    again = run(tmp_path)
+    assert again[0].step == EPOCHS * STEPS
+    assert_same(first, again)
+    longer = run(tmp_path, epochs=EPOCHS + 2)
+    assert_same(run(None, epochs=EPOCHS + 2), longer)
+    with pytest.raises(InputError, match="6 finished epochs, more than the 2"):
+        run(tmp_path, epochs=2)
+
+
+def test_what_is_written(tmp_path: Path) -> None:
+    _, history = run(tmp_path / "new" / "folder", resume=False)
+    out = tmp_path / "new" / "folder"
+    assert sorted(path.name for path in out.iterdir()) == sorted([HISTORY, NETWORK, STATE])
+    info = models.info(out / NETWORK)
+    assert info["settings"]["method"] == "int"
+    assert info["settings"]["gamma"] == 0.01
+    assert info["last_epoch"] == timeless(history)[-1]
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
+    assert [row["step"] for row in history] == [6, 12, 18, 24]
+    assert [row["images"] for row in history] == [48] * 4
+    assert history[0]["eps"] == pytest.approx(0.1 * 3 / 9)
+    assert history[-1]["lr"] == pytest.approx(1e-4)
+    assert set(history[0]) == {
+        *("epoch", "step", "eps", "lr", "loss", "clean_accuracy", "robust_accuracy"),
+        *("images", "seconds"),
+    }
+
+
+def test_an_epochs_figures_are_means_over_its_images(make_tiny, make_data, monkeypatch) -> None:
+    results = []
+    original = IntTrainer.training_step
+
+    def note(self: IntTrainer, x: Tensor, y: Tensor) -> object:
+        results.append(original(self, x, y))
+        return results[-1]
+
+    monkeypatch.setattr(IntTrainer, "training_step", note)
+    trainer = IntTrainer(make_tiny(), eps=0.1, steps=2)
+    (row,) = trainer.fit(make_data(20), epochs=1, batch_size=8, progress=False)
+    assert row["loss"] == pytest.approx(sum(float(r.loss) for r in results) / 2)
+    assert row["clean_accuracy"] == sum(int(r.clean_correct) for r in results) / 16
+    assert row["robust_accuracy"] == sum(int(r.robust_correct) for r in results) / 16
+    assert row["images"] == 16
+
+
+def test_validation(make_tiny, make_data) -> None:
+    model, (x, y) = make_tiny(), make_data(40)
+    (row,) = NormalTrainer(model, lr=0.02).fit(
+        (x, y), epochs=1, batch_size=8, val_data=(x[:10], y[:10]), progress=False
+    )
+    with torch.no_grad():
+        right = int((model(x[:10]).argmax(1) == y[:10]).sum())
+    assert row["val_accuracy"] == right / 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"eps": 0.2}, "eps = 0.1, not 0.2"),
+        ({"gamma": 0.5}, "gamma = 0.01, not 0.5"),
+        ({"batch_size": 16}, "batch_size = 8, not 16"),
+        ({"seed": 1}, "seed = 0, not 1"),
+        ({"eps_schedule": None}, r"eps_schedule = \[3, 12\], not None"),
+    ],
+)
+def test_other_settings_are_refused(tmp_path: Path, changes: dict, message: str) -> None:
+    run(tmp_path, epochs=1)
+    before = (tmp_path / STATE).read_bytes()
+    with pytest.raises(InputError, match=message):
+        run(tmp_path, **changes)
+    assert (tmp_path / STATE).read_bytes() == before
+
+
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    run(tmp_path, resume=False, epochs=1)
+    with pytest.raises(InputError, match="holds a run already; pass resume"):
+        run(tmp_path, resume=False)
+    (tmp_path / STATE).unlink()
+    with pytest.raises(InputError, match="holds a run already; pass resume"):
+        run(tmp_path, resume=False)
+    with pytest.raises(InputError, match="no state to go on from"):
+        run(tmp_path, resume=True)
+
+
+def test_states_of_something_else_are_refused(tmp_path: Path) -> None:
+    (tmp_path / STATE).write_bytes(b"not a state")
+    with pytest.raises(InputError, match="is not the state of a fastinterp run"):
+        run(tmp_path)
+    (tmp_path / STATE).unlink()
+    trainer, _ = run(tmp_path, epochs=1)
+    other = models.pool(1, 4)
+    with pytest.raises(InputError, match="another network or optimiser"):
+        restore_state(tmp_path / STATE, other, torch.optim.Adam(other.parameters()))
+    with pytest.raises(InputError, match="another network or optimiser"):
+        restore_state(
+            tmp_path / STATE, trainer.model, torch.optim.Adam(list(trainer.model.parameters())[:2])
+        )
+
+
+def test_a_loss_that_leaves_the_numbers_stops_the_run(tmp_path: Path, monkeypatch) -> None:
+    original = IntTrainer.training_step
+
+    def spoil(self: IntTrainer, x: Tensor, y: Tensor) -> object:
+        result = original(self, x, y)
+        if self.step == 10:
+            with torch.no_grad():
+                next(self.model.parameters()).mul_(float("nan"))
+        return result
+
+    monkeypatch.setattr(IntTrainer, "training_step", spoil)
+    with pytest.raises(InputError, match=r"no longer a finite number \(noticed at step 10\)"):
+        run(tmp_path)
+    assert read_record(tmp_path / STATE)["step"] == 9
+    monkeypatch.undo()
+    assert_same(run(None), run(tmp_path))
+
+
+def test_a_wrapped_network_keeps_its_weights_in_the_state(
+    tmp_path: Path, make_tiny, make_data
+) -> None:
+    model = make_tiny()
+    trainer = NormalTrainer(model, lr=0.01)
+    trainer.fit(make_data(16), epochs=1, batch_size=8, out=tmp_path, progress=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [HISTORY, STATE]
+    twin = make_tiny()
+    restore_state(tmp_path / STATE, twin, torch.optim.Adam(twin.parameters()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True)
+    )
+
+
+def test_kinds_of_data_agree(make_tiny, make_data) -> None:
+    x, y = make_data(24)
+    bytes_ = (x * 255).round().byte()
+    kinds = {
+        "bytes": (bytes_, y),
+        "floats": (bytes_.float() / 255, y),
+        "images": ImageData(bytes_, y, ("a", "b", "c", "d")),
+        "shorts": (bytes_, y.short()),
+    }
+    weights = {}
+    for name, data in kinds.items():
+        model = make_tiny()
+        NormalTrainer(model, lr=0.01).fit(data, epochs=2, batch_size=8, progress=False)
+        weights[name] = torch.nn.utils.parameters_to_vector(model.parameters())
+    assert all(torch.equal(w, weights["bytes"]) for w in weights.values())
+
+
+def test_each_epoch_sees_each_image_once_in_another_order(
+    make_tiny, make_data, monkeypatch
+) -> None:
+    seen = []
+    original = NormalTrainer.training_step
+
+    def note(self: NormalTrainer, x: Tensor, y: Tensor) -> object:
+        seen.append(x.flatten(1).sum(1))
+        return original(self, x, y)
+
+    monkeypatch.setattr(NormalTrainer, "training_step", note)
+    x, y = make_data(24)
+    NormalTrainer(make_tiny()).fit((x, y), epochs=2, batch_size=8, progress=False)
+    first, second = torch.cat(seen[:3]), torch.cat(seen[3:])
+    assert torch.equal(first.sort().values, x.flatten(1).sum(1).sort().values)
+    assert torch.equal(first.sort().values, second.sort().values)
+    assert not torch.equal(first, second)
+
+
+def test_a_data_loader(tmp_path: Path, make_tiny, make_data, monkeypatch) -> None:
+    loader = DataLoader(TensorDataset(*make_data(22)), batch_size=8, shuffle=True)
+    trainer = IntTrainer(make_tiny(), lr=0.01, eps=0.1, steps=2)
+    original = IntTrainer.training_step
+
+    def press(self: IntTrainer, x: Tensor, y: Tensor) -> object:
+        if self.step == 3:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, x, y)
+
+    monkeypatch.setattr(IntTrainer, "training_step", press)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(loader, epochs=3, out=tmp_path, progress=False)
+    trainer = IntTrainer(make_tiny(), lr=0.01, eps=0.1, steps=2)
+    history = trainer.fit(
+        loader, epochs=3, out=tmp_path, resume=True, val_data=loader, progress=False
+    )
+    assert [row["step"] for row in history] == [3, 6, 9]
+    assert history[-1]["images"] == 22
+    assert 0 <= history[-1]["val_accuracy"] <= 1
+
+
+def test_a_small_data_set_is_one_batch(make_tiny, make_data) -> None:
+    (row,) = NormalTrainer(make_tiny()).fit(make_data(5), epochs=1, progress=False)
+    assert (row["step"], row["images"]) == (1, 5)
+
+
+def test_modes_after_a_run(make_tiny, make_data) -> None:
+    model = make_tiny(norm=True).eval()
+    model.head.train()
+    NormalTrainer(model).fit(make_data(16), epochs=1, batch_size=8, progress=False)
+    assert [m.training for m in (model, model.norm, model.head)] == [False, False, True]
+    assert int(model.norm.num_batches_tracked) == 2
+
+
+def test_the_bar(make_tiny, make_data, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("fastinterp.training.progress.Every.due", lambda self: True)
+    trainer = IntTrainer(make_tiny(), eps=0.1, steps=1)
+    trainer.fit(make_data(16), epochs=1, batch_size=8)
+    text = capsys.readouterr().err
+    for word in ("int:", "loss=", "clean=", "robust=", "images/s", "16.0/16.0"):
+        assert word in text
+    trainer.fit(make_data(16), epochs=1, batch_size=8, progress=False)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (x * 3, y), r"pixels must lie in \[0, 1\]"),
+        (lambda x, y: (x, y + 1), r"labels must lie in 0\.\.3"),
+        (lambda x, y: (x, y[:3]), "labels must have shape"),
+        (lambda x, y: (x[:0], y[:0]), "hold no images"),
+        (lambda x, y: [x, y], "must be an ImageData"),
+        (lambda x, y: DataLoader(TensorDataset(x, y + 1)), r"labels must lie in 0\.\.3"),
+    ],
+)
+def test_bad_data_are_refused(make_tiny, make_data, change, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        NormalTrainer(make_tiny()).fit(change(*make_data(8)), epochs=1, progress=False)
+
+
+def test_bad_arguments_of_fit_are_refused(make_tiny, make_data) -> None:
+    with pytest.raises(InputError, match="epochs must be at least 1"):
+        NormalTrainer(make_tiny()).fit(make_data(8), epochs=0)
+    with pytest.raises(InputError, match="batch_size must be at least 1"):
+        NormalTrainer(make_tiny()).fit(make_data(8), epochs=1, batch_size=0)

@@ -1,0 +1,233 @@
+"""One optimisation step, and short runs."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+from torch import nn
+
+from fastinterp import InputError
+from fastinterp.attacks import CrossEntropy, LinfBall, ascend
+from fastinterp.training import (
+    AdvTrainer,
+    IGNormSumTrainer,
+    IGNormTrainer,
+    IntAdvTrainer,
+    IntOneClassTrainer,
+    IntTrainer,
+    LinearEps,
+    NormalTrainer,
+    TRADESTrainer,
+    Trainer,
+    method,
+)
+
+TRAINERS = {
+    "normal": NormalTrainer,
+    "adv": AdvTrainer,
+    "trades": TRADESTrainer,
+    "ig-norm": IGNormTrainer,
+    "ig-norm-sum": IGNormSumTrainer,
+    "int": IntTrainer,
+    "int-1-class": IntOneClassTrainer,
+    "int-adv": IntAdvTrainer,
+}
+INNER = {"eps": 0.1, "steps": 3, "step_size": 0.04}
+
+
+def settings(name: str) -> dict:
+    return {} if name == "normal" else INNER
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_each_trainer_lowers_its_loss(make_tiny, make_data, name: str) -> None:
+    trainer = TRAINERS[name](make_tiny(), lr=0.02, **settings(name))
+    assert trainer.method.name == name
+    history = trainer.fit(make_data(64), epochs=12, batch_size=16, progress=False)
+    assert history[-1]["loss"] < 0.8 * history[0]["loss"]
+    assert history[-1]["clean_accuracy"] > history[0]["clean_accuracy"]
+    assert (history[-1]["robust_accuracy"] is None) == (name == "normal")
+
+
+def test_the_first_parameters_are_the_documented_ones() -> None:
+    parameters = inspect.signature(IntTrainer).parameters
+    defaults = {name: p.default for name, p in parameters.items()}
+    assert list(defaults)[:6] == ["model", "eps", "gamma", "steps", "step_size", "optimizer"]
+    assert (defaults["eps"], defaults["gamma"], defaults["steps"]) == (0.3, 0.01, 40)
+    assert defaults["step_size"] == 0.01 and defaults["random_start"] is True
+    assert "gamma" not in inspect.signature(AdvTrainer).parameters
+    assert inspect.signature(TRADESTrainer).parameters["gamma"].default == 1.0
+    for trainer in TRAINERS.values():
+        assert trainer.__doc__
+
+
+def test_one_step_against_a_loop_of_its_own(make_tiny, make_data) -> None:
+    """Adversarial training with plain SGD, written out."""
+    x, y = make_data(8, torch.float64)
+    model, twin = make_tiny(torch.float64), make_tiny(torch.float64)
+    trainer = AdvTrainer(
+        model,
+        eps=0.1,
+        steps=3,
+        step_size=0.04,
+        random_start=False,
+        optimizer=lambda p: torch.optim.SGD(p, lr=0.5),
+    )
+    result = trainer.training_step(x, y)
+
+    z = x.clone()
+    for _ in range(3):
+        z.requires_grad_()
+        (grad,) = torch.autograd.grad(nn.functional.cross_entropy(twin(z), y), z)
+        z = torch.clamp(z.detach() + 0.04 * grad.sign(), x - 0.1, x + 0.1).clamp(0, 1)
+    loss = nn.functional.cross_entropy(twin(z), y)
+    grads = torch.autograd.grad(loss, list(twin.parameters()))
+    with torch.no_grad():
+        clean_right = (twin(x).argmax(1) == y).double().mean()
+        robust_right = (twin(z).argmax(1) == y).double().mean()
+        for parameter, grad in zip(twin.parameters(), grads, strict=True):
+            parameter -= 0.5 * grad
+
+    assert torch.allclose(result.loss, loss)
+    assert torch.allclose(result.clean_accuracy.double(), clean_right)
+    assert torch.allclose(result.robust_accuracy.double(), robust_right)
+    assert (result.images, trainer.step) == (8, 1)
+    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_passes_of_a_step(make_tiny, make_data) -> None:
+    """Features at x once, one pass for each inner step, one at the final x'."""
+    model = make_tiny()
+    for name in ("int", "int-1-class", "int-adv", "trades"):
+        model.calls = 0
+        TRAINERS[name](model, eps=0.1, steps=5).training_step(*make_data(8))
+        assert model.calls == 1 + 5 + 1
+
+
+def test_batch_normalisation_gets_its_own_clean_pass(make_tiny, make_data) -> None:
+    """In train mode the pass at x uses the batch's statistics, the inner loop the running ones."""
+    model = make_tiny(norm=True)
+    trainer = IntTrainer(model, eps=0.1, steps=5)
+    trainer.training_step(*make_data(8))
+    assert model.calls == 1 + 1 + 5 + 1
+    assert int(model.norm.num_batches_tracked) == 2  # at x and at x', not within the inner loop
+    model.eval()
+    model.calls = 0
+    trainer.training_step(*make_data(8))
+    assert model.calls == 1 + 5 + 1
+    assert not model.training
+
+
+def test_no_eps_no_inner_loop(make_tiny, make_data) -> None:
+    """With eps = 0 the loop would give x back; its absence changes no bit of the weights."""
+    x, y = make_data(8)
+    eager, lazy, normal = make_tiny(), make_tiny(), make_tiny()
+    still = ascend(eager, LinfBall(0.0, 0.01), CrossEntropy(), x, y, 3, random_start=True)
+    assert torch.equal(still, x)
+    lazy.calls = 0
+    result = IntTrainer(lazy, eps_schedule=(5, 10)).training_step(x, y)
+    assert lazy.calls == 1
+    assert torch.equal(result.clean_correct, result.robust_correct)
+    NormalTrainer(normal).training_step(x, y)
+    for a, b in zip(lazy.parameters(), normal.parameters(), strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-9)
+
+
+def test_schedules(make_tiny, make_data) -> None:
+    x, y = make_data(8)
+    trainer = IntTrainer(
+        make_tiny(), eps=0.2, eps_schedule=(1, 3), steps=1, lr=1e-2, lr_milestones=(0, 2)
+    )
+    radii, rates = [], []
+    for _ in range(4):
+        radii.append(trainer.current_eps())
+        trainer.training_step(x, y)
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+    assert radii == pytest.approx([0, 0, 0.1, 0.2])
+    assert rates == pytest.approx([1e-2, 1e-3, 1e-3, 1e-4])
+    assert IntTrainer(make_tiny(), eps_schedule=lambda step: 0.01 * step).current_eps() == 0
+    assert IntTrainer(make_tiny(), eps_schedule=LinearEps(0.5, 0, 0)).eps_schedule(1) == 0.5
+
+
+def test_the_seed_decides(make_tiny, make_data) -> None:
+    def weights(seed: int, disturb: bool = False) -> torch.Tensor:
+        model = make_tiny()
+        if disturb:
+            torch.manual_seed(99)
+        IntTrainer(model, seed=seed, lr=0.01, **INNER).fit(
+            make_data(32), epochs=2, batch_size=8, progress=False
+        )
+        return nn.utils.parameters_to_vector(model.parameters())
+
+    first = weights(0)
+    assert torch.equal(first, weights(0, disturb=True))
+    assert not torch.equal(first, weights(1))
+
+
+def test_optimizers(make_tiny, make_data) -> None:
+    model = make_tiny()
+    mine = torch.optim.SGD(model.parameters(), lr=0.3)
+    assert NormalTrainer(model, optimizer=mine).optimizer is mine
+    made = NormalTrainer(model, optimizer=lambda p: torch.optim.AdamW(p, lr=0.1)).optimizer
+    assert isinstance(made, torch.optim.AdamW)
+    model.conv.requires_grad_(False)
+    before = model.conv.weight.clone()
+    trainer = IntTrainer(model, lr=0.1, **INNER)
+    trainer.training_step(*make_data(8))
+    assert torch.equal(model.conv.weight, before)
+    assert model.conv.weight.grad is None
+
+
+def test_autocast_around_a_step(make_tiny, make_data) -> None:
+    model = make_tiny()
+    before = model.head.weight.detach().clone()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = IntTrainer(model, lr=0.01, **INNER).training_step(*make_data(8))
+    assert result.loss.isfinite()
+    assert not torch.equal(model.head.weight, before)
+
+
+def test_a_method_made_by_hand(make_tiny, make_data) -> None:
+    from dataclasses import replace
+
+    by_cross_entropy = replace(method("int"), name="int2", inner=CrossEntropy())
+    trainer = Trainer(make_tiny(), by_cross_entropy, random_start=False, **INNER)
+    assert trainer.training_step(*make_data(8)).loss.isfinite()
+    assert trainer.settings["method"] == "int2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"eps": -1.0}, "eps must be"),
+        ({"step_size": float("nan")}, "step_size must be"),
+        ({"steps": -1}, "steps must be"),
+        ({"gamma": -1.0}, "gamma must be"),
+        ({"lr": -1.0}, "lr must be"),
+        ({"random_start": False}, "random_start=True"),
+        ({"eps_schedule": (5, 3)}, "0 <= start <= end"),
+        ({"eps_schedule": (1, 2, 3)}, "eps_schedule must be"),
+        ({"device": "abacus"}, "device 'abacus' cannot be used"),
+    ],
+)
+def test_bad_settings_are_refused(make_tiny, arguments: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        IntTrainer(make_tiny(), **arguments)
+
+
+def test_bad_models_are_refused(make_tiny) -> None:
+    with pytest.raises(InputError, match=r"GapClassifier, got Linear.*wrap"):
+        IntTrainer(nn.Linear(2, 2))
+    with pytest.raises(InputError, match="no parameter to train"):
+        IntTrainer(make_tiny().requires_grad_(False))
+
+
+def test_bad_batches_are_refused(make_tiny, make_data) -> None:
+    x, y = make_data(8)
+    with pytest.raises(InputError, match="labels must have shape"):
+        NormalTrainer(make_tiny()).training_step(x, y[:4])
+    with pytest.raises(InputError, match="labels must be an integer"):
+        NormalTrainer(make_tiny()).training_step(x, y.float())
