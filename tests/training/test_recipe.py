@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastinterp import InputError, models
+from fastinterp.data import SPLITS
+from fastinterp.training import METHODS, list_recipes, load_recipe, method, run_recipe
+from fastinterp.training.run import NETWORK
+
+PAPER = [
+    f"{network}-{name}"
+    for network in ("mnist-small", "mnist-pool", "cifar10-small", "cifar10-wresnet")
+    for name in METHODS
+]
+SHORT = ["digits-small-normal", "digits-small-int", "digits-small-adv"] + [
+    f"mnist-quick-{name}" for name in ("normal", "int", "adv", "trades", "int-adv")
+]
+
+
+def test_every_network_of_the_paper_has_a_recipe() -> None:
+    assert set(list_recipes()) == set(PAPER) | set(SHORT)
+
+
+@pytest.mark.parametrize("name", PAPER + SHORT)
+def test_recipes_say_what_their_names_say(name: str) -> None:
+    recipe = load_recipe(name)
+    dataset, network, *rest = name.split("-")
+    assert recipe.name == name and recipe.dataset == dataset
+    assert recipe.method == "-".join(rest)
+    assert recipe.model == ("small" if network == "quick" else network)
+    assert recipe.description
+    method(recipe.method, recipe.gamma)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_settings_of_the_paper(name: str) -> None:
+    """Section 5 and appendix B."""
+    recipe = load_recipe(name)
+    assert (recipe.gamma, recipe.random_start) == (None, True)
+    assert (recipe.train_images, recipe.val_images) == (0, 5000)
+    settings = (recipe.epochs, recipe.batch_size, recipe.lr, recipe.lr_milestones)
+    inner = (recipe.eps, recipe.steps, recipe.step_size, recipe.eps_schedule)
+    if recipe.dataset == "mnist":
+        assert settings == (100, 50, 1e-4, ())
+        assert inner == (0.3, 40, 0.01, (2000, 10000))
+    else:
+        assert settings == (200, 128, 1e-3, (40000, 60000))
+        assert inner == (8 / 255, 10, 2 / 255, (5000, 70000))
+
+
+def test_overrides() -> None:
+    recipe = load_recipe(
+        "mnist-small-int",
+        ["eps=8/255", "epochs = 3", "lr_milestones=[5, 7]", "random_start=false", "gamma=1e-3"],
+    )
+    assert (recipe.eps, recipe.epochs, recipe.lr_milestones) == (8 / 255, 3, (5, 7))
+    assert (recipe.random_start, recipe.gamma) == (False, 1e-3)
+    assert load_recipe("mnist-small-int", {"eps": 0.1, "eps_schedule": []}).eps_schedule == ()
+    assert load_recipe("mnist-small-int", ["eps_schedule="]).eps_schedule == ()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("epoch=3", "no setting 'epoch'.*did you mean 'epochs'"),
+        ("xyzzy=3", "no setting 'xyzzy'.*known are description"),
+        ("name=other", "no setting 'name'"),
+        ("epochs", "has the form key=value"),
+        ("epochs=many", "epochs must be a whole number, got 'many'"),
+        ("epochs=2.5", "epochs must be a whole number"),
+        ("eps=1/0", "eps must be a number or a fraction"),
+        ("eps=__import__('os')", "eps must be a number or a fraction"),
+        ("random_start=perhaps", "random_start must be true or false"),
+        ("eps_schedule=1,x", "eps_schedule must be a list of whole numbers"),
+    ],
+)
+def test_bad_overrides_are_refused(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_recipe("mnist-small-int", [override])
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_recipes_of_ones_own(tmp_path: Path) -> None:
+    mine = write(tmp_path / "mine.toml", 'base = "mnist-small-int"\nepochs = 7\nlr = 1\n')
+    recipe = load_recipe(mine)
+    assert (recipe.name, recipe.epochs, recipe.steps, recipe.lr) == ("mine", 7, 40, 1.0)
+    other = write(tmp_path / "other.toml", 'base = "mine.toml"\nmethod = "adv"\n')
+    assert load_recipe(other, ["steps=5"]).epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs = ", "is not valid TOML"),
+        ('base = "mnist-small-itn"', "no recipe 'mnist-small-itn'; did you mean 'mnist-small-int'"),
+        ("base = 3", "base must be the name of a recipe"),
+        ('base = "a.toml"', "is its own base"),
+        ('base = "gone.toml"', "no recipe file gone.toml"),
+        ('method = "int"\ndataset = "digits"', "does not set epochs"),
+        ('base = "mnist-small-int"\nstep = 3', "no setting 'step'.*did you mean 'steps'"),
+        ('base = "mnist-small-int"\nepochs = true', "epochs must be a whole number, got True"),
+        ('base = "mnist-small-int"\nepochs = 3.5', "epochs must be a whole number, got 3.5"),
+        ('base = "mnist-small-int"\nmethod = 3', "method must be text"),
+        ('base = "mnist-small-int"\nlr_milestones = 3', "lr_milestones must be a list"),
+    ],
+)
+def test_bad_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_recipe(write(tmp_path / "a.toml", text))
+
+
+def test_unknown_recipes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no recipe 'zzz'"):
+        load_recipe("zzz")
+    with pytest.raises(InputError, match="no recipe file"):
+        load_recipe(tmp_path / "zzz.toml")
+
+
+QUICK = ["epochs=2", "train_images=60", "val_images=20", "batch_size=20", "steps=2"]
+
+
+def test_running_a_recipe(tmp_path: Path) -> None:
+    recipe = load_recipe("digits-small-int", QUICK)
+    model, history = run_recipe(recipe, out=tmp_path, device="cpu", progress=False)
+    assert [row["step"] for row in history] == [3, 6]
+    assert "val_accuracy" in history[0]
+    info = models.info(tmp_path / NETWORK)
+    assert info["recipe"]["method"] == "int" and info["recipe"]["epochs"] == 2
+    saved = models.load(tmp_path / NETWORK)
+    x = torch.rand(3, 1, 28, 28)
+    assert not model.training
+    assert torch.equal(saved(x), model(x))
+    again = run_recipe(recipe, out=tmp_path, resume=True, device="cpu", progress=False)
+    assert again.history == history
+
+
+@pytest.mark.parametrize("change", ["val_images=2000", "train_images=2000", "val_images=1437"])
+def test_more_images_than_there_are_is_refused(change: str) -> None:
+    with pytest.raises(InputError, match="digits has 1437 training images, too few"):
+        run_recipe(load_recipe("digits-small-int", [*QUICK, change]), progress=False)
+
+
+def test_gamma_for_a_method_without_is_refused() -> None:
+    with pytest.raises(InputError, match="'adv' has no regulariser"):
+        run_recipe(load_recipe("digits-small-adv", [*QUICK, "gamma=0.1"]), progress=False)
+
+
+def test_the_held_out_images_are_the_first(shared: Path) -> None:
+    """Of MNIST's training split, as the authors did."""
+    from fastinterp import data
+    from fastinterp.training import recipe as module
+
+    whole = data.load("mnist", shared / "data" / "MNIST", SPLITS[0])
+    train, val = module._data(load_recipe("mnist-small-int"), shared / "data" / "MNIST")
+    assert (len(train), len(val)) == (55000, 5000)
+    assert torch.equal(val.images, whole.images[:5000])
+    assert torch.equal(train.labels, whole.labels[5000:])
+    train, _ = module._data(load_recipe("mnist-quick-int"), shared / "data" / "MNIST")
+    assert len(train) == 5000
