@@ -94,6 +94,8 @@ class Run:
             if means is not None:
                 require_finite(means["loss"], self.trainer.step)
             yield
+        self.totals.means()  # waits for the device: the time is that of the work, not of its asking
+        self.seconds = before + time.monotonic() - began
 
     def _finish_epoch(self, epoch: int) -> None:
         means: dict[str, Any] = dict(self.totals.means())

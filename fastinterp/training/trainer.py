@@ -177,8 +177,8 @@ class Trainer:
         each epoch, every `checkpoint_seconds` within one, and on Ctrl-C), `history.json`, and at
         the end `model.safetensors`. The last is left out for a wrapped network, which no file can
         say how to build; `state.safetensors` has its weights as model/NAME. A run stopped at any
-        moment, even by SIGKILL, and resumed gives the weights it would have given, on a CPU bit
-        for bit.
+        moment, even by SIGKILL, and resumed gives the weights it would have given; on a CPU with
+        the same number of threads, bit for bit.
 
         Args:
             train_data: an ImageData, a pair (images [N, ...] uint8 or float in [0, 1], labels [N])
