@@ -107,8 +107,14 @@ def extension():
     sources = ["csrc/fastinterp.cpp", *glob("csrc/cpu/*.cpp"), *glob("csrc/cpu/vector/*.cpp")]
     flags = {
         # -Wno-psabi: vectors wider than the baseline's never cross a translation unit.
-        "cxx": [*speed, "-std=c++20", "-fopenmp", "-Wno-psabi", "-fvisibility=hidden",
-                *defines(torch, toolkit, archs)],
+        "cxx": [
+            *speed,
+            "-std=c++20",
+            "-fopenmp",
+            "-Wno-psabi",
+            "-fvisibility=hidden",
+            *defines(torch, toolkit, archs),
+        ],
     }
     build = cpp_extension.CppExtension
     if toolkit is not None:

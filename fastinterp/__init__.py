@@ -1,8 +1,47 @@
-"""Image classifiers whose explanations hold under attack."""
+"""Image classifiers whose explanations hold under attack.
 
-from . import ops
+`models` and `data` load networks and images, `interpreters` explain them, `attacks` seek what
+breaks them, the trainers defend, `evaluation` measures, and `ops` are the fused kernels below.
+"""
+
+from . import attacks, data, discrepancy, evaluation, interpreters, models, ops, training
 from ._version import __version__
+from .attacks import PGD
 from .errors import InputError
+from .interpreters import CAM
 from .ops import backend, build_info
+from .training import (
+    AdvTrainer,
+    IGNormSumTrainer,
+    IGNormTrainer,
+    IntAdvTrainer,
+    IntOneClassTrainer,
+    IntTrainer,
+    NormalTrainer,
+    TRADESTrainer,
+)
 
-__all__ = ["InputError", "__version__", "backend", "build_info", "ops"]
+__all__ = [
+    "CAM",
+    "PGD",
+    "AdvTrainer",
+    "IGNormSumTrainer",
+    "IGNormTrainer",
+    "InputError",
+    "IntAdvTrainer",
+    "IntOneClassTrainer",
+    "IntTrainer",
+    "NormalTrainer",
+    "TRADESTrainer",
+    "__version__",
+    "attacks",
+    "backend",
+    "build_info",
+    "data",
+    "discrepancy",
+    "evaluation",
+    "interpreters",
+    "models",
+    "ops",
+    "training",
+]
