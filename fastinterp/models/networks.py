@@ -157,7 +157,7 @@ def empty(config: dict[str, Any]) -> LayeredClassifier:
             "A model's config must be a dict with exactly the keys name, in_channels and "
             f"num_classes, got {config!r}."
         )
-    if config["name"] not in TABLES:
+    if config["name"] not in list(TABLES):
         raise InputError(
             f"The model's name must be one of {', '.join(TABLES)}, got {config['name']!r}."
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +33,8 @@ class WrappedClassifier(GapClassifier):
         self, module: nn.Module, linear: str, steps: tuple[str, ...], relu: bool, like: Tensor
     ) -> None:
         """linear: the classifier's name in `module`. steps: the children or methods that make the
-        feature map, one after the other. relu: whether a ReLU follows. like: images as `module`
-        takes them [N, C_in, H, W]."""
+        feature map, one after the other. relu: whether a ReLU follows. like: a tensor of the
+        module's dtype, on its device, whose second size is C_in."""
         super().__init__()
         self.module = module
         self.linear, self.steps, self.relu = linear, steps, relu
@@ -72,16 +72,16 @@ def wrap(
 
     Such are torchvision's ResNet, ResNeXt, WideResNet, RegNet, DenseNet, MobileNetV2, ShuffleNetV2,
     MNASNet and EfficientNet, many of timm's networks (those with `forward_features` and a linear
-    `get_classifier()`), plain `nn.Sequential` stacks, and any GapClassifier. Whether the wrapped network gives the
-    module's own logits is tried on a few images, in eval mode; nothing on the module changes.
-    A dropout before the linear layer is left out, in train mode too.
+    `get_classifier()`), plain `nn.Sequential` stacks, and any GapClassifier. Whether the wrapped
+    network gives the module's own logits is tried on two images with a copy of the module, in eval
+    mode. A dropout before the linear layer is left out, in train mode too.
 
     Args:
         module: the network, in train or eval mode, on any device.
         mean, std: per-channel normalisation [C_in] that the network was trained with. It becomes
             part of the wrapped network, which takes images in [0, 1].
-        probe: images [N, C_in, H, W] in [0, 1] to try it on, where the network does not run on the
-            default: two random images of 64x64 pixels.
+        probe: images [N, C_in, H, W] to try it on, where the network does not run on the default,
+            two random images of 64x64 pixels, or makes a feature map of one position of them.
 
     Returns:
         A network that shares the module's parameters and mode. Its config is None: `save` cannot
@@ -94,13 +94,14 @@ def wrap(
     if not isinstance(module, nn.Module):
         raise InputError(f"wrap: module must be a torch.nn.Module, got {type(module).__name__}.")
     linear = _linear_name(module)
-    probe = _probe(module, probe)
-    with _eval_mode(module), torch.no_grad():
-        wrapped = _matching(module, linear, probe)
+    steps = _steps(module, linear)
+    kernel = _first_kernel(module)
+    relu = _needs_relu(module, linear, steps, _probe(probe, kernel.shape[1]))
+    wrapped = WrappedClassifier(module, linear, steps, relu, kernel)
     wrapped.training = module.training
     for name, values in (("mean", mean), ("std", std)):
         if values is not None:
-            getattr(wrapped, name).copy_(_per_channel(name, values, probe.shape[1]))
+            getattr(wrapped, name).copy_(_per_channel(name, values, kernel.shape[1]))
     return wrapped
 
 
@@ -114,52 +115,6 @@ def _linear_name(module: nn.Module) -> str:
     if not names:
         raise InputError(f"{type(module).__name__} has no linear classifier at its end; {_ADVICE}.")
     return str(names[-1])
-
-
-def _probe(module: nn.Module, probe: Tensor | None) -> Tensor:
-    """Images [N, C_in, H, W] on the module's device, in its dtype; by default random ones."""
-    kernel = next((p for p in module.parameters() if p.dim() == 4), None)
-    if kernel is None:
-        raise InputError(f"{type(module).__name__} has no convolution; {_ADVICE}.")
-    if probe is None:
-        generator = torch.Generator().manual_seed(0)
-        probe = torch.rand(2, kernel.shape[1], 64, 64, generator=generator)
-    if probe.dim() != 4 or len(probe) == 0:
-        raise InputError(f"wrap: probe must be images [N, C, H, W], got {list(probe.shape)}.")
-    return probe.to(device=kernel.device, dtype=kernel.dtype)
-
-
-@contextmanager
-def _eval_mode(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block; afterwards each part is in the mode it was in."""
-    before = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in before.items():
-            part.training = training
-
-
-def _matching(module: nn.Module, linear: str, probe: Tensor) -> WrappedClassifier:
-    """The first way to make feature maps whose average gives the module's own logits."""
-    name = type(module).__name__
-    try:
-        expected = module(probe)
-    except Exception as error:  # somebody else's code may raise anything
-        raise InputError(
-            f"{name} does not run on images of shape {list(probe.shape)} "
-            f"({str(error).splitlines()[0]}); pass images that it takes as probe=."
-        ) from error
-    steps = _steps(module, linear)
-    for relu in (False, True):
-        wrapped = WrappedClassifier(module, linear, steps, relu, probe)
-        if _agree(wrapped, probe, expected):
-            return wrapped
-    raise InputError(
-        f"The logits of {name} are not the linear layer {linear!r} of its averaged feature map, so "
-        f"class activation maps would not explain it; {_ADVICE}."
-    )
 
 
 def _steps(module: nn.Module, linear: str) -> tuple[str, ...]:
@@ -177,21 +132,68 @@ def _steps(module: nn.Module, linear: str) -> tuple[str, ...]:
     return tuple(name for name, _ in body)
 
 
+def _first_kernel(module: nn.Module) -> Tensor:
+    """The weight of the first convolution: it knows the channels, the dtype and the device."""
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            return parameter
+    raise InputError(f"{type(module).__name__} has no convolution; {_ADVICE}.")
+
+
+def _probe(probe: Tensor | None, channels: int) -> Tensor:
+    """Images [N, C_in, H, W] in float64 on the CPU; by default random ones."""
+    if probe is None:
+        generator = torch.Generator().manual_seed(0)
+        probe = torch.rand(2, channels, 64, 64, generator=generator)
+    if probe.dim() != 4 or len(probe) == 0:
+        raise InputError(f"wrap: probe must be images [N, C, H, W], got {list(probe.shape)}.")
+    return probe.to("cpu", torch.float64)
+
+
+@torch.no_grad()
+def _needs_relu(module: nn.Module, linear: str, steps: tuple[str, ...], probe: Tensor) -> bool:
+    """Whether averaged features give the module's own logits only after a further ReLU.
+
+    Tried on a copy in float64: the module is not touched, and what the image contributes to the
+    logits shows even beside a large bias.
+
+    Raises:
+        InputError: they do not give them either way.
+    """
+    name = type(module).__name__
+    try:
+        trial = copy.deepcopy(module).to("cpu", torch.float64).eval()
+        expected = trial(probe)
+    except Exception as error:  # another library's code may raise anything
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise InputError(
+            f"{name} cannot be tried on images of shape {list(probe.shape)} ({reason}); "
+            "pass images that it takes as probe=."
+        ) from error
+    for relu in (False, True):
+        if _agree(WrappedClassifier(trial, linear, steps, relu, probe), probe, expected):
+            return relu
+    raise InputError(
+        f"The logits of {name} are not its last linear layer, {linear!r}, applied to the average "
+        f"of a feature map, so class activation maps would not explain them; {_ADVICE}."
+    )
+
+
 def _agree(wrapped: WrappedClassifier, probe: Tensor, expected: object) -> bool:
-    """Whether wrapped logits equal the module's, as far as rounding lets one see."""
+    """Whether wrapped logits equal the module's, beyond the bias that any features would give."""
     try:
         features = wrapped.features(probe)
         logits = wrapped.logits(features)
     except Exception:  # the children do not run one after the other
         return False
-    if not isinstance(expected, Tensor) or features.dim() != 4 or logits.shape != expected.shape:
+    # A map of one position would hide what was done after the average, and explain nothing.
+    if features.shape[2:].numel() == 1 or not isinstance(expected, Tensor):
         return False
-    # Against what the image contributes: beside a large bias any features would seem right.
-    contribution = expected if wrapped.bias is None else expected - wrapped.bias
-    size = contribution.abs().max()
-    visible = size > 1e3 * torch.finfo(expected.dtype).eps * (expected - contribution).abs().max()
-    tolerance = 1e-3 if torch.finfo(expected.dtype).eps < 1e-6 else 5e-2
-    return bool(visible & ((logits - expected).abs().max() <= tolerance * size))
+    if logits.shape != expected.shape:
+        return False
+    by_image = expected if wrapped.bias is None else expected - wrapped.bias
+    error, size = (logits - expected).abs().max(), by_image.abs().max()
+    return bool((size > 1e-12 * expected.abs().max()) & (error <= 1e-3 * size))
 
 
 def _per_channel(name: str, values: Sequence[float] | Tensor, channels: int) -> Tensor:
