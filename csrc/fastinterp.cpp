@@ -27,6 +27,8 @@ TORCH_LIBRARY(fastinterp, m) {
   m.def(
       "pgd_step_(Tensor(a!) x_adv, Tensor grad, Tensor x, float step_size, float eps, "
       "Tensor? step_sizes, Tensor? eps_rows, float lower, float upper, int norm) -> ()");
+
+  m.def("kendall_tau(Tensor a, Tensor b) -> Tensor");
 }
 
 namespace {

@@ -30,6 +30,12 @@ inline void check_step(const at::Tensor& x_adv, const at::Tensor& grad, const at
               settings.norm, ".");
 }
 
+inline void check_pair_of_rows(const at::Tensor& a, const at::Tensor& b) {
+  TORCH_CHECK(a.dim() == 2 && a.is_floating_point(),
+              "kendall_tau: a must be floating point of shape [N, M], got ", a.sizes(), ".");
+  check_like("kendall_tau", a, b);
+}
+
 // Whether every image is one dense block of memory, so that [N, d] is a view of the storage.
 inline bool rows_are_dense(const at::Tensor& x) {
   if (x.is_contiguous()) return true;

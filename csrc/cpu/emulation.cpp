@@ -5,6 +5,7 @@
 
 #include "../cuda/cam.h"
 #include "../cuda/discrepancy.h"
+#include "../cuda/kendall.h"
 #include "../cuda/pgd_step.h"
 
 namespace fastinterp {
@@ -16,6 +17,7 @@ TORCH_LIBRARY_FRAGMENT(fastinterp, m) {
   m.def("emulated_discrepancy", &blocks::discrepancy<HostLauncher>);
   m.def("emulated_discrepancy_backward", &blocks::discrepancy_backward<HostLauncher>);
   m.def("emulated_pgd_step", &blocks::pgd_step<HostLauncher>);
+  m.def("emulated_kendall_tau", &blocks::kendall_tau<HostLauncher>);
 }
 
 }  // namespace fastinterp

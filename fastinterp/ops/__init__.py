@@ -3,15 +3,17 @@
 from . import _backend, reference
 from . import cam as _cam
 from . import discrepancy as _discrepancy
+from . import kendall_tau as _kendall_tau
 from . import pgd_step as _pgd_step
 from ._backend import backend, build_info
 
 if _backend.extension() is not None:
-    for _op in (_cam, _discrepancy, _pgd_step):
+    for _op in (_cam, _discrepancy, _kendall_tau, _pgd_step):
         _op.register()
 
 from .cam import cam
 from .discrepancy import discrepancy
+from .kendall_tau import kendall_tau
 from .pgd_step import pgd_step
 
-__all__ = ["backend", "build_info", "cam", "discrepancy", "pgd_step", "reference"]
+__all__ = ["backend", "build_info", "cam", "discrepancy", "kendall_tau", "pgd_step", "reference"]

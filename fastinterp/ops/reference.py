@@ -2,6 +2,7 @@
 
 from .cam import reference as cam
 from .discrepancy import reference as discrepancy
+from .kendall_tau import reference as kendall_tau
 from .pgd_step import reference as pgd_step
 
-__all__ = ["cam", "discrepancy", "pgd_step"]
+__all__ = ["cam", "discrepancy", "kendall_tau", "pgd_step"]

@@ -1,0 +1,35 @@
+// Kendall's tau-b through block programs: check, allocate, launch.
+#pragma once
+
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include "../kernels/kendall.h"
+#include "../rows.h"
+#include "cam.h"
+
+namespace fastinterp::blocks {
+
+// Rows longer than this go through the CPU's O(M log M) kernel: comparing all pairs grows too dear.
+constexpr int64_t kLongestRow = 8192;
+
+template <typename Launcher>
+at::Tensor kendall_tau(const at::Tensor& a, const at::Tensor& b) {
+  check_pair_of_rows(a, b);
+  if (a.size(1) > kLongestRow) {
+    static const auto op = c10::Dispatcher::singleton()
+                               .findSchemaOrThrow("fastinterp::kendall_tau", "")
+                               .typed<at::Tensor(const at::Tensor&, const at::Tensor&)>();
+    return op.call(a.cpu(), b.cpu()).to(a.device());
+  }
+  const auto x = a.contiguous(), y = b.contiguous();
+  auto tau = at::empty({x.size(0)}, x.options().dtype(at::kDouble));
+  FI_DISPATCH(x.scalar_type(), [&] {
+    using T = scalar_t;
+    const KendallRow<T> program{x.data_ptr<T>(), y.data_ptr<T>(), x.size(1),
+                                tau.data_ptr<double>()};
+    Launcher()(x.size(0), 1, 1, kThreads * sizeof(int64_t), program);
+  });
+  return tau;
+}
+
+}  // namespace fastinterp::blocks
