@@ -77,12 +77,10 @@ def _read_pickled(path: Path) -> Batch:
     content = read_pickle(path)
     if isinstance(content, dict):
         named = {k.decode("latin-1") if isinstance(k, bytes) else k: v for k, v in content.items()}
-        images, labels = named.get("data"), np.asarray(named.get("labels"))
+        images, labels = _array(named.get("data")), _array(named.get("labels"))
         if (
-            isinstance(images, np.ndarray)
-            and images.dtype == np.uint8
-            and images.shape == (len(images), _PIXELS)
-            and labels.shape == (len(images),)
+            images.dtype == np.uint8
+            and images.shape == (*labels.shape, _PIXELS)
             and np.issubdtype(labels.dtype, np.integer)
         ):
             return images, labels
@@ -90,3 +88,11 @@ def _read_pickled(path: Path) -> Batch:
         f"{path} is no CIFAR-10 batch: expected a pickled dict with data (uint8 [N, {_PIXELS}]) "
         "and labels (N numbers); CIFAR-100 and other sets are not read."
     )
+
+
+def _array(value: Any) -> NDArray[Any]:
+    """An array, or a list of numbers, as an array; anything else as an empty one."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        return np.empty(0)

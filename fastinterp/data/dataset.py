@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from ..device import usable_device
 from ..errors import InputError
 
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
 Indices = Tensor | NDArray[Any] | Sequence[int] | slice
 
 
@@ -84,11 +86,21 @@ class ImageData:
 
     def _positions(self, indices: Tensor | NDArray[Any] | Sequence[int]) -> Tensor:
         """Positions [M] on the data's device, known to lie within it."""
-        positions = torch.as_tensor(indices)
+        try:
+            positions = torch.as_tensor(indices)
+        except (TypeError, ValueError, RuntimeError):
+            positions = torch.empty(0, 0)
         if positions.dtype == torch.bool and positions.shape == self.labels.shape:
             positions = positions.nonzero().squeeze(1)
+        if positions.numel() == 0 and positions.dim() == 1:
+            positions = positions.long()  # an empty list is read as floats
+        if positions.dim() != 1 or positions.dtype not in _INTEGERS:
+            raise InputError(
+                "ImageData.subset: positions must be whole numbers [M] (a tensor, array or list), "
+                f"a mask [{len(self)}] or a slice, got {type(indices).__name__}."
+            )
         positions = positions.to(device=self.device, dtype=torch.int64)
-        if positions.numel() and not bool(((positions >= 0) & (positions < len(self))).all()):
+        if bool(((positions < 0) | (positions >= len(self))).any()):
             raise InputError(
                 f"ImageData.subset: positions must lie in 0..{len(self) - 1}, "
                 f"got {int(positions.min())}..{int(positions.max())}."
@@ -132,10 +144,12 @@ class ImageData:
             drop_last: leave a last batch that is not full out.
 
         Raises:
-            InputError: batch_size below 1.
+            InputError: batch_size is no whole number from 1 up.
         """
-        if batch_size < 1:
-            raise InputError(f"batches: batch_size must be at least 1, got {batch_size}.")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(
+                f"batches: batch_size must be a whole number from 1 up, got {batch_size!r}."
+            )
         end = len(self) - len(self) % batch_size if drop_last else len(self)
         starts = range(0, end, batch_size)
         if not shuffle:

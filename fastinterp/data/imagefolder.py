@@ -73,10 +73,9 @@ def read(
 def _split_folder(root: Path, split: str) -> Path:
     """The folder that holds the class folders of a split."""
     for part in _FOLDERS[split]:
-        # A folder of that name without folders inside is a class.
-        if (root / part).is_dir() and any(path.is_dir() for path in (root / part).iterdir()):
+        if _has_folders(root / part):
             return root / part
-    others = [part for folders in _FOLDERS.values() for part in folders if (root / part).is_dir()]
+    others = any(_has_folders(root / part) for parts in _FOLDERS.values() for part in parts)
     if split == "train" or others:
         raise InputError(
             f"{root} has no {split} split: expected class folders in "
@@ -85,8 +84,13 @@ def _split_folder(root: Path, split: str) -> Path:
     return root
 
 
+def _has_folders(path: Path) -> bool:
+    """Whether this is a split: a folder with folders in it, where a class has images."""
+    return path.is_dir() and any(entry.is_dir() for entry in path.iterdir())
+
+
 def _require_classes(folder: Path, classes: tuple[str, ...], found: list[str]) -> None:
-    if not classes:
+    if not found:
         raise InputError(f"{folder} holds no class folders: expected {LAYOUT}.")
     missing = [name for name in classes if name not in found]
     if missing:
