@@ -4,7 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup-done
 BUILT := $(VENV)/.build-done
-DOCS := $(VENV)/.docs-done
 SOURCES := setup.py pyproject.toml fastinterp/_version.py $(shell find csrc -type f -not -name '*.md')
 
 .PHONY: help setup demo test lint bench docs clean
@@ -16,7 +15,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make lint    ruff, mypy and clang-format"
 	@echo "make bench   time the kernels on this machine (benchmarks/results)"
-	@echo "make docs    check the documentation's links"
+	@echo "make docs    build the documentation (site)"
 	@echo "make clean   remove .venv and everything that was built"
 
 setup: $(BUILT)
@@ -50,7 +49,7 @@ bench: setup
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=benchmarks/results/last.json
 
 docs: setup
-	$(BIN)/python docs/check_links.py
+	$(BIN)/mkdocs build
 
 clean:
-	rm -rf $(VENV) build *.egg-info fastinterp/_C*.so .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build site *.egg-info fastinterp/_C*.so .pytest_cache .mypy_cache .ruff_cache

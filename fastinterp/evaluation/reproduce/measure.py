@@ -1,0 +1,178 @@
+"""Measuring a table again, network by network, so that a stopped run goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ... import data, models
+from ...data import ImageData
+from ...errors import InputError
+from ...files import write_json
+from ..accuracy import sweep
+from ..protocols import PAPER_N, paper_selection
+from .networks import find_network
+from .paper import Block, Table
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where networks and data come from."""
+
+    networks: Path
+    data_dir: Path | None
+    device: torch.device
+    n: int
+
+
+def reproduce(
+    table: Table,
+    networks: str | Path,
+    data_dir: str | Path | None,
+    *,
+    only: Sequence[str] = (),
+    n: int = PAPER_N,
+    device: str | torch.device = "cpu",
+    out: str | Path | None = None,
+) -> Rows:
+    """Measure a table of the paper with the networks at hand.
+
+    Args:
+        table: from `load_table`.
+        networks: folder with released .pkl files, or with runs of `fastinterp train`.
+        data_dir: folder that holds the data sets.
+        only: data sets, architectures or methods to keep; none: all.
+        n: images; the paper's 200 by default.
+        device: where to measure.
+        out: JSON file, written after each network. What it already holds for the same table, n and
+            network is taken from there.
+
+    Returns:
+        A row a cell: dataset, model, method, eps, steps, paper, ours (None where there is no
+        network or no data), difference, tolerance, within (None where there is nothing to compare),
+        n and, for AAI, n_unchanged.
+
+    Raises:
+        InputError: a folder or data set is not there, or `only` keeps nothing.
+    """
+    place = _Place(
+        Path(networks), None if data_dir is None else Path(data_dir), torch.device(device), n
+    )
+    wanted = [
+        (block, method)
+        for block in table.blocks
+        for method in block.rows
+        if not only or {block.dataset, block.model, method} & set(only)
+    ]
+    if not wanted:
+        raise InputError(
+            f"{table.name} has nothing to do with {' '.join(only)}; it is about {table.needs}."
+        )
+    rows: Rows = []
+    known = _known(out, table, n)
+    loaded: dict[str, ImageData] = {}
+    for block, method in wanted:
+        key = (block.dataset, block.model, method)
+        path = find_network(place.networks, *key)
+        if key in known and path is not None and known[key][0]["network"] == path.name:
+            rows += known[key]
+            continue
+        rows += list(_measure_row(table, block, method, path, place, loaded))
+        if out is not None:
+            _write(out, table, n, rows)
+    if out is not None:
+        _write(out, table, n, rows)
+    return rows
+
+
+def _measure_row(
+    table: Table,
+    block: Block,
+    method: str,
+    path: Path | None,
+    place: _Place,
+    loaded: dict[str, ImageData],
+) -> Iterator[dict[str, Any]]:
+    """The cells of one network."""
+    found: Sequence[dict[str, Any]] = [{"ours": None} for _ in block.columns]
+    if path is not None:
+        if block.dataset not in loaded:
+            loaded[block.dataset] = data.load(block.dataset, place.data_dir, "test", place.device)
+        model = models.load(path, map_location=place.device)
+        found = _KINDS[table.kind](table, block, model, loaded[block.dataset], place.n)
+    for (eps, steps), paper, cell in zip(block.columns, block.rows[method], found, strict=True):
+        tolerance = _tolerance(table.kind, place.n)
+        ours = cell["ours"]
+        comparable = ours is not None and ours == ours and cell.get("enough", True)
+        difference = ours - paper if comparable else None
+        yield {
+            "dataset": block.dataset,
+            "model": block.model,
+            "method": method,
+            "network": None if path is None else path.name,
+            "eps": eps,
+            "steps": steps,
+            "paper": paper,
+            "ours": ours,
+            "difference": difference,
+            "tolerance": tolerance,
+            "within": None if difference is None else abs(difference) <= tolerance + 1e-9,
+            "n": place.n,
+            **{key: value for key, value in cell.items() if key not in ("ours", "enough")},
+        }
+
+
+def _accuracies(
+    table: Table, block: Block, model: models.GapClassifier, images: ImageData, n: int
+) -> list[dict[str, Any]]:
+    chosen, _ = paper_selection(len(images), n, num_classes=images.num_classes)
+    rows = sweep(
+        model,
+        images.float(chosen),
+        images.labels[chosen],
+        eps=list(dict.fromkeys(eps for eps, _ in block.columns)),
+        steps=list(dict.fromkeys(steps for _, steps in block.columns)),
+    )
+    return [{"ours": row["accuracy"]} for row in rows]
+
+
+_KINDS = {"accuracy": _accuracies}
+
+
+def _tolerance(kind: str, n: int) -> float:
+    """One image for accuracies; for tau, the paper's random starts were not ours."""
+    return 1 / n if kind == "accuracy" else 0.02
+
+
+def _known(
+    out: str | Path | None, table: Table, n: int
+) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
+    """Rows of an earlier run of the same table, by network."""
+    if out is None or not Path(out).is_file():
+        return {}
+    try:
+        found = json.loads(Path(out).read_text(encoding="utf-8"))
+        if (found["table"], found["n"]) != (table.name, n):
+            raise KeyError("another table")
+        rows = [row for row in found["rows"] if row["network"] is not None]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{out} holds something else than {table.name} measured on {n} images; "
+            "name another file with --out, or remove it."
+        ) from error
+    known: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        known.setdefault((row["dataset"], row["model"], row["method"]), []).append(row)
+    return known
+
+
+def _write(out: str | Path, table: Table, n: int, rows: Rows) -> None:
+    write_json(out, {"table": table.name, "title": table.title, "note": table.note, "n": n,
+                     "rows": rows})  # fmt: skip
