@@ -12,35 +12,6 @@ from fastinterp.errors import InputError
 from fastinterp.evaluation import PROTOCOLS, sweep
 from fastinterp.evaluation.protocols import Protocol
 from fastinterp.evaluation.tries import Try
-from fastinterp.models.gap import GapClassifier
-
-
-class Tiny(GapClassifier):
-    """Two convolutions on small images, three classes."""
-
-    def __init__(self, seed: int = 0, num_classes: int = 3) -> None:
-        super().__init__()
-        torch.manual_seed(seed)
-        self.first = nn.Conv2d(1, 6, 3, stride=2, padding=1)
-        self.second = nn.Conv2d(6, 8, 3, padding=1)
-        self.dropout = nn.Dropout(0.5)
-        self.linear = nn.Linear(8, num_classes)
-        self.weight, self.bias = self.linear.weight, self.linear.bias
-
-    def features(self, x: Tensor) -> Tensor:
-        return self.second(self.dropout(F.relu(self.first(x))))
-
-
-def problem(n: int = 37) -> tuple[Tiny, Tensor, Tensor]:
-    """Images, with the classes that the network itself gives nine tenths of them."""
-    model = Tiny().eval()
-    x = torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    x = torch.where(torch.arange(n).view(-1, 1, 1, 1) % 2 == 0, x, x**3)
-    with torch.no_grad():
-        model.linear.bias -= model(x).mean(dim=0)
-        y = model(x).argmax(dim=1)
-    y[::10] = (y[::10] + 1) % 3
-    return model, x, y
 
 
 def plain_pgd_accuracy(
@@ -63,8 +34,8 @@ def accuracies(rows: list) -> list[float]:
     return [row["accuracy"] for row in rows]
 
 
-def test_paper_protocol_is_the_plain_loop() -> None:
-    model, x, y = problem()
+def test_paper_protocol_is_the_plain_loop(make_problem) -> None:
+    model, x, y = make_problem()
     rows = sweep(model, x, y, eps=[0.02, 0.0, 0.05], steps=[3, 12], batch_size=10)
     expected = [
         {"eps": e, "steps": s, "accuracy": plain_pgd_accuracy(model, x, y, e, s), "n": 37}
@@ -77,8 +48,8 @@ def test_paper_protocol_is_the_plain_loop() -> None:
 
 @pytest.mark.parametrize("protocol", ["paper", "best"])
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-def test_batches_do_not_change_verdicts(protocol: str, norm: str) -> None:
-    model, x, y = problem(24)
+def test_batches_do_not_change_verdicts(make_problem, protocol: str, norm: str) -> None:
+    model, x, y = make_problem(24)
     eps = {"linf": [0.03], "l2": [0.2], "l1": [1.0]}[norm]
     by_size = [
         sweep(model, x, y, eps=eps, steps=[6], protocol=protocol, norm=norm, batch_size=size)
@@ -89,8 +60,8 @@ def test_batches_do_not_change_verdicts(protocol: str, norm: str) -> None:
     assert 0 < by_size[0][0]["accuracy"] < clean[0]["accuracy"]
 
 
-def test_best_is_never_above_paper_and_sees_more() -> None:
-    model, x, y = problem(60)
+def test_best_is_never_above_paper_and_sees_more(make_problem) -> None:
+    model, x, y = make_problem(60)
     settings = {"eps": [0, 0.01, 0.02, 0.03, 0.05], "steps": [1, 4, 10]}
     paper = accuracies(sweep(model, x, y, **settings))
     best = accuracies(sweep(model, x, y, protocol="best", **settings))
@@ -99,7 +70,9 @@ def test_best_is_never_above_paper_and_sees_more() -> None:
 
 
 @pytest.mark.parametrize("carry", [True, False])
-def test_fooled_images_are_carried_upward(carry: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fooled_images_are_carried_upward(
+    make_problem, carry: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An attack that forgets to move beyond eps 0.1 shows who was carried there."""
 
     def tries(step_size: float, fine: float) -> list[Try]:
@@ -107,7 +80,7 @@ def test_fooled_images_are_carried_upward(carry: bool, monkeypatch: pytest.Monke
         return [Try(CrossEntropy(), step_size if eps < 0.1 else 0.0)]
 
     monkeypatch.setitem(PROTOCOLS, "best", Protocol("best", tries, carry, ""))
-    model, x, y = problem()
+    model, x, y = make_problem()
     rows = sweep(model, x, y, eps=[0.2, 0.05, 0.0], steps=[8], protocol="best")
     large, small, clean = accuracies(rows)
     assert [row["eps"] for row in rows] == [0.2, 0.05, 0.0]
@@ -115,8 +88,8 @@ def test_fooled_images_are_carried_upward(carry: bool, monkeypatch: pytest.Monke
     assert large == (small if carry else clean)
 
 
-def test_best_falls_with_eps_and_with_steps() -> None:
-    model, x, y = problem()
+def test_best_falls_with_eps_and_with_steps(make_problem) -> None:
+    model, x, y = make_problem()
     rows = sweep(model, x, y, eps=[0.0, 0.02, 0.05], steps=[1, 8], protocol="best")
     table = {(row["eps"], row["steps"]): row["accuracy"] for row in rows}
     for steps in (1, 8):
@@ -124,8 +97,8 @@ def test_best_falls_with_eps_and_with_steps() -> None:
     assert table[0.02, 8] <= table[0.02, 1]
 
 
-def test_the_model_is_left_as_it_was_and_used_in_eval_mode() -> None:
-    model, x, y = problem()
+def test_the_model_is_left_as_it_was_and_used_in_eval_mode(make_problem) -> None:
+    model, x, y = make_problem()
     expected = sweep(model, x, y, eps=[0.02], steps=[3])
     model.train()
     model.first.eval()
@@ -136,8 +109,8 @@ def test_the_model_is_left_as_it_was_and_used_in_eval_mode() -> None:
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
-def test_random_starts_come_from_the_seed() -> None:
-    model, x, y = problem()
+def test_random_starts_come_from_the_seed(make_problem) -> None:
+    model, x, y = make_problem()
     settings = {"eps": [0.02], "steps": [2], "protocol": "best"}
     torch.manual_seed(1)
     first = sweep(model, x, y, seed=3, **settings)
@@ -162,16 +135,16 @@ def test_random_starts_come_from_the_seed() -> None:
         ({"images": torch.zeros(0, 1, 8, 8), "labels": torch.zeros(0, dtype=torch.int64)}, "no im"),
     ],
 )
-def test_bad_input_is_refused_in_one_sentence(change: dict, words: str) -> None:
-    model, x, y = problem()
+def test_bad_input_is_refused_in_one_sentence(make_problem, change: dict, words: str) -> None:
+    model, x, y = make_problem()
     settings = {"images": x, "labels": y, "eps": [0.1], "steps": [1], **change}
     with pytest.raises(InputError, match=words) as caught:
         sweep(model, **settings)
     assert "\n" not in str(caught.value)
 
 
-def test_a_network_that_gives_nan_has_no_accuracy() -> None:
-    model, x, y = problem()
+def test_a_network_that_gives_nan_has_no_accuracy(make_problem) -> None:
+    model, x, y = make_problem()
     with torch.no_grad():
         model.linear.bias.fill_(float("nan"))
     with pytest.raises(InputError, match="finite"):

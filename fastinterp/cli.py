@@ -1,0 +1,298 @@
+"""The command line: what may be asked for. What is then done stands in `commands`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from fractions import Fraction
+from typing import Any, NoReturn
+
+import torch
+
+from . import commands
+from ._version import __version__
+from .data.load import NAMES as DATASETS
+from .errors import InputError
+from .evaluation import PROTOCOLS
+
+PROGRAM = "fastinterp"
+ATTACKS = ("pgd",)
+NORMS = ("linf", "l2", "l1")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. Returns the exit code: 0, 2 for input that cannot be used, 130 for Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = _parser().parse_args(words)
+        code: int = args.run(args)
+        return code
+    except InputError as error:
+        return _fail(str(error))
+    except torch.OutOfMemoryError:
+        return _fail("the GPU's memory was not enough; lower --batch-size, or take --device cpu.")
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        return _fail(f"{error.strerror or error}{where}.")
+    except KeyboardInterrupt:
+        print(f"\n{PROGRAM}: stopped; {_how_to_go_on(words)}", file=sys.stderr)
+        return 130
+
+
+def _fail(message: str) -> int:
+    print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _how_to_go_on(words: list[str]) -> str:
+    same = shlex.join([PROGRAM, *words])
+    if words[:1] == ["train"]:
+        again = same if "--resume" in words else f"{same} --resume"
+        return f"`{again}` goes on from the last checkpoint."
+    if words[:1] == ["demo"]:
+        return f"`{same}` goes on from the last checkpoint."
+    return f"nothing was written; `{same}` begins anew."
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but errors are InputErrors, and a misspelt choice is met with a suggestion."""
+
+    def __init__(self, **settings: Any) -> None:
+        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        settings.setdefault("allow_abbrev", False)
+        super().__init__(**settings)
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see `{self.prog} --help`.")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, _suggest(str(value), action.choices))
+
+
+def _suggest(value: str, known: Iterable[Any]) -> str:
+    names = [str(name) for name in known]
+    near = get_close_matches(value, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
+    return f"there is no {value!r}, {hint}"
+
+
+def number(text: str) -> float:
+    """A number >= 0, also as a fraction such as 8/255."""
+    try:
+        value = float(Fraction(text))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number such as 0.1 or 8/255") from None
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number >= 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def count_or_all(text: str) -> int | None:
+    """A whole number >= 1; None for "all"."""
+    return None if text == "all" else count(text)
+
+
+def index(text: str) -> int:
+    """A whole number >= 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a position 0, 1, 2, ...")
+    return int(text)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog=PROGRAM,
+        description="Image classifiers whose explanations hold under attack.",
+        epilog="Begin with `fastinterp demo`. Each command has its own --help with an example.",
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.set_defaults(run=lambda args: _show_help(parser))
+    every = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    for add in (_add_demo, _add_train, _add_eval, _add_explain, _add_doctor):
+        add(every)
+    return parser
+
+
+def _show_help(parser: Parser) -> int:
+    parser.print_help()
+    return 0
+
+
+def _command(every: Any, name: str, about: str, example: str, run: Any) -> Parser:
+    parser: Parser = every.add_parser(
+        name,
+        help=about,
+        description=f"{about[0].upper()}{about[1:]}.",
+        epilog=f"example:\n  {example}",
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_demo(every: Any) -> None:
+    parser = _command(
+        every,
+        "demo",
+        "train Normal and Int on built-in digits and compare them, in a few minutes",
+        "fastinterp demo --out runs/demo",
+        commands.demo,
+    )
+    parser.add_argument("--out", default="runs/demo", metavar="DIR", help="default: %(default)s")
+    _add_device(parser)
+
+
+def _add_train(every: Any) -> None:
+    parser = _command(
+        every,
+        "train",
+        "train a network as a recipe says",
+        "fastinterp train mnist-small-int --data-dir data --set epochs=20 eps=0.25",
+        commands.train,
+    )
+    parser.add_argument(
+        "recipe", nargs="?", metavar="RECIPE", help="a recipe's name (see --list) or a TOML file"
+    )
+    parser.add_argument("--list", action="store_true", help="show the recipes and stop")
+    _add_data_dir(parser)
+    parser.add_argument("--out", metavar="DIR", help="default: runs/RECIPE")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run that the folder holds"
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change settings of the recipe",
+    )
+    _add_device(parser)
+
+
+def _add_eval(every: Any) -> None:
+    parser = _command(
+        every,
+        "eval",
+        "measure a network's accuracy under attack",
+        "fastinterp eval runs/mnist-small-int --dataset mnist --data-dir data "
+        "--eps 0 0.1 0.2 0.3 --steps 200 --out int.json",
+        commands.evaluate,
+    )
+    _add_model_and_data(parser)
+    parser.add_argument(
+        "--attack", default="pgd", choices=ATTACKS, metavar="NAME", help="pgd (default)"
+    )
+    parser.add_argument(
+        "--eps",
+        nargs="+",
+        type=number,
+        metavar="E",
+        help="radii, numbers or fractions such as 8/255; default: the columns of the paper's "
+        "Table 3 for MNIST or, for coloured images, CIFAR-10",
+    )
+    parser.add_argument(
+        "--steps", nargs="+", type=count, default=[200], metavar="K", help="default: 200"
+    )
+    parser.add_argument(
+        "--step-size", type=number, metavar="S", help="default: 0.01 (l2, l1: 2.5 eps / steps)"
+    )
+    parser.add_argument("--norm", default="linf", choices=NORMS, metavar="P", help=", ".join(NORMS))
+    parser.add_argument(
+        "--protocol",
+        default="paper",
+        choices=tuple(PROTOCOLS),
+        metavar="NAME",
+        help="; ".join(f"{one.name}: {one.about}" for one in PROTOCOLS.values()),
+    )
+    parser.add_argument(
+        "--n",
+        type=count_or_all,
+        default=0,
+        metavar="N",
+        help="images, the first N of the paper's selection, or all; default: 200, if there are",
+    )
+    parser.add_argument("--batch-size", type=count, default=100, metavar="B", help="default: 100")
+    parser.add_argument("--seed", type=index, default=0, help="of random starts; default: 0")
+    parser.add_argument("--out", metavar="FILE.json", help="write the table as JSON too")
+
+
+def _add_explain(every: Any) -> None:
+    parser = _command(
+        every,
+        "explain",
+        "draw class activation maps of images, clean and attacked",
+        "fastinterp explain runs/mnist-small-int --dataset mnist --data-dir data "
+        "--n 4 --eps 0.3 --out maps.png",
+        commands.explain,
+    )
+    _add_model_and_data(parser)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--n",
+        type=count,
+        default=4,
+        metavar="N",
+        help="the first N images of the paper's selection; default: 4",
+    )
+    which.add_argument(
+        "--indices", nargs="+", type=index, metavar="I", help="these images of the test split"
+    )
+    parser.add_argument("--eps", type=number, metavar="E", help="default: 0.3 (coloured: 8/255)")
+    parser.add_argument("--steps", type=count, default=40, metavar="K", help="default: 40")
+    parser.add_argument("--step-size", type=number, default=0.01, metavar="S", help="default: 0.01")
+    parser.add_argument(
+        "--target",
+        default="runner-up",
+        metavar="T",
+        help="where the attack leads: runner-up (the likeliest wrong class; default), "
+        "random (as the paper draws it), or a class by name or number",
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="FILE.png", help="the picture: .png, .pdf or .svg"
+    )
+
+
+def _add_doctor(every: Any) -> None:
+    _command(
+        every,
+        "doctor",
+        "say what works here, what is missing, and what to do about it",
+        "fastinterp doctor",
+        commands.doctor,
+    )
+
+
+def _add_model_and_data(parser: Parser) -> None:
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a .safetensors checkpoint, a released .pkl, or the folder of a run",
+    )
+    parser.add_argument(
+        "--dataset", required=True, choices=DATASETS, metavar="NAME", help=", ".join(DATASETS)
+    )
+    _add_data_dir(parser)
+    _add_device(parser)
+
+
+def _add_data_dir(parser: Parser) -> None:
+    parser.add_argument(
+        "--data-dir", metavar="DIR", help="the folder that holds the data set; digits needs none"
+    )
+
+
+def _add_device(parser: Parser) -> None:
+    parser.add_argument(
+        "--device", metavar="NAME", help="cpu, cuda, ...; default: a GPU if torch sees one"
+    )

@@ -1,0 +1,217 @@
+"""What the commands do, once their words are understood."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import data, evaluation, models, training
+from ._version import __version__
+from .data import ImageData
+from .device import usable_device
+from .errors import InputError
+from .evaluation.pictures import explanation_figure, picture_path, save_picture
+from .evaluation.protocols import PAPER_EPS, PAPER_N, PAPER_STEP_SIZE
+from .evaluation.tables import accuracy_table, text_table, write_rows
+from .models import GapClassifier
+from .ops import backend
+
+Words = argparse.Namespace
+
+
+def demo(args: Words) -> int:
+    """Train and compare Normal and Int on digits."""
+    from .demo import run_demo
+
+    run_demo(Path(args.out), _device(args))
+    return 0
+
+
+def doctor(args: Words) -> int:
+    """Print what works here; 1 where fastinterp cannot be used."""
+    from .doctor import examine
+
+    found = examine()
+    print(found.text())
+    return 0 if found.usable else 1
+
+
+def train(args: Words) -> int:
+    """Train by a recipe, and say where the network lies."""
+    if args.list:
+        lines = [(name, training.load_recipe(name).description) for name in training.list_recipes()]
+        print(text_table(("recipe", "what it trains"), lines))
+        return 0
+    if args.recipe is None:
+        raise InputError("train needs a recipe; `fastinterp train --list` shows them.")
+    recipe = training.load_recipe(args.recipe, args.set)
+    out = Path(args.out or Path("runs") / recipe.name)
+    done = training.run_recipe(recipe, args.data_dir, out, args.resume, device=_device(args))
+    last = {key: value for key, value in done.history[-1].items() if value is not None}
+    print(text_table(list(last), [list(last.values())]))
+    print(f"network: {out / 'model.safetensors'}")
+    return 0
+
+
+def evaluate(args: Words) -> int:
+    """Measure accuracy under attack, print the table, write it as JSON."""
+    if args.out is not None and Path(args.out).is_dir():
+        raise InputError(f"--out names a folder, {args.out}; give the name of a file in it.")
+    model, images = _model_and_data(args)
+    n = min(PAPER_N, len(images)) if args.n == 0 else args.n or len(images)
+    selected, _ = evaluation.paper_selection(len(images), n, num_classes=images.num_classes)
+    eps = args.eps or PAPER_EPS["mnist" if images.images.shape[1] == 1 else "cifar10"]
+    began = time.monotonic()
+    rows = evaluation.sweep(
+        model,
+        images.float(selected),
+        images.labels[selected],
+        eps=eps,
+        steps=args.steps,
+        protocol=args.protocol,
+        norm=args.norm,
+        step_size=args.step_size,
+        batch_size=args.batch_size,
+        seed=args.seed,
+    )
+    print(f"{args.model}: accuracy on {n} images of {args.dataset}, protocol {args.protocol}")
+    print(text_table(*accuracy_table(rows)))
+    if args.out is not None:
+        about = {
+            "dataset": args.dataset,
+            "attack": args.attack,
+            "norm": args.norm,
+            "step_size": _step_size(args),
+            "seed": args.seed,
+            "seconds": round(time.monotonic() - began, 1),
+            "versions": _versions(model),
+        }
+        write_rows(args.out, rows, model=args.model, protocol=args.protocol, **about)
+        print(f"written: {args.out}")
+    return 0
+
+
+def explain(args: Words) -> int:
+    """Draw the maps of some images, clean and attacked."""
+    picture_path(args.out)
+    model, images = _model_and_data(args)
+    if args.indices is None:
+        chosen, _ = evaluation.paper_selection(len(images), args.n, num_classes=images.num_classes)
+    else:
+        chosen = torch.tensor(args.indices)
+    picked = images.subset(chosen)
+    grey = images.images.shape[1] == 1
+    found = evaluation.explain(
+        model,
+        picked.float(),
+        picked.labels,
+        eps=(0.3 if grey else 8 / 255) if args.eps is None else args.eps,
+        steps=args.steps,
+        step_size=args.step_size,
+        targets=_targets(args.target, images, chosen),
+    )
+    save_picture(explanation_figure(found, images.classes), args.out)
+    lines = [
+        (position, images.classes[label], images.classes[target], f"{before:.3f}", f"{after:.3f}")
+        for position, label, target, before, after in zip(
+            chosen.tolist(),
+            found.labels.tolist(),
+            found.targets.tolist(),
+            found.probabilities.gather(1, found.targets[:, None])[:, 0].tolist(),
+            found.probabilities_adv.gather(1, found.targets[:, None])[:, 0].tolist(),
+            strict=True,
+        )
+    ]
+    print(text_table(("image", "true", "target", "p(target), clean", "attacked"), lines))
+    print(f"written: {args.out}")
+    return 0
+
+
+def _targets(wish: str, images: ImageData, chosen: Tensor) -> Tensor | None:
+    """The targets of `--target`; None leaves the likeliest wrong class to `explain`."""
+    if wish == "runner-up":
+        return None
+    labels = images.labels[chosen.to(images.labels.device)]
+    if wish == "random":
+        n, classes = len(chosen), images.num_classes
+        _, offsets = evaluation.paper_selection(len(images), n, num_classes=classes)
+        return (labels + offsets.to(labels)) % classes
+    names = dict(zip(images.classes, range(images.num_classes), strict=True))
+    numbers = {str(number): number for number in range(images.num_classes)}
+    target = (numbers | names).get(wish)
+    if target is None:
+        raise InputError(
+            f"--target must be runner-up, random or a class ({', '.join(images.classes[:12])}"
+            f"{', ...' if len(images.classes) > 12 else ''}), got {wish!r}."
+        )
+    hit = (labels == target).nonzero().squeeze(1)
+    if len(hit):
+        raise InputError(
+            f"image {int(chosen[hit[0]])} is of the target class {wish!r} itself; choose another "
+            "--target or other --indices."
+        )
+    return torch.full_like(labels, target)
+
+
+def _model_and_data(args: Words) -> tuple[GapClassifier, ImageData]:
+    """The network and the test split, on one device, if they fit together."""
+    device = _device(args)
+    model = models.load(find_network(args.model), map_location=device)
+    images = data.load(args.dataset, args.data_dir, "test", device)
+    config = model.config or {}
+    for what, takes, has in (
+        ("channels", config.get("in_channels"), images.images.shape[1]),
+        ("classes", model.num_classes, images.num_classes),
+    ):
+        if takes not in (None, has):
+            raise InputError(
+                f"{args.model} is a network for {takes} {what}, but {args.dataset} has {has}; "
+                "choose the data set that it was trained on."
+            )
+    return model, images
+
+
+def find_network(path: str | Path) -> Path:
+    """A network's file; in the folder of a run, the network that it trained.
+
+    Raises:
+        InputError: the folder holds no network, or a run that has not come to its end.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    network = path / "model.safetensors"
+    if network.is_file():
+        return network
+    if (path / "state.safetensors").is_file():
+        raise InputError(
+            f"the run in {path} has not come to its end; go on with it by `fastinterp train "
+            f"RECIPE --out {path} --resume`."
+        )
+    raise InputError(f"there is no network in {path}: it holds no model.safetensors.")
+
+
+def _device(args: Words) -> torch.device:
+    return usable_device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _step_size(args: Words) -> float | str:
+    if args.step_size is not None:
+        return float(args.step_size)
+    return PAPER_STEP_SIZE if args.norm == "linf" else "2.5 eps / steps"
+
+
+def _versions(model: GapClassifier) -> dict[str, Any]:
+    device = model.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {
+        "fastinterp": __version__,
+        "torch": torch.__version__,
+        "backend": backend(device),
+        "device": name,
+    }

@@ -1,0 +1,139 @@
+"""The picture that compares networks: their training, their accuracy under attack, their maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .accuracy import Row
+from .explanations import Explanations
+from .pictures import FOOTNOTE, STYLE, colour_bar, draw_explanation
+from .tables import format_eps
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PALETTE = ("#4477aa", "#cc3311", "#228833", "#aa3377", "#ccbb44", "#66ccee")
+MARKERS = "osD^vP"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One network of a comparison.
+
+    Attributes:
+        name: as printed.
+        history: a row an epoch, with epoch, clean_accuracy and robust_accuracy (None: without).
+        rows: accuracy over eps, from `sweep`, for one number of steps.
+        found: maps of some images, the same ones for each network.
+    """
+
+    name: str
+    history: Sequence[Mapping[str, Any]]
+    rows: Sequence[Row]
+    found: Explanations
+
+
+def comparison_figure(
+    contenders: Sequence[Contender], classes: Sequence[str], eps: float
+) -> Figure:
+    """Curves of training and of accuracy over eps; below, each image as each network sees it.
+
+    Args:
+        contenders: networks, at most six.
+        classes: names of the classes.
+        eps: radius of the balls in training, marked in the curve over eps.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    images = len(contenders[0].found.images)
+    lines = images * len(contenders)
+    curves, maps = 2.35, 1.42 * lines
+    height = 0.3 + curves + 0.95 + maps + 0.3
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.0, height))
+        top = figure.add_gridspec(
+            1, 2, left=0.065, right=0.985, top=1 - 0.3 / height,
+            bottom=1 - (0.3 + curves) / height, wspace=0.16,
+        )  # fmt: skip
+        training, attacked = (figure.add_subplot(top[0, column]) for column in (0, 1))
+        draw_training(training, contenders)
+        draw_robustness(attacked, contenders, eps)
+        grid = figure.add_gridspec(
+            lines, 9, width_ratios=[1, 1, 1, 0.12, 1, 1, 1, 0.04, 0.06], left=0.03, right=0.915,
+            top=(0.3 + maps) / height, bottom=0.3 / height, wspace=0.06, hspace=0.2,
+        )  # fmt: skip
+        names = list(classes)
+        for line in range(lines):
+            image, who = divmod(line, len(contenders))
+            panels = [figure.add_subplot(grid[line, column]) for column in (0, 1, 2, 4, 5, 6)]
+            found = contenders[who].found
+            draw_explanation(panels[:3], panels[3:], found, image, names)
+            panels[0].set_ylabel(contenders[who].name, fontweight="bold", fontsize=9)
+            panels[0].yaxis.label.set_color(PALETTE[who])
+        radius = format_eps(contenders[0].found.eps)
+        for heading, column in (("clean", 1), (f"attacked towards the target, eps = {radius}", 5)):
+            box = grid[0, column].get_position(figure)
+            figure.text(
+                (box.x0 + box.x1) / 2, box.y1 + 0.3 / height, heading, ha="center", fontsize=9
+            )
+        figure.text(0.03, 0.12 / height, FOOTNOTE, va="center", fontsize=7.5)
+        colour_bar(figure, figure.add_subplot(grid[:, 8]))
+    return figure
+
+
+def draw_training(axes: Axes, contenders: Sequence[Contender]) -> None:
+    """Accuracy on the training images, epoch by epoch; dashed: on the x' of training."""
+    for who, one in enumerate(contenders):
+        epochs = [row["epoch"] for row in one.history]
+        clean = [row["clean_accuracy"] for row in one.history]
+        robust = [row["robust_accuracy"] for row in one.history]
+        axes.plot(epochs, clean, color=PALETTE[who], label=f"{one.name}, clean")
+        if robust[-1] is not None:
+            axes.plot(
+                epochs,
+                robust,
+                "--",
+                color=PALETTE[who],
+                label=f"{one.name}, under its own inner attack",
+            )
+    _axes(axes, "a  Training", "epoch", "training accuracy")
+    axes.set_xlim(left=1)
+
+
+def draw_robustness(axes: Axes, contenders: Sequence[Contender], eps: float) -> None:
+    """Accuracy on test images over the size of the perturbation."""
+    for who, one in enumerate(contenders):
+        rows = sorted(one.rows, key=lambda row: row["eps"])
+        axes.plot(
+            [row["eps"] for row in rows],
+            [row["accuracy"] for row in rows],
+            color=PALETTE[who],
+            marker=MARKERS[who],
+            markersize=4,
+            label=one.name,
+        )
+    first = contenders[0].rows[0]
+    axes.axvline(eps, color="0.6", linestyle=":", linewidth=1, zorder=0)
+    axes.annotate(
+        "eps of training", (eps, 1.0), xytext=(3, -2), textcoords="offset points",
+        color="0.4", fontsize=7, va="top",
+    )  # fmt: skip
+    title = f"b  PGD, {first['steps']} steps, {first['n']} test images"
+    _axes(axes, title, "eps (largest change of a pixel)", "test accuracy")
+    axes.set_xticks([row["eps"] for row in contenders[0].rows])
+    axes.set_xlim(left=0)
+
+
+def _axes(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set_title(title, loc="left", fontsize=9, fontweight="bold")
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.set_ylim(0, 1.03)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="0.92", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False, fontsize=8)
