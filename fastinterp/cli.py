@@ -185,8 +185,8 @@ def _add_eval(every: Any) -> None:
         every,
         "eval",
         "measure a network's accuracy under attack",
-        "fastinterp eval runs/mnist-small-int --dataset mnist --data-dir data "
-        "--eps 0 0.1 0.2 0.3 --steps 200 --out int.json",
+        "fastinterp eval runs/mnist-small-int --dataset mnist --data-dir data \\\n"
+        "      --eps 0 0.1 0.2 0.3 --steps 200 --out int.json",
         commands.evaluate,
     )
     _add_model_and_data(parser)
@@ -232,8 +232,8 @@ def _add_explain(every: Any) -> None:
         every,
         "explain",
         "draw class activation maps of images, clean and attacked",
-        "fastinterp explain runs/mnist-small-int --dataset mnist --data-dir data "
-        "--n 4 --eps 0.3 --out maps.png",
+        "fastinterp explain runs/mnist-small-int --dataset mnist --data-dir data \\\n"
+        "      --n 4 --eps 0.3 --out maps.png",
         commands.explain,
     )
     _add_model_and_data(parser)

@@ -34,3 +34,16 @@ def test_cifar_small_at_8_255(shared: Path) -> None:
     rows = sweep(model, test.float(indices), test.labels[indices], eps=[0, 8 / 255], steps=[10])
     for row, expected in zip(rows, (0.525, 0.235), strict=True):
         assert row["accuracy"] == pytest.approx(expected, abs=ONE_IMAGE)
+
+
+def test_best_finds_more_than_the_paper_on_a_real_network(shared: Path) -> None:
+    test = data.load("mnist", shared / "data")
+    indices, _ = paper_selection(len(test), 60)
+    model = models.load(shared / "networks" / "mnist_smallgap_int_100.pkl")
+    x, y = test.float(indices), test.labels[indices]
+    settings = {"eps": [0, 0.1, 0.2, 0.3], "steps": [10]}
+    paper = [row["accuracy"] for row in sweep(model, x, y, **settings)]
+    best = [row["accuracy"] for row in sweep(model, x, y, protocol="best", **settings)]
+    assert all(b <= p for b, p in zip(best, paper, strict=True))
+    assert best[-1] < paper[-1]
+    assert best == sorted(best, reverse=True)
