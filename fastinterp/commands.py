@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ def train(args: Words) -> int:
         raise InputError("train needs a recipe; `fastinterp train --list` shows them.")
     recipe = training.load_recipe(args.recipe, args.set)
     out = Path(args.out or Path("runs") / recipe.name)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out names a file, {out}; give the name of a folder.")
     done = training.run_recipe(recipe, args.data_dir, out, args.resume, device=_device(args))
     last = {key: value for key, value in done.history[-1].items() if value is not None}
     print(text_table(list(last), [list(last.values())]))
@@ -60,9 +63,9 @@ def train(args: Words) -> int:
 
 def evaluate(args: Words) -> int:
     """Measure accuracy under attack, print the table, write it as JSON."""
-    if args.out is not None and Path(args.out).is_dir():
-        raise InputError(f"--out names a folder, {args.out}; give the name of a file in it.")
     model, images = _model_and_data(args)
+    if args.out is not None:
+        _require_writable(Path(args.out))
     n = min(PAPER_N, len(images)) if args.n == 0 else args.n or len(images)
     selected, _ = evaluation.paper_selection(len(images), n, num_classes=images.num_classes)
     eps = args.eps or PAPER_EPS["mnist" if images.images.shape[1] == 1 else "cifar10"]
@@ -98,8 +101,8 @@ def evaluate(args: Words) -> int:
 
 def explain(args: Words) -> int:
     """Draw the maps of some images, clean and attacked."""
-    picture_path(args.out)
     model, images = _model_and_data(args)
+    _require_writable(picture_path(args.out))
     if args.indices is None:
         chosen, _ = evaluation.paper_selection(len(images), args.n, num_classes=images.num_classes)
     else:
@@ -194,6 +197,22 @@ def find_network(path: str | Path) -> Path:
             f"RECIPE --out {path} --resume`."
         )
     raise InputError(f"there is no network in {path}: it holds no model.safetensors.")
+
+
+def _require_writable(path: Path) -> None:
+    """Make the folder of a file to come; hours of work must not end at a file nobody can write.
+
+    Raises:
+        InputError: `path` is a folder, or its own folder cannot be made or written to.
+    """
+    if path.is_dir():
+        raise InputError(f"--out names a folder, {path}; give the name of a file in it.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {path.parent}: {error.strerror}.") from error
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"cannot write into {path.parent}; choose another --out.")
 
 
 def _device(args: Words) -> torch.device:

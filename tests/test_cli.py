@@ -180,6 +180,8 @@ def test_what_does_not_fit_the_network_is_refused(
     assert "361" in refused(capsys, "eval", network, "--n", 361, *words, tmp_path / "a.json")
     assert "names a folder" in refused(capsys, "eval", network, *words, tmp_path)
     assert ".png" in refused(capsys, "explain", network, *words, tmp_path / "a.gif")
+    assert "cannot make" in refused(capsys, "eval", network, *words, network / "a.json")
+    assert "names a file" in refused(capsys, "train", "digits-small-int", "--out", network)
     assert "0..359" in refused(capsys, "explain", network, "--indices", 999, *words, "a.png")
     assert "--target" in refused(capsys, "explain", network, "--target", "dog", *words, "a.png")
     models.save(models.small(3, 10, seed=0), network)
