@@ -119,7 +119,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     parser.set_defaults(run=lambda args: _show_help(parser))
     every = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for add in (_add_demo, _add_train, _add_eval, _add_explain, _add_doctor):
+    for add in (_add_demo, _add_train, _add_eval, _add_explain, _add_reproduce, _add_doctor):
         add(every)
     return parser
 
@@ -261,6 +261,41 @@ def _add_explain(every: Any) -> None:
     parser.add_argument(
         "--out", required=True, metavar="FILE.png", help="the picture: .png, .pdf or .svg"
     )
+
+
+def _add_reproduce(every: Any) -> None:
+    parser = _command(
+        every,
+        "reproduce",
+        "measure a table of the paper again and set it beside what the paper prints",
+        "fastinterp reproduce table3 --networks networks --data-dir data --only mnist "
+        "--out table3.json",
+        commands.reproduce,
+    )
+    parser.add_argument("table", nargs="?", metavar="NAME", help="such as table3; see --list")
+    parser.add_argument("--list", action="store_true", help="show the tables and stop")
+    parser.add_argument(
+        "--networks",
+        metavar="DIR",
+        help="the folder with the released .pkl files, or with runs of `fastinterp train`",
+    )
+    _add_data_dir(parser)
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="WORD",
+        help="data sets, architectures or methods to measure, such as mnist or int",
+    )
+    parser.add_argument(
+        "--n", type=count, metavar="N", help="the first N of the paper's 200 images; default: 200"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE.json",
+        help="written after each network; what it holds already is not measured again",
+    )
+    _add_device(parser)
 
 
 def _add_doctor(every: Any) -> None:

@@ -16,6 +16,7 @@ from ._version import __version__
 from .data import ImageData
 from .device import usable_device
 from .errors import InputError
+from .evaluation import reproduce as again
 from .evaluation.pictures import explanation_figure, picture_path, save_picture
 from .evaluation.protocols import PAPER_EPS, PAPER_N, PAPER_STEP_SIZE
 from .evaluation.tables import accuracy_table, text_table, write_rows
@@ -132,6 +133,39 @@ def explain(args: Words) -> int:
     ]
     print(text_table(("image", "true", "target", "p(target), clean", "attacked"), lines))
     print(f"written: {args.out}")
+    return 0
+
+
+def reproduce(args: Words) -> int:
+    """Measure a table of the paper again, and set both side by side."""
+    if args.list:
+        named = [(name, again.load_table(name)) for name in again.list_tables()]
+        lines = [(name, table.title, table.needs) for name, table in named]
+        print(text_table(("table", "what it shows", "what it needs"), lines))
+        return 0
+    if args.table is None:
+        raise InputError("reproduce needs a table; `fastinterp reproduce --list` shows them.")
+    table = again.load_table(args.table)
+    if args.networks is None:
+        raise InputError(
+            f"reproduce needs --networks, a folder with networks; {table.name} takes {table.needs}."
+        )
+    n = min(PAPER_N, args.n or PAPER_N)
+    rows = again.reproduce(
+        table,
+        args.networks,
+        args.data_dir,
+        only=args.only,
+        n=n,
+        device=_device(args),
+        out=args.out,
+    )
+    print(f"{table.name}: {table.title}")
+    for title, header, body in again.paper_and_ours(rows):
+        print(f"\n{title}\n{text_table(header, body)}")
+    print(f"\n{again.summary(rows)}" + (f"\nErrata: {table.note}" if table.note else ""))
+    if args.out is not None:
+        print(f"written: {args.out}")
     return 0
 
 

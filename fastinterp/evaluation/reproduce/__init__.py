@@ -2,6 +2,6 @@
 
 from .measure import reproduce
 from .paper import Block, Table, list_tables, load_table
-from .report import paper_and_ours
+from .report import paper_and_ours, summary
 
-__all__ = ["Block", "Table", "list_tables", "load_table", "paper_and_ours", "reproduce"]
+__all__ = ["Block", "Table", "list_tables", "load_table", "paper_and_ours", "reproduce", "summary"]

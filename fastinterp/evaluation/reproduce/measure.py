@@ -20,6 +20,7 @@ from .networks import find_network
 from .paper import Block, Table
 
 Rows = list[dict[str, Any]]
+Key = tuple[str, str, str]  # dataset, model, method
 
 
 @dataclass(frozen=True)
@@ -75,20 +76,17 @@ def reproduce(
         raise InputError(
             f"{table.name} has nothing to do with {' '.join(only)}; it is about {table.needs}."
         )
-    rows: Rows = []
     known = _known(out, table, n)
+    rows: Rows = []
     loaded: dict[str, ImageData] = {}
     for block, method in wanted:
         key = (block.dataset, block.model, method)
         path = find_network(place.networks, *key)
-        if key in known and path is not None and known[key][0]["network"] == path.name:
-            rows += known[key]
-            continue
-        rows += list(_measure_row(table, block, method, path, place, loaded))
-        if out is not None:
-            _write(out, table, n, rows)
-    if out is not None:
-        _write(out, table, n, rows)
+        name = None if path is None else path.name
+        if key not in known or known[key][0]["network"] != name:
+            known[key] = list(_measure_row(table, block, method, path, place, loaded))
+            _write(out, table, n, known)
+        rows += known[key]
     return rows
 
 
@@ -151,9 +149,7 @@ def _tolerance(kind: str, n: int) -> float:
     return 1 / n if kind == "accuracy" else 0.02
 
 
-def _known(
-    out: str | Path | None, table: Table, n: int
-) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
+def _known(out: str | Path | None, table: Table, n: int) -> dict[Key, Rows]:
     """Rows of an earlier run of the same table, by network."""
     if out is None or not Path(out).is_file():
         return {}
@@ -161,18 +157,22 @@ def _known(
         found = json.loads(Path(out).read_text(encoding="utf-8"))
         if (found["table"], found["n"]) != (table.name, n):
             raise KeyError("another table")
-        rows = [row for row in found["rows"] if row["network"] is not None]
+        known: dict[Key, Rows] = {}
+        for row in found["rows"]:
+            known.setdefault((row["dataset"], row["model"], row["method"]), []).append(row)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{out} holds something else than {table.name} measured on {n} images; "
             "name another file with --out, or remove it."
         ) from error
-    known: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        known.setdefault((row["dataset"], row["model"], row["method"]), []).append(row)
     return known
 
 
-def _write(out: str | Path, table: Table, n: int, rows: Rows) -> None:
-    write_json(out, {"table": table.name, "title": table.title, "note": table.note, "n": n,
-                     "rows": rows})  # fmt: skip
+def _write(out: str | Path | None, table: Table, n: int, known: dict[Key, Rows]) -> None:
+    """Everything measured so far, in the table's order."""
+    if out is None:
+        return
+    order = [(b.dataset, b.model, method) for b in table.blocks for method in b.rows]
+    rows = [row for key in order for row in known.get(key, [])]
+    about = {"table": table.name, "title": table.title, "note": table.note, "n": n}
+    write_json(out, {**about, "rows": rows})
