@@ -14,6 +14,7 @@ from .tables import format_eps
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.gridspec import GridSpec
 
 PALETTE = ("#4477aa", "#cc3311", "#228833", "#aa3377", "#ccbb44", "#66ccee")
 MARKERS = "osD^vP"
@@ -49,8 +50,7 @@ def comparison_figure(
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    images = len(contenders[0].found.images)
-    lines = images * len(contenders)
+    lines = len(contenders[0].found.images) * len(contenders)
     curves, maps = 2.35, 1.42 * lines
     height = 0.3 + curves + 0.95 + maps + 0.3
     with mpl.rc_context(STYLE):
@@ -66,23 +66,28 @@ def comparison_figure(
             lines, 9, width_ratios=[1, 1, 1, 0.12, 1, 1, 1, 0.04, 0.06], left=0.03, right=0.915,
             top=(0.3 + maps) / height, bottom=0.3 / height, wspace=0.06, hspace=0.2,
         )  # fmt: skip
-        names = list(classes)
-        for line in range(lines):
-            image, who = divmod(line, len(contenders))
-            panels = [figure.add_subplot(grid[line, column]) for column in (0, 1, 2, 4, 5, 6)]
-            found = contenders[who].found
-            draw_explanation(panels[:3], panels[3:], found, image, names)
-            panels[0].set_ylabel(contenders[who].name, fontweight="bold", fontsize=9)
-            panels[0].yaxis.label.set_color(PALETTE[who])
-        radius = format_eps(contenders[0].found.eps)
-        for heading, column in (("clean", 1), (f"attacked towards the target, eps = {radius}", 5)):
-            box = grid[0, column].get_position(figure)
-            figure.text(
-                (box.x0 + box.x1) / 2, box.y1 + 0.3 / height, heading, ha="center", fontsize=9
-            )
+        draw_maps(figure, grid, contenders, list(classes))
         figure.text(0.03, 0.12 / height, FOOTNOTE, va="center", fontsize=7.5)
         colour_bar(figure, figure.add_subplot(grid[:, 8]))
     return figure
+
+
+def draw_maps(
+    figure: Figure, grid: GridSpec, contenders: Sequence[Contender], names: list[str]
+) -> None:
+    """A line of the grid for each image and network: those of one image lie together."""
+    for line in range(grid.nrows):
+        image, who = divmod(line, len(contenders))
+        panels = [figure.add_subplot(grid[line, column]) for column in (0, 1, 2, 4, 5, 6)]
+        draw_explanation(panels[:3], panels[3:], contenders[who].found, image, names)
+        panels[0].set_ylabel(contenders[who].name, fontweight="bold", fontsize=9)
+        panels[0].yaxis.label.set_color(PALETTE[who])
+    radius = format_eps(contenders[0].found.eps)
+    above = grid[0, 0].get_position(figure).y1 + 0.3 / figure.get_figheight()
+    figure.text(0.03, above, "c  Maps", fontsize=9, fontweight="bold")
+    for heading, column in (("clean", 1), (f"attacked towards the target, eps = {radius}", 5)):
+        box = grid[0, column].get_position(figure)
+        figure.text((box.x0 + box.x1) / 2, above, heading, ha="center", fontsize=9)
 
 
 def draw_training(axes: Axes, contenders: Sequence[Contender]) -> None:
