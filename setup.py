@@ -136,9 +136,11 @@ def glob(pattern: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern))
 
 
-# `setup.py --version` and `sdist` ask for facts only; compiling is for the rest.
-if any(command in sys.argv for command in ("egg_info", "sdist", "dist_info", "clean", "--version")):
-    setup()
-else:
-    module, builder = extension()
-    setup(ext_modules=[module], cmdclass={"build_ext": builder})
+FACTS_ONLY = ("egg_info", "sdist", "dist_info", "clean", "--version")  # nothing to compile
+
+if __name__ == "__main__":
+    if any(command in sys.argv for command in FACTS_ONLY):
+        setup()
+    else:
+        module, builder = extension()
+        setup(ext_modules=[module], cmdclass={"build_ext": builder})

@@ -165,7 +165,9 @@ def reproduce(args: Words) -> int:
         print(f"\n{title}\n{text_table(header, body)}")
     print(f"\n{again.summary(rows)}" + (f"\nErrata: {table.note}" if table.note else ""))
     if args.out is not None:
-        print(f"written: {args.out}")
+        page = Path(args.out).with_suffix(".md")
+        again.write_markdown(page, table, rows)
+        print(f"written: {args.out}, {page}")
     return 0
 
 

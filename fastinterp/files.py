@@ -22,9 +22,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = final.with_name(f".{final.stem}.{os.getpid()}.tmp{final.suffix}")
     try:
         yield temporary
-        with open(temporary, "rb") as handle:
+        with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
-        os.replace(temporary, final)
+        temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -2,6 +2,15 @@
 
 from .measure import reproduce
 from .paper import Block, Table, list_tables, load_table
-from .report import paper_and_ours, summary
+from .report import paper_and_ours, summary, write_markdown
 
-__all__ = ["Block", "Table", "list_tables", "load_table", "paper_and_ours", "reproduce", "summary"]
+__all__ = [
+    "Block",
+    "Table",
+    "list_tables",
+    "load_table",
+    "paper_and_ours",
+    "reproduce",
+    "summary",
+    "write_markdown",
+]

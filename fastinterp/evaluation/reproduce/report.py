@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from ..tables import Cell, format_eps
+from ...files import atomic_path
+from ..tables import Cell, format_eps, markdown_table
+from .paper import Table
 
 Part = tuple[str, list[str], list[list[Cell]]]  # title, header, body
 
@@ -47,3 +50,13 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
     missing = len({(r["dataset"], r["model"], r["method"]) for r in rows if r["network"] is None})
     line = f"{agree} of {len(judged)} cells agree within the tolerance"
     return f"{line}; {missing} networks were not there." if missing else f"{line}."
+
+
+def write_markdown(path: str | Path, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+    """The same as a Markdown page, atomically."""
+    parts = [f"{title}\n\n{markdown_table(header, body)}"
+             for title, header, body in paper_and_ours(rows)]  # fmt: skip
+    notes = [f"Errata: {table.note}"] if table.note else []
+    text = "\n\n".join([f"# {table.name}: {table.title}", *parts, summary(rows), *notes])
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
