@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InputError
+from ..models.gap import GapClassifier
+from .modes import eval_mode
 
 TOLERANCE = 1e-6  # a trip through a normalisation and back leaves pixels this far outside [0, 1]
 
@@ -53,3 +55,43 @@ def require_range(who: str, name: str, y: Tensor, num_classes: int) -> None:
             f"{who}: {name} must lie in 0..{num_classes - 1} for {num_classes} classes, "
             f"got {low}..{high}."
         )
+
+
+def require_batch(
+    who: str,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    targeted: bool,
+    lower: float = 0.0,
+    upper: float = 1.0,
+) -> Tensor:
+    """Raise unless the model can be attacked at images x [N, ...] with labels (or targets) y [N].
+
+    Returns:
+        y as int64.
+    """
+    require_images(who, x, lower, upper)
+    weight = next(model.parameters(), x)
+    if weight.device != x.device:
+        raise InputError(
+            f"{who}: the model and x must be on the same device, "
+            f"got {weight.device} and {x.device}."
+        )
+    name = "targets" if targeted else "labels"
+    y = require_labels(who, name, y, x)
+    if len(x):
+        require_range(who, name, y, _num_classes(who, model, x))
+    return y
+
+
+def _num_classes(who: str, model: nn.Module, x: Tensor) -> int:
+    if isinstance(model, GapClassifier):
+        return model.num_classes
+    with eval_mode(model), torch.no_grad():
+        logits = model(x[:1])
+    if logits.dim() != 2:
+        raise InputError(
+            f"{who}: the model must give logits [N, C], got shape {list(logits.shape)}."
+        )
+    return int(logits.shape[1])

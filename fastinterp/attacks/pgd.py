@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..models.gap import GapClassifier
 from .ascent import Keep, ascend, is_fooled, require_keep
-from .checks import require_images, require_labels, require_range
+from .checks import require_batch
 from .modes import eval_mode, own_autograd
 from .objectives import CrossEntropy, Objective, require_a_way_up
 from .threats import BALLS, Threat
@@ -97,7 +96,7 @@ class PGD:
             InputError: shapes, dtypes, devices, pixels or labels do not fit.
         """
         generator = generator or self.generator
-        y = self._check(x, y)
+        y = require_batch("PGD", self.model, x, y, self.targeted, self.lower, self.upper)
         x_adv = self._attempt(self.threat, x, y, generator)
         if self.restarts == 1 or len(x) == 0:
             return x_adv
@@ -142,29 +141,3 @@ class PGD:
         with eval_mode(self.model), own_autograd(x.device.type), torch.no_grad():
             scored = objective.bind(self.model, x, y)(x_adv)
             return scored.value, is_fooled(scored.logits, y, self.targeted)
-
-    def _check(self, x: Tensor, y: Tensor) -> Tensor:
-        """Raise unless x and y can be attacked; return y as int64."""
-        require_images("PGD", x, self.lower, self.upper)
-        weight = next(self.model.parameters(), x)
-        if weight.device != x.device:
-            raise InputError(
-                f"PGD: the model and x must be on the same device, "
-                f"got {weight.device} and {x.device}."
-            )
-        name = "targets" if self.targeted else "labels"
-        y = require_labels("PGD", name, y, x)
-        if len(x):
-            require_range("PGD", name, y, self._num_classes(x))
-        return y
-
-    def _num_classes(self, x: Tensor) -> int:
-        if isinstance(self.model, GapClassifier):
-            return self.model.num_classes
-        with eval_mode(self.model), torch.no_grad():
-            logits = self.model(x[:1])
-        if logits.dim() != 2:
-            raise InputError(
-                f"PGD: the model must give logits [N, C], got shape {list(logits.shape)}."
-            )
-        return int(logits.shape[1])

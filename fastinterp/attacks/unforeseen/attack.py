@@ -1,0 +1,135 @@
+"""The unforeseen attacks as users call them."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import InputError
+from ..ascent import Keep, ascend, require_keep
+from ..checks import require_batch
+from ..objectives import CrossEntropy, Objective
+from ..threats import Threat
+
+
+class UnforeseenAttack:
+    """An attack of Kang et al. (2019): a threat other than a ball of pixels, climbed by `ascend`.
+
+    The calling convention is torchattacks': `x_adv = attack(x, y)`. Every image starts at random.
+    What an image draws does not depend on the rest of its batch; with a generator seeded alike the
+    result is the same.
+
+    Table 5 of the paper attacks towards random classes (`targeted=True`, with the targets of
+    `fastinterp.evaluation.paper_selection`) and counts the images still classified rightly.
+    Untargeted, the default, the attacks are stronger.
+
+    Args:
+        model: any classifier of images in [0, 1]; normalisation belongs inside it.
+        threat: where x' may go.
+        steps: how many.
+        targeted: y are the classes to reach, not the true ones.
+        objective: what to climb; by default cross-entropy (targeted: its negative).
+        keep: which iterate is the answer: "last", "first_fooled" or "best"; see `ascend`.
+        generator: for reproducible starts.
+
+    Raises:
+        InputError: a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        threat: Threat,
+        steps: int = 200,
+        *,
+        targeted: bool = False,
+        objective: Objective | None = None,
+        keep: Keep = "last",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if steps < 0:
+            raise InputError(f"{type(self).__name__}: steps must be at least 0, got {steps}.")
+        require_keep(keep)
+        self.model = model
+        self.threat = threat
+        self.steps = steps
+        self.targeted = targeted
+        self.objective = objective or CrossEntropy(targeted)
+        self.keep: Keep = keep
+        self.generator = generator
+
+    def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Attack a batch.
+
+        Args:
+            x: images [N, C, H, W] in [0, 1], on the model's device.
+            y: true classes [N]; targets if `targeted`.
+            generator: used instead of the one given at construction.
+
+        Returns:
+            x_adv, like x, in [0, 1], detached.
+
+        Raises:
+            InputError: shapes, dtypes, devices, pixels or labels do not fit.
+        """
+        y = require_batch(type(self).__name__, self.model, x, y, self.targeted)
+        if len(x) == 0:
+            return x.detach().clone()
+        return ascend(
+            self.model,
+            self.threat,
+            self.objective,
+            x,
+            y,
+            self.steps,
+            random_start=True,
+            generator=generator or self.generator,
+            keep=self.keep,
+            targeted=self.targeted,
+        )
+
+
+class SizedAttack(UnforeseenAttack):
+    """An attack whose threat is made of a size and a step size alone.
+
+    Args:
+        eps: size of the perturbation, in the units of the threat; None takes `published_eps`.
+        steps: how many.
+        step_size: of one step; None takes eps / sqrt(steps), as Kang et al. do.
+
+    Raises:
+        InputError: a setting is out of its range.
+    """
+
+    published_eps: ClassVar[float]
+
+    def __init__(
+        self,
+        model: nn.Module,
+        eps: float | None = None,
+        steps: int = 200,
+        step_size: float | None = None,
+        *,
+        targeted: bool = False,
+        objective: Objective | None = None,
+        keep: Keep = "last",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        eps = self.published_eps if eps is None else eps
+        step_size = eps / math.sqrt(max(steps, 1)) if step_size is None else step_size
+        super().__init__(
+            model,
+            self._threat(eps, step_size),
+            steps,
+            targeted=targeted,
+            objective=objective,
+            keep=keep,
+            generator=generator,
+        )
+
+    @abstractmethod
+    def _threat(self, eps: float, step_size: float) -> Threat: ...

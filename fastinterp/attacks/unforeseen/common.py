@@ -1,0 +1,58 @@
+"""What the unforeseen attacks share: draws made image by image, and checks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ...errors import InputError
+
+
+def draw_each(
+    x: Tensor,
+    generator: torch.Generator | None,
+    draw: Callable[[int, torch.Generator], Tensor],
+) -> Tensor:
+    """`draw(n, own_generator)` [...] for each image n -> [N, ...] on x's device, in x's dtype.
+
+    Each image has a generator of its own, seeded by one number from `generator` (torch's default
+    one if None). What an image gets does not depend on the other images of its batch, nor, as long
+    as the same generator serves them in the same order, on where batches begin and end.
+    """
+    device = torch.device("cpu") if generator is None else generator.device
+    seeds = torch.randint(2**32, (len(x),), generator=generator, device=device).tolist()
+    own = torch.Generator()
+    if not seeds:  # one draw tells the shape
+        return draw(0, own)[None][:0].to(x)
+    return torch.stack([draw(n, own.manual_seed(seed)) for n, seed in enumerate(seeds)]).to(x)
+
+
+def uniform(generator: torch.Generator, *size: int) -> Tensor:
+    """From [0, 1), float64: one stream of numbers for images of every dtype."""
+    return torch.rand(size, generator=generator, dtype=torch.float64)
+
+
+def require_size(name: str, value: object) -> None:
+    """Raise unless value is a finite number >= 0."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):  # noqa: SIM102
+        if math.isfinite(value) and value >= 0:
+            return
+    raise InputError(f"{name} must be a finite number >= 0, got {value!r}.")
+
+
+def require_nchw(
+    who: str, x: Tensor, channels: tuple[int, ...] | None = None, side: int = 1
+) -> None:
+    """Raise unless x is [N, C, H, W] with C among `channels`, and with sides of at least `side`."""
+    if x.dim() != 4:
+        raise InputError(f"{who}: x must be images [N, C, H, W], got shape {list(x.shape)}.")
+    if channels is not None and x.shape[1] not in channels:
+        wanted = " or ".join(str(count) for count in channels)
+        raise InputError(f"{who}: images must have {wanted} channels, got {x.shape[1]}.")
+    if min(x.shape[1:]) < 1 or min(x.shape[2:]) < side:
+        raise InputError(
+            f"{who}: images must be at least {side}x{side} pixels, got shape {list(x.shape)}."
+        )
