@@ -124,3 +124,27 @@ def test_int_at_ten_steps_agrees_with_the_paper(shared: Path) -> None:
     small = reproduce.Table("short", "", "accuracy", "", "", (short,))
     rows = reproduce.reproduce(small, shared / "networks", shared / "data")
     assert [row["within"] for row in rows] == [True, True]
+
+
+def test_taus_are_those_of_aai_sweep(networks: Path) -> None:
+    from fastinterp import data
+    from fastinterp.evaluation.aai_scores import aai_sweep, paper_noise
+    from fastinterp.interpreters import CAM
+
+    block = reproduce.Block("digits", "small", ((0.1, 200),), {"int": (0.5,)})
+    table = reproduce.Table("tableY", "", "aai", "cam", "", (block,))
+    (row,) = reproduce.reproduce(table, networks, None, n=3)
+    test = data.load("digits")
+    chosen, _ = paper_selection(len(test), 3)
+    model = models.load(networks / "digits-small-int" / "model.safetensors")
+    noise = paper_noise(len(test), 3, test.images.shape[1:])
+    images, labels = test.float(chosen), test.labels[chosen]
+    (expected,) = aai_sweep(
+        model, CAM(model), images, labels, eps=[0.1], noise=noise, progress=False
+    )
+    assert row["n_unchanged"] == expected["n_unchanged"]
+    if expected["n_unchanged"]:
+        assert row["ours"] == expected["kendall_tau"]
+    else:
+        assert row["ours"] is None
+    assert row["within"] is None, "fewer than 20 images are not held against the paper"

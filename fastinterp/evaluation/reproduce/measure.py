@@ -14,7 +14,9 @@ from ... import data, models
 from ...data import ImageData
 from ...errors import InputError
 from ...files import write_json
+from ..aai_scores import aai_sweep, paper_noise
 from ..accuracy import sweep
+from ..isa_scores import INTERPRETERS
 from ..protocols import PAPER_N, paper_selection
 from .networks import find_network
 from .paper import Block, Table
@@ -141,7 +143,32 @@ def _accuracies(
     return [{"ours": row["accuracy"]} for row in rows]
 
 
-_KINDS = {"accuracy": _accuracies}
+def _taus(
+    table: Table, block: Block, model: models.GapClassifier, images: ImageData, n: int
+) -> list[dict[str, Any]]:
+    chosen, _ = paper_selection(len(images), n, num_classes=images.num_classes)
+    shape = images.images.shape[1:]
+    rows = aai_sweep(
+        model,
+        INTERPRETERS[table.interpreter](model),
+        images.float(chosen),
+        images.labels[chosen],
+        eps=[eps for eps, _ in block.columns],
+        noise=paper_noise(len(images), n, shape, num_classes=images.num_classes),
+    )
+    return [
+        {
+            "ours": row["kendall_tau"] if row["n_unchanged"] else None,
+            "n_unchanged": row["n_unchanged"],
+            "enough": row["n_unchanged"] >= ENOUGH,
+        }
+        for row in rows
+    ]
+
+
+# An average over fewer images says too little to be held against the paper's.
+ENOUGH = 20
+_KINDS = {"accuracy": _accuracies, "aai": _taus}
 
 
 def _tolerance(kind: str, n: int) -> float:
