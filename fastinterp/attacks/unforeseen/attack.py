@@ -14,6 +14,7 @@ from ..ascent import Keep, ascend, require_keep
 from ..checks import require_batch
 from ..objectives import CrossEntropy, Objective
 from ..threats import Threat
+from .common import require_size
 
 
 class UnforeseenAttack:
@@ -120,6 +121,7 @@ class SizedAttack(UnforeseenAttack):
         generator: torch.Generator | None = None,
     ) -> None:
         eps = self.published_eps if eps is None else eps
+        require_size("eps", eps)
         step_size = eps / math.sqrt(max(steps, 1)) if step_size is None else step_size
         super().__init__(
             model,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ...errors import InputError
+from ..threats import require_radius
 
 
 def draw_each(
@@ -36,11 +36,10 @@ def uniform(generator: torch.Generator, *size: int) -> Tensor:
 
 
 def require_size(name: str, value: object) -> None:
-    """Raise unless value is a finite number >= 0."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):  # noqa: SIM102
-        if math.isfinite(value) and value >= 0:
-            return
-    raise InputError(f"{name} must be a finite number >= 0, got {value!r}.")
+    """Raise unless value is one finite number >= 0."""
+    if isinstance(value, Tensor):
+        raise InputError(f"{name} must be one number here, got a tensor {list(value.shape)}.")
+    require_radius(name, value)
 
 
 def require_nchw(

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ...errors import InputError
 from ..ascent import Keep
 from ..objectives import Objective
-from ..threats import L2Ball, LinfBall, Threat
+from ..threats import L2Ball, LinfBall, Threat, require_radius
 from .attack import UnforeseenAttack
 from .common import draw_each, require_nchw
 from .dct import BLOCK, CHROMINANCE, LUMINANCE, planes
@@ -155,6 +155,7 @@ class JPEG(UnforeseenAttack):
                 "JPEG: the l1 attack (Frank-Wolfe) sets its own steps; leave step_size out."
             )
         eps = PUBLISHED_EPS[norm] if eps is None else eps
+        require_radius("eps", eps)
         step_size = eps / math.sqrt(max(steps, 1)) if step_size is None else step_size
         ball: Threat
         if norm == "linf":
