@@ -285,7 +285,7 @@ def _add_reproduce(every: Any) -> None:
         nargs="+",
         default=[],
         metavar="WORD",
-        help="data sets, architectures or methods to measure, such as mnist or int",
+        help="data sets, architectures or methods to measure, such as: cifar10 int",
     )
     parser.add_argument(
         "--n", type=count, metavar="N", help="the first N of the paper's 200 images; default: 200"

@@ -104,6 +104,21 @@ def test_a_file_of_something_else_is_not_overwritten(networks: Path, tmp_path: P
         assert out.read_text() == content
 
 
+def test_only_keeps_rows_that_fit_each_kind_of_word() -> None:
+    from fastinterp.evaluation.reproduce.measure import _wanted
+
+    table = reproduce.load_table("table3")
+
+    def kept(*only: str) -> set[tuple[str, str]]:
+        return {(block.dataset, method) for block, method in _wanted(table, only)}
+
+    assert len(kept()) == 14
+    assert kept("cifar10", "int") == {("cifar10", "int")}
+    assert kept("int", "adv") == {(d, m) for d in ("mnist", "cifar10") for m in ("int", "adv")}
+    assert kept("wresnet", "ig-norm") == set()
+    assert kept("mnist", "nonsense") == set()
+
+
 def test_bad_input(networks: Path) -> None:
     with pytest.raises(InputError, match="There is no folder"):
         reproduce.reproduce(TABLE, networks / "nowhere", None)

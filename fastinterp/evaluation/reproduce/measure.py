@@ -51,7 +51,7 @@ def reproduce(
         table: from `load_table`.
         networks: folder with released .pkl files, or with runs of `fastinterp train`.
         data_dir: folder that holds the data sets.
-        only: data sets, architectures or methods to keep; none: all.
+        only: data sets, architectures or methods to keep, such as ["cifar10", "int"]; none: all.
         n: images; the paper's 200 by default.
         device: where to measure.
         out: JSON file, written after each network. What it already holds for the same table, n and
@@ -68,12 +68,7 @@ def reproduce(
     place = _Place(
         Path(networks), None if data_dir is None else Path(data_dir), torch.device(device), n
     )
-    wanted = [
-        (block, method)
-        for block in table.blocks
-        for method in block.rows
-        if not only or {block.dataset, block.model, method} & set(only)
-    ]
+    wanted = _wanted(table, only)
     if not wanted:
         raise InputError(
             f"{table.name} has nothing to do with {' '.join(only)}; it is about {table.needs}."
@@ -90,6 +85,18 @@ def reproduce(
             _write(out, table, n, known)
         rows += known[key]
     return rows
+
+
+def _wanted(table: Table, only: Sequence[str]) -> list[tuple[Block, str]]:
+    """The rows that `only` keeps: of each kind of word in it, a row must fit one."""
+    rows = [(block, method) for block in table.blocks for method in block.rows]
+    words = set(only)
+    for kind in range(3):
+        values = [(block.dataset, block.model, method)[kind] for block, method in rows]
+        if words & set(values):
+            rows = [row for row, value in zip(rows, values, strict=True) if value in words]
+    known = {v for b in table.blocks for v in (b.dataset, b.model, *b.rows)}
+    return rows if words <= known else []
 
 
 def _measure_row(
