@@ -1,26 +1,48 @@
 """Attacks: a threat (where x' may go), an objective (what is climbed), one ascent loop."""
 
+from .aai import AAI
 from .ascent import ascend
+from .bisection import Bisection
 from .ig_norm import IGNorm
+from .isa import ISA, ISAResult
+from .map_objectives import Capped, MapDistance, TopK
+from .minimal import MinimalPGD, MinimalResult
 from .objectives import KL, CrossEntropy, Discrepancy, Margin, Objective, Scored
 from .outputs import Outputs
 from .pgd import PGD
+from .soft_sign import SoftSignBall
 from .threats import Ball, L1Ball, L2Ball, LinfBall, Threat
+from .unforeseen import JPEG, Elastic, Fog, Gabor, Snow
 
 __all__ = [
+    "AAI",
+    "ISA",
+    "JPEG",
     "KL",
     "PGD",
     "Ball",
+    "Bisection",
+    "Capped",
     "CrossEntropy",
     "Discrepancy",
+    "Elastic",
+    "Fog",
+    "Gabor",
     "IGNorm",
+    "ISAResult",
     "L1Ball",
     "L2Ball",
     "LinfBall",
+    "MapDistance",
     "Margin",
+    "MinimalPGD",
+    "MinimalResult",
     "Objective",
     "Outputs",
     "Scored",
+    "Snow",
+    "SoftSignBall",
     "Threat",
+    "TopK",
     "ascend",
 ]

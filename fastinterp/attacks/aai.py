@@ -1,0 +1,178 @@
+"""Attack against interpretability: change the explanation, leave the prediction, eq. (7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..interpreters import Interpreter
+from .ascent import Keep, ascend, require_keep
+from .checks import require_batch, require_images
+from .map_objectives import Capped, MapDistance, TopK, require_same_model
+from .objectives import Margin, Objective
+from .threats import BALLS, Threat
+
+Kind = Literal["topk", "discrepancy"]
+
+
+class AAI:
+    """Attack against interpretability, eq. (7).
+
+    "topk" dims the k positions that the clean map of the true class shows brightest (Ghorbani et
+    al., 2019). "discrepancy" climbs the 1-class discrepancy of eq. (3).
+
+    The paper's Tables 2, A4 and A5 were measured with the defaults: no hinge, and an average over
+    the images whose prediction stayed. `hinge` > 0 adds the term of eq. (7) that keeps it.
+
+    Args:
+        model: the network that is attacked.
+        interpreter: explains the same model.
+        eps: radius of the ball around x, in pixel units: a number, or a tensor [N].
+        step_size: of one step, likewise.
+        steps: how many.
+        kind: "topk" or "discrepancy".
+        k: positions of a map, for "topk"; all its channels count together.
+        p: norm of the discrepancy, 1 or 2.
+        hinge: lambda of eq. (7).
+        norm: of the ball, "linf", "l2" or "l1".
+        random_start: start at a point drawn uniformly from the ball instead of at x.
+        keep: which iterate is the answer, "last" or "best"; see `ascend`.
+        generator: for reproducible random starts.
+        lower, upper: the range of valid pixels.
+
+    Raises:
+        InputError: a setting is out of its range, or the interpreter explains another model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        interpreter: Interpreter,
+        eps: float | Tensor,
+        step_size: float | Tensor = 0.01,
+        steps: int = 200,
+        kind: Kind = "topk",
+        k: int = 8,
+        *,
+        p: Literal[1, 2] = 1,
+        hinge: float = 0.0,
+        norm: str = "linf",
+        random_start: bool = True,
+        keep: Keep = "last",
+        generator: torch.Generator | None = None,
+        lower: float = 0.0,
+        upper: float = 1.0,
+    ) -> None:
+        require_same_model("AAI", model, interpreter)
+        if norm not in BALLS:
+            raise InputError(f"AAI: norm must be one of {', '.join(BALLS)}, got {norm!r}.")
+        if kind not in ("topk", "discrepancy"):
+            raise InputError(f'AAI: kind must be "topk" or "discrepancy", got {kind!r}.')
+        if steps < 0:
+            raise InputError(f"AAI: steps must be at least 0, got {steps}.")
+        if p not in (1, 2):
+            raise InputError(f"AAI: p must be 1 or 2, got {p!r}.")
+        if not hinge >= 0:
+            raise InputError(f"AAI: hinge must be at least 0, got {hinge!r}.")
+        require_keep(keep)
+        if keep == "first_fooled":
+            raise InputError('AAI: keep must be "last" or "best"; an AAI does not fool the model.')
+        self.model = model
+        self.interpreter = interpreter
+        self.threat: Threat = BALLS[norm](eps, step_size, lower, upper)
+        self.steps = steps
+        self.kind: Kind = kind
+        self.p: Literal[1, 2] = p
+        self.hinge = hinge
+        self.top = TopK(interpreter, k)
+        self.random_start = random_start
+        self.keep: Keep = keep
+        self.generator = generator
+        self.lower, self.upper = lower, upper
+
+    def __call__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        generator: torch.Generator | None = None,
+        start: Tensor | None = None,
+    ) -> Tensor:
+        """Attack a batch.
+
+        Args:
+            x: images [N, C_in, H, W] in [lower, upper], on the model's device.
+            y: true classes [N], whose map is attacked.
+            generator: used instead of the one given at construction.
+            start: images [N, C_in, H, W] in the ball to start at, instead of x or a random point.
+
+        Returns:
+            x_adv, like x, detached.
+
+        Raises:
+            InputError: shapes, dtypes, devices, pixels or labels do not fit, or the climb of a
+                discrepancy would begin at x, where it is flat.
+        """
+        y = require_batch("AAI", self.model, x, y, False, self.lower, self.upper)
+        threat = self.threat
+        if start is not None:
+            require_images("AAI: start", start, self.lower, self.upper)
+            if start.shape != x.shape or start.device != x.device:
+                raise InputError(
+                    f"AAI: start must be like x, {list(x.shape)} on {x.device}, "
+                    f"got {list(start.shape)} on {start.device}."
+                )
+            threat = StartAt(threat, start.detach().to(x))
+        elif self.kind == "discrepancy" and not self.random_start:
+            raise InputError(
+                "AAI: the discrepancy has no gradient at x; pass random_start=True or a start."
+            )
+        return ascend(
+            self.model,
+            threat,
+            self.objective(y),
+            x,
+            y,
+            self.steps,
+            random_start=self.random_start,
+            generator=generator or self.generator,
+            keep=self.keep,
+        )
+
+    def objective(self, y: Tensor) -> Objective:
+        """What is climbed for true classes y [N]."""
+        change: Objective = self.top
+        if self.kind == "discrepancy":
+            change = MapDistance(self.interpreter, y[:, None], self.p)
+        if self.hinge == 0:
+            return change
+        return change + self.hinge * Capped(Margin(targeted=True), 0.0)
+
+
+@dataclass(frozen=True)
+class StartAt:
+    """A threat whose climb starts at given images.
+
+    Attributes:
+        threat: where x' may go.
+        start: [N, ...], inside it.
+    """
+
+    threat: Threat
+    start: Tensor
+
+    def init(self, x: Tensor, random_start: bool, generator: torch.Generator | None) -> Tensor:
+        # A copy outside inference mode, which the climb may write into.
+        return self.start.clone()
+
+    def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:
+        return self.threat.step(x, z, grad)
+
+    def render(self, x: Tensor, z: Tensor) -> Tensor:
+        return self.threat.render(x, z)
+
+    def rows(self, index: Tensor) -> StartAt:
+        return StartAt(self.threat.rows(index), self.start[index])

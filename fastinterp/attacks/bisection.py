@@ -1,0 +1,84 @@
+"""Bisection of one number for each image, all images at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Bisection:
+    """How a number per image is searched for between `lower` and `upper`.
+
+    The first value tried is `start`. Towards `upper` the next value is the middle of what is left,
+    but at most twice the last one, so that a small `start` finds small answers in few rounds.
+
+    Attributes:
+        start: first value tried, in lower..upper.
+        lower, upper: the range. Neither end is tried itself.
+        rounds: values tried for an image, at most.
+        tolerance: an image is settled, and no longer tried, once its range is at most this wide.
+
+    Raises:
+        InputError: an empty range, a start outside it, rounds below 1 or a negative tolerance.
+    """
+
+    start: float
+    lower: float = 0.0
+    upper: float = 1.0
+    rounds: int = 10
+    tolerance: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lower < self.start < self.upper:
+            raise InputError(
+                "a bisection needs 0 <= lower < start < upper, "
+                f"got {self.lower}, {self.start}, {self.upper}."
+            )
+        if self.rounds < 1:
+            raise InputError(f"a bisection needs at least one round, got {self.rounds}.")
+        if not self.tolerance >= 0:
+            raise InputError(f"tolerance must be at least 0, got {self.tolerance}.")
+
+    def search(
+        self,
+        succeeds: Callable[[Tensor, Tensor], Tensor],
+        like: Tensor,
+        wanted: Literal["smallest", "largest"],
+    ) -> tuple[Tensor, Tensor]:
+        """The smallest (largest) value found with which each image succeeds.
+
+        Small values are expected to fail where the smallest is wanted, and to succeed where the
+        largest is wanted; where that is not so, one of several boundaries is found.
+
+        Args:
+            succeeds: (rows [M] int64, values [M]) -> bool [M], for the images that are not settled.
+            like: a tensor [N, ...] whose dtype and device the values take.
+
+        Returns:
+            (value [N], found bool [N]); where nothing succeeded, `value` is the end of the range.
+        """
+        low = like.new_full((len(like),), self.lower)
+        high = like.new_full((len(like),), self.upper)
+        value = like.new_full((len(like),), self.start)
+        found = torch.zeros(len(like), dtype=torch.bool, device=like.device)
+        rows = torch.arange(len(like), device=like.device)
+        for _ in range(self.rounds):
+            if len(rows) == 0:
+                break
+            tried = value[rows]
+            success = succeeds(rows, tried)
+            up = ~success if wanted == "smallest" else success
+            low[rows] = torch.where(up, tried, low[rows])
+            high[rows] = torch.where(up, high[rows], tried)
+            middle = (low[rows] + high[rows]) / 2
+            value[rows] = torch.where(up, torch.minimum(2 * tried, middle), middle)
+            found[rows] |= success
+            rows = rows[high[rows] - low[rows] > self.tolerance]
+        return (high if wanted == "smallest" else low), found

@@ -1,0 +1,162 @@
+"""What attacks climb on the maps of any interpreter: their distance, their brightest spots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor, nn
+
+from ..discrepancy import map_distance
+from ..errors import InputError
+from ..interpreters import CAM, Classes, GradCAM, GradCAMPlusPlus, Interpreter, Repr
+from ..interpreters.base import FeatureInterpreter
+from .objectives import Objective, Value
+from .outputs import Outputs
+
+
+def map_reader(interpreter: Interpreter, classes: Classes) -> Callable[[Outputs], Tensor]:
+    """Outputs of a batch -> its maps [N, C', ...], from their own pass where that is enough."""
+    if isinstance(interpreter, FeatureInterpreter):
+        from_features = interpreter.from_features
+        return lambda outputs: from_features(outputs.features, classes, validate=False)
+    return lambda outputs: interpreter(outputs.x, classes)
+
+
+def require_same_model(who: str, model: nn.Module, interpreter: Interpreter) -> None:
+    """Raise unless the interpreter explains the very model that is attacked."""
+    if interpreter.model is not model:
+        raise InputError(
+            f"{who}: the interpreter must explain the model that is attacked; "
+            "make it of the same object."
+        )
+
+
+class MapDistance(Objective):
+    """Eq. (3): the distance of the maps at x and x', averaged over classes.
+
+    Args:
+        interpreter: of the model that is attacked.
+        classes: for each image, int64 [N, C']; None: all of them.
+        p: 1 or 2.
+        squared: for p = 2, the square of the norm.
+        maps: the clean maps [N, C', ...], where they are known already.
+    """
+
+    flat_at_x = True
+
+    def __init__(
+        self,
+        interpreter: Interpreter,
+        classes: Tensor | None,
+        p: Literal[1, 2] = 1,
+        *,
+        squared: bool = False,
+        maps: Tensor | None = None,
+    ) -> None:
+        self.interpreter = interpreter
+        self.classes = classes
+        self.p: Literal[1, 2] = p
+        self.squared = squared
+        self.maps = maps
+
+    def prepare(self, clean: Outputs, labels: Tensor) -> Value:
+        read = map_reader(self.interpreter, self.classes)
+        maps = read(clean) if self.maps is None else self.maps
+
+        def value(adv: Outputs) -> Tensor:
+            return map_distance(maps, read(adv), self.p, squared=self.squared).mean(dim=1)
+
+        return value
+
+    def rows(self, index: Tensor) -> Objective:
+        return MapDistance(
+            self.interpreter,
+            None if self.classes is None else self.classes[index],
+            self.p,
+            squared=self.squared,
+            maps=None if self.maps is None else self.maps[index],
+        )
+
+
+class TopK(Objective):
+    """Minus the sum of the true class's map at x' over the k largest positions of the clean map.
+
+    Climbing it dims what the clean map shows brightest (Ghorbani et al., 2019).
+
+    Args:
+        interpreter: of the model that is attacked.
+        k: how many positions; all channels of a map count together.
+    """
+
+    def __init__(self, interpreter: Interpreter, k: int = 8) -> None:
+        if k < 1:
+            raise InputError(f"TopK: k must be at least 1, got {k}.")
+        self.interpreter = interpreter
+        self.k = k
+
+    def prepare(self, clean: Outputs, labels: Tensor) -> Value:
+        read = map_reader(self.interpreter, labels[:, None])
+        maps = _flat(read(clean))
+        if self.k > maps.shape[1]:
+            raise InputError(
+                f"TopK: k must be at most the {maps.shape[1]} positions of a map, got {self.k}."
+            )
+        top = maps.topk(self.k, dim=1).indices  # [N, k]
+
+        def value(adv: Outputs) -> Tensor:
+            return -_flat(read(adv)).gather(1, top).sum(dim=1)
+
+        return value
+
+
+class Capped(Objective):
+    """min(value of the term, cap): what lies above the cap is not worth climbing.
+
+    `Capped(Margin(targeted=True), 0)` is minus the hinge of eq. (7), and with cap 0.1 and the
+    targets as labels minus the first term of eq. (6).
+    """
+
+    def __init__(self, term: Objective, cap: float) -> None:
+        self.term = term
+        self.cap = cap
+        self.flat_at_x = term.flat_at_x
+
+    def prepare(self, clean: Outputs, labels: Tensor) -> Value:
+        inner, cap = self.term.prepare(clean, labels), self.cap
+
+        def value(adv: Outputs) -> Tensor:
+            return inner(adv).clamp(max=cap)
+
+        return value
+
+    def rows(self, index: Tensor) -> Objective:
+        return Capped(self.term.rows(index), self.cap)
+
+
+def _flat(maps: Tensor) -> Tensor:
+    """Maps of one class [N, 1, ...] -> [N, entries]."""
+    if maps.shape[1] != 1:
+        raise InputError(
+            "a top-k attack needs one map for the true class, "
+            f"and this interpreter gives {maps.shape[1]}."
+        )
+    flat: Tensor = maps.flatten(1)
+    return flat
+
+
+def release_scale(interpreter: Interpreter, maps: Tensor, p: Literal[1, 2]) -> float:
+    """What eq. (3) is multiplied by in the units of the authors' program, the l2 norm squared.
+
+    Their CAM, GradCAM and GradCAM++ leave out the 1/u of eq. (1), and their distance of
+    representations is the sum over channels where eq. (3) is the mean. Other maps are the same.
+
+    Args:
+        maps: of the interpreter, [N, C', ...].
+    """
+    if isinstance(interpreter, Repr):
+        return float(maps.shape[1])
+    if isinstance(interpreter, (CAM, GradCAM, GradCAMPlusPlus)):
+        positions = maps[0, 0].numel() if len(maps) else 1
+        return float(positions**p)
+    return 1.0

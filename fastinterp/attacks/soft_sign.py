@@ -1,0 +1,46 @@
+"""The linf ball of ISA, whose steps shrink where the gradient is small."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..ops.pgd_step import Norm
+from .threats import LinfBall
+
+
+@dataclass(frozen=True)
+class SoftSignBall(LinfBall):
+    """Every pixel may change by eps at most; a step is step_size * clip(gain * grad, -1, 1).
+
+    Where the gradient is large that is the step along its sign. Where it is tiny, because the parts
+    of an objective cancel or nothing depends on the pixel, the pixel moves little or not at all.
+
+    Attributes:
+        gain: positive; the greater, the closer to the sign.
+    """
+
+    gain: float = 1000.0
+    norm: ClassVar[Norm] = "linf"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.gain > 0:
+            raise InputError(f"gain must be positive, got {self.gain!r}.")
+
+    def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:
+        eps, step_size = (_per_image(value, x) for value in (self.eps, self.step_size))
+        moved = z + step_size * (self.gain * grad).clamp_(-1, 1)
+        inside = torch.minimum(torch.maximum(moved, x - eps), x + eps)
+        return inside.clamp_(self.lower, self.upper)
+
+
+def _per_image(value: float | Tensor, x: Tensor) -> float | Tensor:
+    """A tensor [N] shaped to broadcast over x [N, ...]."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(x).reshape(-1, *[1] * (x.dim() - 1))

@@ -1,0 +1,178 @@
+"""How well explanations hold under attack: Kendall's tau of maps (Tables 2, A4 and A5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..attacks import AAI
+from ..attacks.aai import Kind
+from ..attacks.checks import require_images, require_labels
+from ..attacks.modes import eval_mode
+from ..attacks.threats import BALLS
+from ..errors import InputError
+from ..interpreters import Interpreter
+from ..models.gap import GapClassifier
+from ..ops import kendall_tau
+from .protocols import PAPER_SEED, PAPER_STEP_SIZE
+from .tries import predict
+
+PAPER_K = 8
+
+
+class AAIRow(TypedDict):
+    """Rank correlation of the true class's maps before and after the attack.
+
+    `kendall_tau` is the mean over the `n_unchanged` of `n` images whose prediction is the same
+    before and after, right or wrong; NaN, "no data", where there are none.
+    """
+
+    eps: float
+    steps: int
+    kendall_tau: float
+    n_unchanged: int
+    n: int
+
+
+class AAIScores(NamedTuple):
+    """One attacked batch, image by image."""
+
+    kendall_tau: Tensor
+    """[N], tau-b between the maps before and after, float64; NaN where one of them is constant."""
+    unchanged: Tensor
+    """bool [N], whether the prediction is the same before and after."""
+
+
+def aai_sweep(
+    model: GapClassifier,
+    interpreter: Interpreter,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    eps: Sequence[float],
+    steps: int = 200,
+    step_size: float = PAPER_STEP_SIZE,
+    kind: Kind = "topk",
+    k: int = PAPER_K,
+    hinge: float = 0.0,
+    norm: str = "linf",
+    noise: Tensor | None = None,
+    batch_size: int = 40,
+    seed: int = 0,
+    progress: bool = True,
+) -> list[AAIRow]:
+    """Rank correlation of maps under AAI for each eps (Tables 2, A4 and A5).
+
+    The defaults are the tables' protocol, but for its random starts: `paper_noise` draws those.
+    The model runs in eval mode and is left as it was.
+
+    Args:
+        model: images in [0, 1] -> logits.
+        interpreter: of the same model.
+        images: x [N, C_in, H, W], floating point in [0, 1]; moved to the model batch by batch.
+        labels: true classes [N].
+        eps: radii of the ball around x, in pixel units.
+        steps, step_size, kind, k, hinge, norm: of the attack, see `fastinterp.attacks.AAI`.
+        noise: [N, C_in, H, W] in [-1, 1]; the attack starts at x + eps * noise, clipped to [0, 1].
+            Only for linf. Without it the starts are drawn uniformly from the ball.
+        batch_size: images attacked at a time; for memory and speed alone.
+        seed: of the starts without `noise`.
+        progress: show a bar where standard error is a terminal.
+
+    Returns:
+        One row for each eps, in the order asked for.
+
+    Raises:
+        InputError: images, labels, noise or a setting do not fit.
+    """
+    from tqdm import tqdm
+
+    require_images("aai_sweep", images, 0.0, 1.0)
+    labels = require_labels("aai_sweep", "labels", labels, images)
+    if noise is not None and (noise.shape != images.shape or norm != "linf"):
+        raise InputError(
+            f"aai_sweep: noise is for linf and must be like the images, {list(images.shape)}, "
+            f"got {list(noise.shape)} and {norm}."
+        )
+    if batch_size < 1 or len(images) == 0:
+        raise InputError("aai_sweep: there must be at least one image, and one in a batch.")
+    rows = []
+    hidden = None if progress else True  # None: hidden where standard error is no terminal
+    with eval_mode(model), tqdm(total=len(eps) * len(images), unit="img", disable=hidden) as bar:
+        for radius in eps:
+            bar.set_description(f"eps {radius:.4g}")
+            attack = AAI(
+                model, interpreter, radius, step_size, steps, kind, k, hinge=hinge, norm=norm
+            )
+            starts = _starts(images, radius, norm, noise, seed)
+            found = []
+            for first in range(0, len(images), batch_size):
+                part = slice(first, first + batch_size)
+                batch = (images[part], labels[part], starts[part])
+                found.append(aai_scores(attack, *(each.to(model.device) for each in batch)))
+                bar.update(len(batch[0]))
+            rows.append(_row(radius, steps, found))
+    return rows
+
+
+def aai_scores(attack: AAI, x: Tensor, y: Tensor, start: Tensor | None = None) -> AAIScores:
+    """Attack a batch x [N, C_in, H, W] with labels y [N], and compare the maps of class y."""
+    x_adv = attack(x, y, start=start)
+    model, interpreter = attack.interpreter.model, attack.interpreter
+    with eval_mode(model), torch.no_grad():
+        unchanged = predict(model, x) == predict(model, x_adv)
+        before, after = (interpreter(each, y[:, None]).flatten(1) for each in (x, x_adv))
+    return AAIScores(kendall_tau(before, after), unchanged)
+
+
+def paper_noise(
+    n_test: int,
+    n: int,
+    shape: Sequence[int],
+    seed: int = PAPER_SEED,
+    num_classes: int = 10,
+) -> Tensor:
+    """The random starts of the paper's tables, for the images of `paper_selection`.
+
+    They are drawn right after the selection and the targets, from the same generator, with the
+    channels last. The tables drew from [-eps, eps), which is eps times what is drawn here.
+
+    Args:
+        n_test, n, seed, num_classes: as for `paper_selection`.
+        shape: (C_in, H, W) of an image.
+
+    Returns:
+        [n, C_in, H, W] float64 in [-1, 1).
+    """
+    random = np.random.RandomState(seed)
+    random.permutation(n_test)
+    random.randint(num_classes - 1, size=n)
+    channels, height, width = shape
+    noise = torch.from_numpy(random.uniform(-1, 1, (n, height, width, channels)))
+    return noise.permute(0, 3, 1, 2).contiguous()
+
+
+def _starts(images: Tensor, eps: float, norm: str, noise: Tensor | None, seed: int) -> Tensor:
+    """Where the climbs begin, [N, C_in, H, W]: drawn for all images, whatever the batches."""
+    if noise is None:
+        generator = torch.Generator().manual_seed(seed)
+        if norm not in BALLS:
+            raise InputError(f"norm must be one of {', '.join(BALLS)}, got {norm!r}.")
+        return BALLS[norm](eps, 0.0).init(images, True, generator)
+    return (images + eps * noise.to(images.device)).clamp(0, 1).to(images.dtype)
+
+
+def _row(eps: float, steps: int, found: Sequence[AAIScores]) -> AAIRow:
+    tau = torch.cat([one.kendall_tau for one in found])
+    unchanged = torch.cat([one.unchanged for one in found])
+    return AAIRow(
+        eps=eps,
+        steps=steps,
+        kendall_tau=float(tau[unchanged].nanmean()),
+        n_unchanged=int(unchanged.sum()),
+        n=len(tau),
+    )
