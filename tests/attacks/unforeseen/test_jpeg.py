@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fastinterp import InputError
 from fastinterp.attacks import JPEG, LinfBall
 from fastinterp.attacks.unforeseen import CappedL1Ball, JPEGThreat
-from fastinterp.attacks.unforeseen.dct import CHROMINANCE, LUMINANCE
+from fastinterp.attacks.unforeseen.dct import CHROMINANCE, LUMINANCE, _basis
 
 TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 TO_RGB = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]])
@@ -86,6 +86,17 @@ def test_gradient(make_images, shape, norm: str) -> None:
     z = threat.init(x, True, torch.Generator().manual_seed(0)).requires_grad_()
     assert threat.render(x, z).min() > 0 and threat.render(x, z).max() < 1
     assert torch.autograd.gradcheck(lambda z: threat.render(x, z), (z,))
+
+
+def test_a_basis_made_under_inference_mode_serves_autograd(make_images) -> None:
+    x = make_images(1, 1, 8, 8, middle=True)
+    threat = JPEG(nn.Identity()).threat
+    z = threat.init(x, False, None)
+    _basis.cache_clear()
+    with torch.inference_mode():
+        threat.render(x, z)
+    threat.render(x, z.requires_grad_()).sum().backward()
+    assert z.grad.any()
 
 
 @pytest.mark.parametrize(

@@ -147,9 +147,6 @@ def test_best_and_other_objectives(make_net, make_images, name) -> None:
 @every_attack
 @pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
 def test_callers_without_autograd(make_net, make_images, name, around) -> None:
-    from fastinterp.attacks.unforeseen.dct import _basis
-
-    _basis.cache_clear()  # a basis made under inference_mode must not spoil later calls
     model, x, y = make_net(), make_images(2, 3, 16, 16), torch.tensor([0, 1])
     attack = MAKE[name](model, steps=2)
     with around():
