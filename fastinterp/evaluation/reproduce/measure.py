@@ -90,13 +90,16 @@ def reproduce(
 def _wanted(table: Table, only: Sequence[str]) -> list[tuple[Block, str]]:
     """The rows that `only` keeps: of each kind of word in it, a row must fit one."""
     rows = [(block, method) for block in table.blocks for method in block.rows]
-    words = set(only)
-    for kind in range(3):
-        values = [(block.dataset, block.model, method)[kind] for block, method in rows]
-        if words & set(values):
-            rows = [row for row, value in zip(rows, values, strict=True) if value in words]
-    known = {v for b in table.blocks for v in (b.dataset, b.model, *b.rows)}
-    return rows if words <= known else []
+    names = [(block.dataset, block.model, method) for block, method in rows]
+    kinds = [set(kind) for kind in zip(*names, strict=True)]
+    if not set(only) <= set.union(*kinds):
+        return []
+    wishes = [kind & set(only) or kind for kind in kinds]
+    return [
+        row
+        for row, name in zip(rows, names, strict=True)
+        if all(value in wish for value, wish in zip(name, wishes, strict=True))
+    ]
 
 
 def _measure_row(
