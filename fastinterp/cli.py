@@ -17,9 +17,10 @@ from ._version import __version__
 from .data.load import NAMES as DATASETS
 from .errors import InputError
 from .evaluation import PROTOCOLS
+from .evaluation.by_attack import CLASS_SETS, MEASURES
+from .evaluation.isa_scores import INTERPRETERS
 
 PROGRAM = "fastinterp"
-ATTACKS = ("pgd",)
 NORMS = ("linf", "l2", "l1")
 
 
@@ -184,14 +185,18 @@ def _add_eval(every: Any) -> None:
     parser = _command(
         every,
         "eval",
-        "measure a network's accuracy under attack",
+        "measure a network, or its explanations, under attack",
         "fastinterp eval runs/mnist-small-int --dataset mnist --data-dir data \\\n"
         "      --eps 0 0.1 0.2 0.3 --steps 200 --out int.json",
         commands.evaluate,
     )
     _add_model_and_data(parser)
     parser.add_argument(
-        "--attack", default="pgd", choices=ATTACKS, metavar="NAME", help="pgd (default)"
+        "--attack",
+        default="pgd",
+        choices=tuple(MEASURES),
+        metavar="NAME",
+        help=f"{', '.join(MEASURES)}; default: pgd",
     )
     parser.add_argument(
         "--eps",
@@ -199,15 +204,35 @@ def _add_eval(every: Any) -> None:
         type=number,
         metavar="E",
         help="radii, numbers or fractions such as 8/255; default: the columns of the paper's "
-        "Table 3 for MNIST or, for coloured images, CIFAR-10",
+        "Table 3 for MNIST or, for coloured images, CIFAR-10; jpeg, gabor and the like have units "
+        "of their own and default to the published size",
+    )
+    parser.add_argument("--steps", nargs="+", type=count, metavar="K", help="default: 200")
+    parser.add_argument(
+        "--step-size",
+        type=number,
+        metavar="S",
+        help="default: 0.01 (l2, l1: 2.5 eps / steps; jpeg and the like: eps / sqrt(steps))",
     )
     parser.add_argument(
-        "--steps", nargs="+", type=count, default=[200], metavar="K", help="default: 200"
+        "--norm",
+        choices=NORMS,
+        metavar="P",
+        help=f"{', '.join(NORMS)}; of the ball (default: linf) or, with isa, of the discrepancy "
+        "(default: l1 and l2)",
     )
     parser.add_argument(
-        "--step-size", type=number, metavar="S", help="default: 0.01 (l2, l1: 2.5 eps / steps)"
+        "--interpreter",
+        choices=tuple(INTERPRETERS),
+        metavar="NAME",
+        help=f"of aai and isa: {', '.join(INTERPRETERS)}; default: cam",
     )
-    parser.add_argument("--norm", default="linf", choices=NORMS, metavar="P", help=", ".join(NORMS))
+    parser.add_argument(
+        "--classes",
+        choices=CLASS_SETS,
+        metavar="SET",
+        help=f"of isa: {', '.join(CLASS_SETS)}; default: each of them",
+    )
     parser.add_argument(
         "--protocol",
         default="paper",
@@ -220,10 +245,15 @@ def _add_eval(every: Any) -> None:
         type=count_or_all,
         default=0,
         metavar="N",
-        help="images, the first N of the paper's selection, or all; default: 200, if there are",
+        help="images, the first N of the paper's selection, or all; default: 200 (isa: 100), "
+        "if there are",
     )
     parser.add_argument("--batch-size", type=count, default=100, metavar="B", help="default: 100")
-    parser.add_argument("--seed", type=index, default=0, help="of random starts; default: 0")
+    parser.add_argument(
+        "--seed",
+        type=index,
+        help="of random starts; default: 0 (aai: the paper's own starts; isa: the paper's images)",
+    )
     parser.add_argument("--out", metavar="FILE.json", help="write the table as JSON too")
 
 

@@ -17,9 +17,10 @@ from .data import ImageData
 from .device import usable_device
 from .errors import InputError
 from .evaluation import reproduce as again
+from .evaluation.by_attack import MEASURES, Request, measure, settings_used
 from .evaluation.pictures import explanation_figure, picture_path, save_picture
-from .evaluation.protocols import PAPER_EPS, PAPER_N, PAPER_STEP_SIZE
-from .evaluation.tables import accuracy_table, text_table, write_rows
+from .evaluation.protocols import PAPER_N
+from .evaluation.tables import text_table, write_rows
 from .models import GapClassifier
 from .ops import backend
 
@@ -63,35 +64,37 @@ def train(args: Words) -> int:
 
 
 def evaluate(args: Words) -> int:
-    """Measure accuracy under attack, print the table, write it as JSON."""
+    """Measure a network under attack, print the table, write it as JSON."""
     model, images = _model_and_data(args)
     if args.out is not None:
         _require_writable(Path(args.out))
-    n = min(PAPER_N, len(images)) if args.n == 0 else args.n or len(images)
-    selected, _ = evaluation.paper_selection(len(images), n, num_classes=images.num_classes)
-    eps = args.eps or PAPER_EPS["mnist" if images.images.shape[1] == 1 else "cifar10"]
-    began = time.monotonic()
-    rows = evaluation.sweep(
+    request = Request(
         model,
-        images.float(selected),
-        images.labels[selected],
-        eps=eps,
+        images,
+        args.n,
+        args.protocol,
+        args.batch_size,
+        eps=args.eps,
         steps=args.steps,
-        protocol=args.protocol,
-        norm=args.norm,
         step_size=args.step_size,
-        batch_size=args.batch_size,
+        norm=args.norm,
+        interpreter=args.interpreter,
+        classes=args.classes,
         seed=args.seed,
     )
-    print(f"{args.model}: accuracy on {n} images of {args.dataset}, protocol {args.protocol}")
-    print(text_table(*accuracy_table(rows)))
+    kind = MEASURES[args.attack]
+    began = time.monotonic()
+    rows = measure(args.attack, request)
+    print(
+        f"{args.model}: {kind.shows} under {args.attack} on {request.count(kind.n)} images of "
+        f"{args.dataset}, protocol {args.protocol}"
+    )
+    print(text_table(*kind.table(rows)))
     if args.out is not None:
         about = {
             "dataset": args.dataset,
             "attack": args.attack,
-            "norm": args.norm,
-            "step_size": _step_size(args),
-            "seed": args.seed,
+            **settings_used(args.attack, request),
             "seconds": round(time.monotonic() - began, 1),
             "versions": _versions(model),
         }
@@ -253,12 +256,6 @@ def _require_writable(path: Path) -> None:
 
 def _device(args: Words) -> torch.device:
     return usable_device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def _step_size(args: Words) -> float | str:
-    if args.step_size is not None:
-        return float(args.step_size)
-    return PAPER_STEP_SIZE if args.norm == "linf" else "2.5 eps / steps"
 
 
 def _versions(model: GapClassifier) -> dict[str, Any]:

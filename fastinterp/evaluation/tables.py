@@ -62,7 +62,11 @@ def format_accuracy(value: float) -> str:
 def format_eps(value: float) -> str:
     """0.3 -> "0.3"; 8/255 -> "8/255", as people write it."""
     as_pixels = value * 255
-    if value and abs(as_pixels - round(as_pixels)) < 1e-6 and f"{value:.3g}" != f"{value:.9g}":
+    if (
+        0 < value < 1
+        and abs(as_pixels - round(as_pixels)) < 1e-6
+        and f"{value:.3g}" != f"{value:.9g}"
+    ):
         return f"{round(as_pixels)}/255"
     return f"{value:.6g}"
 
