@@ -5,7 +5,7 @@ from .ascent import ascend
 from .bisection import Bisection
 from .ig_norm import IGNorm
 from .isa import ISA, ISAResult
-from .map_objectives import Capped, MapDistance, TopK
+from .map_objectives import Capped, MakeInterpreter, MapDiscrepancy, MapDistance, TopK
 from .minimal import MinimalPGD, MinimalResult
 from .objectives import KL, CrossEntropy, Discrepancy, Margin, Objective, Scored
 from .outputs import Outputs
@@ -33,6 +33,8 @@ __all__ = [
     "L1Ball",
     "L2Ball",
     "LinfBall",
+    "MakeInterpreter",
+    "MapDiscrepancy",
     "MapDistance",
     "Margin",
     "MinimalPGD",

@@ -7,12 +7,15 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ..discrepancy import map_distance
+from ..discrepancy import map_distance, weighted_map_distance
 from ..errors import InputError
 from ..interpreters import CAM, Classes, GradCAM, GradCAMPlusPlus, Interpreter, Repr
 from ..interpreters.base import FeatureInterpreter
+from ..models.gap import GapClassifier
 from .objectives import Objective, Value
 from .outputs import Outputs
+
+MakeInterpreter = Callable[[GapClassifier], Interpreter]
 
 
 def map_reader(interpreter: Interpreter, classes: Classes) -> Callable[[Outputs], Tensor]:
@@ -77,6 +80,51 @@ class MapDistance(Objective):
             squared=self.squared,
             maps=None if self.maps is None else self.maps[index],
         )
+
+
+class MapDiscrepancy(Objective):
+    """Eq. (8), or its 1-class form, with any interpreter; `Discrepancy` is the fused one for CAM.
+
+    Args:
+        make_interpreter: the model -> its interpreter, with a map for each class.
+        reduction: "weighted" (eq. 8) or "1-class" (the true class's map alone).
+        units: "paper" takes eq. (8) literally. "release" leaves out its 1/2, and the 1/u of CAM,
+            GradCAM and GradCAM++; see `Discrepancy`.
+    """
+
+    flat_at_x = True
+
+    def __init__(
+        self,
+        make_interpreter: MakeInterpreter,
+        reduction: Literal["weighted", "1-class"] = "weighted",
+        units: Literal["paper", "release"] = "paper",
+    ) -> None:
+        self.make_interpreter = make_interpreter
+        self.reduction: Literal["weighted", "1-class"] = reduction
+        self.units = units
+
+    def prepare(self, clean: Outputs, labels: Tensor) -> Value:
+        interpreter = self.make_interpreter(clean.gap)
+        require_same_model("MapDiscrepancy", clean.model, interpreter)
+        if isinstance(interpreter, Repr):
+            raise InputError("eq. (8) weights classes and Repr has none; use another interpreter.")
+        weighted = self.reduction == "weighted"
+        read = map_reader(interpreter, None if weighted else labels[:, None])
+        maps = read(clean)
+        scale = 1.0
+        if self.units == "release":
+            scale = release_scale(interpreter, maps, 1) * (2 if weighted else 1)
+
+        def value(adv: Outputs) -> Tensor:
+            maps_adv = read(adv)
+            if weighted:
+                d = weighted_map_distance(maps, maps_adv, adv.logits, labels, validate=False)
+            else:
+                d = map_distance(maps, maps_adv).squeeze(1)
+            return scale * d
+
+        return value
 
 
 class TopK(Objective):

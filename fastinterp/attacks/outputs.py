@@ -32,7 +32,7 @@ class Outputs:
     def features(self) -> Tensor:
         """Feature maps A [N, K, h, w]."""
         if self._features is None:
-            self._features = self._gap.features(self.x)
+            self._features = self.gap.features(self.x)
         return self._features
 
     @property
@@ -48,13 +48,13 @@ class Outputs:
     @property
     def weight(self) -> Tensor:
         """The linear classifier [C, K]."""
-        weight = self._gap.weight
+        weight = self.gap.weight
         return weight.detach() if self._detached else weight
 
     @property
     def bias(self) -> Tensor | None:
         """The classifier's bias [C], if it has one."""
-        bias = self._gap.bias
+        bias = self.gap.bias
         return bias.detach() if self._detached and bias is not None else bias
 
     def detach(self) -> Outputs:
@@ -78,7 +78,8 @@ class Outputs:
         return other
 
     @property
-    def _gap(self) -> GapClassifier:
+    def gap(self) -> GapClassifier:
+        """The model, if it has feature maps and a linear classifier."""
         if not isinstance(self.model, GapClassifier):
             raise InputError(
                 "The interpretability discrepancy needs a GapClassifier, got "

@@ -60,7 +60,7 @@ def integrated_gradients(
         )
 
     def points(numbers: Tensor, start: Tensor, end: Tensor) -> Tensor:
-        fractions = ((numbers + 1) / steps).to(end.dtype)
+        fractions = (numbers + 1).to(end.dtype) / steps
         return start + fractions.view(-1, *[1] * end.dim()) * (end - start)
 
     with autograd_on() as grad_mode:

@@ -1,5 +1,6 @@
 """Training: a method (inner objective, outer loss), one step, one loop, recipes of the paper."""
 
+from .int_loss import IntLoss
 from .methods import METHODS, Method, method
 from .recipe import Recipe, list_recipes, load_recipe, run_recipe
 from .schedule import LinearEps
@@ -21,6 +22,7 @@ __all__ = [
     "IGNormSumTrainer",
     "IGNormTrainer",
     "IntAdvTrainer",
+    "IntLoss",
     "IntOneClassTrainer",
     "IntTrainer",
     "LinearEps",

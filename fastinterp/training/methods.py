@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import Literal, get_args
 
 from torch import Tensor
 
-from ..attacks import KL, CrossEntropy, Discrepancy, IGNorm, Objective, Outputs
+from ..attacks import (
+    KL,
+    CrossEntropy,
+    Discrepancy,
+    IGNorm,
+    MakeInterpreter,
+    MapDiscrepancy,
+    Objective,
+    Outputs,
+)
 from ..errors import InputError
+from ..interpreters import CAM
+
+Inner = Literal["discrepancy", "cross-entropy"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +36,7 @@ class Method:
         inner: maximised over x' in the ball; None: no x' is sought.
         on_clean: term of the outer loss at x, or None.
         on_adv: term of the outer loss at x', or None.
+        options: what was chosen beside the table's row, as a run's settings record it.
     """
 
     name: str
@@ -30,6 +44,7 @@ class Method:
     inner: Objective | None
     on_clean: Objective | None
     on_adv: Objective | None
+    options: dict[str, str] = field(default_factory=dict)
 
     def loss(self, clean: Outputs, adv: Outputs | None, labels: Tensor) -> Tensor:
         """The outer loss per image, [N], with the outputs at x and x' as computed by the caller."""
@@ -48,40 +63,90 @@ D = Discrepancy("weighted", units="release")
 D1 = Discrepancy("1-class", units="release")
 
 Terms = tuple[Objective | None, Objective | None, Objective | None]
+Row = Callable[[float], Terms]
+
+
+def _int(d: Objective) -> Row:
+    return lambda g: (d, CE, g * d)
+
+
+def _int_adv(d: Objective) -> Row:
+    return lambda g: (CE + g * d, None, CE + g * d)
+
 
 # name: (default gamma, gamma -> (maximised over x', loss at x, loss at x')); section 5 of the paper
-METHODS: dict[str, tuple[float | None, Callable[[float], Terms]]] = {
+METHODS: dict[str, tuple[float | None, Row]] = {
     "normal": (None, lambda g: (None, CE, None)),
     "adv": (None, lambda g: (CE, None, CE)),
     "trades": (1.0, lambda g: (TO_CLEAN, CE, g * TO_CLEAN)),
     "ig-norm": (1.0, lambda g: (R, CE, g * R)),
     "ig-norm-sum": (1.0, lambda g: (CE + g * R, None, CE + g * R)),
-    "int": (0.01, lambda g: (D, CE, g * D)),
-    "int-1-class": (0.01, lambda g: (D1, CE, g * D1)),
-    "int-adv": (0.01, lambda g: (CE + g * D, None, CE + g * D)),
+    "int": (0.01, _int(D)),
+    "int-1-class": (0.01, _int(D1)),
+    "int-adv": (0.01, _int_adv(D)),
 }
 
 
-def method(name: str, gamma: float | None = None) -> Method:
+# The rows whose discrepancy may be another interpreter's, and whose x' may climb something else.
+_INT_FAMILY: dict[str, tuple[Callable[[Objective], Row], Literal["weighted", "1-class"]]] = {
+    "int": (_int, "weighted"),
+    "int-1-class": (_int, "1-class"),
+    "int-adv": (_int_adv, "weighted"),
+}
+
+
+def method(
+    name: str,
+    gamma: float | None = None,
+    *,
+    inner: Inner = "discrepancy",
+    interpreter: MakeInterpreter | None = None,
+) -> Method:
     """Look up a method by name.
 
     Args:
         name: one of `METHODS`.
         gamma: weight of the regulariser, in the units of the paper's 0.01 for the Int family (see
             `IntTrainer`); None takes the method's default.
+        inner, interpreter: for the Int family alone; see `IntTrainer`.
 
     Raises:
-        InputError: no such method, gamma negative or NaN, or gamma for a method without one.
+        InputError: no such method, gamma negative or NaN, gamma for a method without one, or an
+            option that the method does not have.
     """
     if name not in METHODS:
         near = get_close_matches(name, METHODS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(METHODS)}."
         raise InputError(f"There is no training method {name!r}; {hint}")
-    default, terms = METHODS[name]
+    default, row = METHODS[name]
     if default is None and gamma is not None:
         raise InputError(f"The method {name!r} has no regulariser to weigh; leave gamma out.")
     weight = default if gamma is None else gamma
     if weight is not None and not (math.isfinite(weight) and weight >= 0):
         raise InputError(f"gamma must be a finite number >= 0, got {weight!r}.")
-    inner, on_clean, on_adv = terms(0.0 if weight is None else weight)
-    return Method(name, weight, inner, on_clean, on_adv)
+    _require_options(name, inner, interpreter)
+    options = {}
+    if interpreter is not None and interpreter is not CAM:
+        make_row, reduction = _INT_FAMILY[name]
+        row = make_row(MapDiscrepancy(interpreter, reduction, units="release"))
+        options["interpreter"] = getattr(interpreter, "__qualname__", repr(interpreter))
+    climbed, on_clean, on_adv = row(0.0 if weight is None else weight)
+    if inner == "cross-entropy":
+        climbed = CE
+        options["inner"] = inner
+    return Method(name, weight, climbed, on_clean, on_adv, options)
+
+
+def _require_options(name: str, inner: str, interpreter: object) -> None:
+    if inner not in get_args(Inner):
+        raise InputError(f"inner must be one of {', '.join(get_args(Inner))}, got {inner!r}.")
+    if interpreter is not None and not callable(interpreter):
+        raise InputError(
+            "interpreter must be a function that makes one of the model, such as "
+            f"fastinterp.interpreters.GradCAM, got {type(interpreter).__name__}."
+        )
+    if name not in _INT_FAMILY and (inner != "discrepancy" or interpreter is not None):
+        raise InputError(
+            f"The method {name!r} takes no inner and no interpreter; only "
+            f"{', '.join(_INT_FAMILY)} do."
+        )

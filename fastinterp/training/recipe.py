@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 
@@ -17,7 +17,7 @@ from .. import data, models
 from ..data import ImageData
 from ..errors import InputError
 from ..models import GapClassifier
-from .methods import method
+from .methods import Inner, method
 from .trainer import Trainer
 
 if sys.version_info >= (3, 11):
@@ -42,6 +42,7 @@ class Recipe:
         eps_schedule: eps is 0 up to the first of these steps and whole from the second on; empty:
             constant.
         gamma: weight of the regulariser; None takes the method's own.
+        inner: what x' maximises in the Int family, discrepancy or cross-entropy; see `IntTrainer`.
         seed: of the network's first weights, the order of the images and the random starts.
         train_images: how many, 0 for all that are not held out.
         val_images: how many are held out, the first of the training split.
@@ -63,6 +64,7 @@ class Recipe:
     random_start: bool = True
     eps_schedule: tuple[int, ...] = ()
     gamma: float | None = None
+    inner: Inner = "discrepancy"
     seed: int = 0
     train_images: int = 0
     val_images: int = 0
@@ -142,7 +144,7 @@ def run_recipe(
     model = models.build(config, seed=recipe.seed)
     trainer = Trainer(
         model,
-        method(recipe.method, recipe.gamma),
+        method(recipe.method, recipe.gamma, inner=recipe.inner),
         eps=recipe.eps,
         steps=recipe.steps,
         step_size=recipe.step_size,
@@ -251,6 +253,12 @@ def _text(value: Any) -> str:
     return value
 
 
+def _inner(value: Any) -> Any:
+    if value not in get_args(Inner):
+        raise ValueError
+    return value
+
+
 def _whole(value: Any) -> int:
     if isinstance(value, (bool, float)):
         raise TypeError
@@ -276,6 +284,7 @@ def _wholes(value: Any) -> tuple[int, ...]:
 
 _KINDS: dict[str, tuple[str, Any]] = {
     "str": ("text", _text),
+    "Inner": (" or ".join(get_args(Inner)), _inner),
     "int": ("a whole number", _whole),
     "float": ('a number or a fraction such as "8/255"', _number),
     "float | None": ('a number or a fraction such as "8/255"', _number),

@@ -41,3 +41,19 @@ class LinearEps:
 def decay(step: int, milestones: Sequence[int]) -> float:
     """The factor on the learning rate at a step: 0.1 for each milestone that lies before it."""
     return 0.1 ** sum(step > milestone for milestone in milestones)
+
+
+def make_schedule(eps: float, schedule: EpsSchedule | tuple[int, int] | None) -> EpsSchedule | None:
+    """A schedule as users give it: (start, end) in steps, a function of the step, or None.
+
+    Raises:
+        InputError: none of the three.
+    """
+    if isinstance(schedule, (tuple, list)):
+        if len(schedule) != 2 or not all(isinstance(step, int) for step in schedule):
+            raise InputError(
+                "eps_schedule must be (start, end) in steps, a function of the step, or None, "
+                f"got {schedule!r}."
+            )
+        return LinearEps(eps, *schedule)
+    return schedule

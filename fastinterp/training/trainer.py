@@ -11,17 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..attacks import LinfBall, Outputs, ascend
 from ..attacks.checks import require_labels
-from ..attacks.objectives import require_a_way_up
 from ..attacks.threats import require_radius
 from ..device import usable_device
 from ..errors import InputError
 from ..models.gap import GapClassifier
 from .feed import Source
 from .methods import Method
+from .robust_loss import require_gap, require_inner, robust_loss
 from .run import Run
-from .schedule import EpsSchedule, LinearEps, decay
+from .schedule import EpsSchedule, LinearEps, decay, make_schedule
 from .seeds import derive
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -79,22 +78,13 @@ class Trainer:
         lr_milestones: Sequence[int] = (),
         device: torch.device | str | None = None,
     ) -> None:
-        if not isinstance(model, GapClassifier):
-            raise InputError(
-                f"Training needs a GapClassifier, got {type(model).__name__}; "
-                "make one of it with fastinterp.models.wrap."
-            )
-        require_radius("eps", eps)
-        require_radius("step_size", step_size)
-        if steps < 0:
-            raise InputError(f"steps must be at least 0, got {steps}.")
-        if method.inner is not None:
-            require_a_way_up(method.inner, random_start)
+        require_gap(model)
+        require_inner(method, eps, steps, step_size, random_start)
         self.model = model if device is None else model.to(usable_device(device))
         self.method = method
         self.eps, self.steps, self.step_size = eps, steps, step_size
         self.random_start, self.seed = random_start, seed
-        self.eps_schedule = _schedule(eps, eps_schedule)
+        self.eps_schedule = make_schedule(eps, eps_schedule)
         self.lr_milestones = tuple(lr_milestones)
         self.optimizer = _optimizer(self.model, optimizer, lr)
         self._base_lr = [group["lr"] for group in self.optimizer.param_groups]
@@ -121,7 +111,7 @@ class Trainer:
                 "eps_schedule": _describe(self.eps_schedule),
                 "random_start": self.random_start,
             }
-        return settings
+        return settings | self.method.options
 
     def current_eps(self) -> float:
         """The radius that the next step will use."""
@@ -130,8 +120,7 @@ class Trainer:
     def training_step(self, x: Tensor, y: Tensor) -> StepResult:
         """One optimisation step on a batch. The model's train or eval mode is left as it is.
 
-        The clean pass made for the loss also gives the inner loop its constants, so features at x
-        are computed once. Nothing waits for a GPU; pixels and labels are not range-checked here.
+        Nothing waits for a GPU; pixels and labels are not range-checked here.
 
         Args:
             x: images [N, C_in, H, W] in [0, 1].
@@ -144,17 +133,25 @@ class Trainer:
         x = x.to(self.device, non_blocking=True)
         y = y.to(self.device, non_blocking=True)
         self._set_lr()
-        clean = Outputs(self.model, x)
-        clean_logits = clean.logits
-        adv = self._adversarial(clean, y)
-        loss = self.method.loss(clean, adv, y).mean()
+        self._generator.manual_seed(derive(self.seed, "start", self.step))
+        loss, clean, adv = robust_loss(
+            self.model,
+            self.method,
+            x,
+            y,
+            eps=self.current_eps(),
+            steps=self.steps,
+            step_size=self.step_size,
+            random_start=self.random_start,
+            generator=self._generator,
+        )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.step += 1
         return StepResult(
             loss.detach(),
-            _count_right(clean_logits, y),
+            _count_right(clean.logits, y),
             None if adv is None else _count_right(adv.logits, y),
             len(x),
         )
@@ -212,55 +209,9 @@ class Trainer:
             for group, base in zip(self.optimizer.param_groups, self._base_lr, strict=True):
                 group["lr"] = base * factor
 
-    def _adversarial(self, clean: Outputs, y: Tensor) -> Outputs | None:
-        """The outputs, with graph, at the x' that the method seeks; None where it seeks none."""
-        if self.method.inner is None:
-            return None
-        eps = self.current_eps()
-        if eps == 0:
-            # The ball holds x alone: random start, steps and projection all give x itself.
-            return clean
-        self._generator.manual_seed(derive(self.seed, "start", self.step))
-        x_adv = ascend(
-            self.model,
-            LinfBall(eps, self.step_size),
-            self.method.inner,
-            clean.x,
-            y,
-            self.steps,
-            random_start=self.random_start,
-            generator=self._generator,
-            clean=clean if self._shares_clean() else None,
-        )
-        return Outputs(self.model, x_adv)
-
-    def _shares_clean(self) -> bool:
-        """Whether the pass at x made here is the one that the inner loop would make.
-
-        It runs in eval mode and full precision, which differ in a network with batch
-        normalisation or dropout, and under autocast.
-        """
-        if torch.is_autocast_enabled(self.device.type):
-            return False
-        return not any(m.training and isinstance(m, _MODAL) for m in self.model.modules())
-
-
-_MODAL = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RReLU)
-
 
 def _count_right(logits: Tensor, y: Tensor) -> Tensor:
     return (logits.detach().argmax(dim=1) == y).sum()
-
-
-def _schedule(eps: float, schedule: EpsSchedule | tuple[int, int] | None) -> EpsSchedule | None:
-    if isinstance(schedule, (tuple, list)):
-        if len(schedule) != 2 or not all(isinstance(step, int) for step in schedule):
-            raise InputError(
-                "eps_schedule must be (start, end) in steps, a function of the step, or None, "
-                f"got {schedule!r}."
-            )
-        return LinearEps(eps, *schedule)
-    return schedule
 
 
 def _describe(schedule: EpsSchedule | None) -> Any:

@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 from torch.optim import Optimizer
 
+from ..attacks import MakeInterpreter
 from ..models.gap import GapClassifier
-from .methods import method
+from .methods import Inner, method
 from .schedule import EpsSchedule
 from .trainer import MakeOptimizer, Trainer
 
@@ -120,10 +121,12 @@ class _IntFamily(Trainer):
         lr: float = 1e-4,
         lr_milestones: Sequence[int] = (),
         device: torch.device | str | None = None,
+        interpreter: MakeInterpreter | None = None,
+        inner: Inner = "discrepancy",
     ) -> None:
         super().__init__(
             model,
-            method(self._name, gamma),
+            method(self._name, gamma, inner=inner, interpreter=interpreter),
             eps=eps,
             steps=steps,
             step_size=step_size,
@@ -162,6 +165,14 @@ class IntTrainer(_IntFamily):
         lr: Adam's learning rate, where `optimizer` is None.
         lr_milestones: steps after each of which the learning rate falls to a tenth.
         device: where to move the model; None leaves it.
+        interpreter: whose maps D compares: None for CAM, by the fused op; else a function that
+            makes an interpreter of the model, such as `interpreters.GradCAM` or
+            `lambda model: IntegratedGradients(model, steps=10)`. The loss adds gamma * s * D: for
+            GradCAM and GradCAM++ s = 2u as for CAM, for others s = 2. Maps of eq. (1) and
+            integrated gradients both sum to the logit, so a term of similar size takes a gamma u
+            times that of CAM. Gradient-based maps differentiate the network twice.
+        inner: what x' maximises: "discrepancy", or "cross-entropy", the variant Int2 of the
+            authors' programs. The outer loss is the same.
 
     Raises:
         InputError: a setting is out of its range.

@@ -1,0 +1,101 @@
+"""Int's loss as a module, for training loops of one's own."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..attacks import MakeInterpreter
+from ..attacks.checks import require_labels
+from ..errors import InputError
+from ..models.gap import GapClassifier
+from .methods import Inner, method
+from .robust_loss import require_gap, require_inner, robust_loss
+from .schedule import EpsSchedule, make_schedule
+from .seeds import derive
+
+
+class IntLoss(nn.Module):
+    """The loss of interpretability-aware training, eq. (9), with the search for x' inside.
+
+    `loss = IntLoss(eps=0.3)(model, x, y)`, then `loss.backward()` and a step of any optimiser:
+    with the same seed that is a step of `IntTrainer`. The module counts its calls, which decide the
+    random starts and the schedule of eps; the count travels in its `state_dict`.
+
+    Args:
+        gamma: weight of the discrepancy, in the units of `IntTrainer`.
+        eps: radius of the linf ball around x in which x' is sought, in pixel units.
+        steps, step_size: of the inner loop, projected gradient ascent.
+        reduction: "weighted" (eq. 8) or "1-class", the discrepancy of the true class's map.
+        inner, interpreter: as for `IntTrainer`.
+        eps_schedule: as for `IntTrainer`, in calls.
+        random_start: begin the inner loop at a point drawn uniformly from the ball.
+        seed: decides the random starts.
+
+    Raises:
+        InputError: a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        gamma: float = 0.01,
+        eps: float = 0.3,
+        steps: int = 40,
+        step_size: float = 0.01,
+        reduction: Literal["weighted", "1-class"] = "weighted",
+        *,
+        inner: Inner = "discrepancy",
+        interpreter: MakeInterpreter | None = None,
+        eps_schedule: EpsSchedule | tuple[int, int] | None = None,
+        random_start: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        names = {"weighted": "int", "1-class": "int-1-class"}
+        if reduction not in names:
+            raise InputError(f'reduction must be "weighted" or "1-class", got {reduction!r}.')
+        self.method = method(names[reduction], gamma, inner=inner, interpreter=interpreter)
+        require_inner(self.method, eps, steps, step_size, random_start)
+        self.eps, self.steps, self.step_size = eps, steps, step_size
+        self.random_start, self.seed = random_start, seed
+        self.eps_schedule = make_schedule(eps, eps_schedule)
+        self.step = 0
+
+    def forward(self, model: GapClassifier, x: Tensor, y: Tensor) -> Tensor:
+        """The mean over the batch, a scalar. The model is left in the mode that it is in.
+
+        Pixels and labels are not range-checked here, so nothing waits for a GPU.
+
+        Args:
+            model: the network that is trained.
+            x: images [N, C_in, H, W] in [0, 1], on the model's device.
+            y: true classes [N], there too.
+
+        Raises:
+            InputError: no GapClassifier, or labels that are no integers, or not one for each image.
+        """
+        require_gap(model)
+        y = require_labels("IntLoss", "labels", y, x)
+        generator = torch.Generator(device=x.device)
+        generator.manual_seed(derive(self.seed, "start", self.step))
+        eps = self.eps if self.eps_schedule is None else self.eps_schedule(self.step)
+        self.step += 1
+        return robust_loss(
+            model,
+            self.method,
+            x,
+            y,
+            eps=eps,
+            steps=self.steps,
+            step_size=self.step_size,
+            random_start=self.random_start,
+            generator=generator,
+        ).loss
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"step": self.step}
+
+    def set_extra_state(self, state: Any) -> None:
+        self.step = int(state["step"])

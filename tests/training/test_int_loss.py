@@ -1,0 +1,83 @@
+"""IntLoss in a loop of one's own is IntTrainer's step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from fastinterp import InputError, IntLoss, IntOneClassTrainer, IntTrainer
+from fastinterp.interpreters import GradCAM
+
+INNER = {"eps": 0.1, "steps": 3, "step_size": 0.04}
+
+
+@pytest.mark.parametrize(
+    ("trainer_kind", "options"),
+    [
+        (IntTrainer, {"gamma": 0.3}),
+        (IntTrainer, {"gamma": 0.3, "inner": "cross-entropy"}),
+        (IntTrainer, {"gamma": 0.3, "interpreter": GradCAM}),
+        (IntTrainer, {"eps_schedule": (0, 2)}),
+        (IntOneClassTrainer, {"gamma": 0.3}),
+    ],
+)
+def test_the_same_steps_as_the_trainer(make_tiny, make_data, trainer_kind, options: dict) -> None:
+    reduction = "1-class" if trainer_kind is IntOneClassTrainer else "weighted"
+    x, y = make_data(8)
+    trainer = trainer_kind(
+        make_tiny(), seed=5, optimizer=lambda p: torch.optim.SGD(p, lr=0.1), **INNER, **options
+    )
+    model = make_tiny()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    criterion = IntLoss(seed=5, reduction=reduction, **INNER, **options)
+    for _ in range(3):
+        expected = trainer.training_step(x, y).loss
+        loss = criterion(model, x, y)
+        assert loss.shape == () and torch.equal(loss.detach(), expected)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for ours, theirs in zip(model.parameters(), trainer.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_count_of_calls_travels_in_the_state(make_tiny, make_data) -> None:
+    model, batch = make_tiny(), make_data(8)
+    first, second = IntLoss(gamma=1.0, **INNER), IntLoss(gamma=1.0, **INNER)
+    start = first(model, *batch).detach()
+    second.load_state_dict(first.state_dict())
+    later = first(model, *batch).detach()
+    assert torch.equal(second(model, *batch).detach(), later)
+    assert not torch.equal(start, later)  # another random start
+
+
+def test_the_model_is_left_as_it_was(make_tiny, make_data) -> None:
+    model = make_tiny(norm=True)
+    IntLoss(**INNER)(model, *make_data(8))
+    assert model.training and all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"gamma": -1.0}, "gamma must be"),
+        ({"eps": -1.0}, "eps must be"),
+        ({"steps": -1}, "steps must be"),
+        ({"reduction": "2-class"}, "reduction must be"),
+        ({"random_start": False}, "random_start=True"),
+        ({"inner": "kl"}, "inner must be one of"),
+        ({"interpreter": "cam"}, "interpreter must be a function"),
+    ],
+)
+def test_bad_settings_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        IntLoss(**arguments)
+
+
+def test_bad_batches_are_refused(make_tiny, make_data) -> None:
+    x, y = make_data(8)
+    with pytest.raises(InputError, match="needs a GapClassifier"):
+        IntLoss()(nn.Flatten(), x, y)
+    with pytest.raises(InputError, match="labels must have shape"):
+        IntLoss()(make_tiny(), x, y[:3])
