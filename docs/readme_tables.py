@@ -1,6 +1,6 @@
 """Puts measured tables into README.md, between the marks that name their files.
 
-    python docs/readme_tables.py
+python docs/readme_tables.py
 """
 
 from __future__ import annotations
