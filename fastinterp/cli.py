@@ -120,7 +120,15 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     parser.set_defaults(run=lambda args: _show_help(parser))
     every = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for add in (_add_demo, _add_train, _add_eval, _add_explain, _add_reproduce, _add_doctor):
+    for add in (
+        _add_demo,
+        _add_train,
+        _add_eval,
+        _add_explain,
+        _add_audit,
+        _add_reproduce,
+        _add_doctor,
+    ):
         add(every)
     return parser
 
@@ -293,6 +301,46 @@ def _add_explain(every: Any) -> None:
     )
 
 
+def _add_audit(every: Any) -> None:
+    parser = _command(
+        every,
+        "audit",
+        "look for signs that a network hides its gradients instead of being robust",
+        "fastinterp audit runs/mnist-small-int --dataset mnist --data-dir data \\\n"
+        "      --transfer-from runs/mnist-small-normal --out audit.json",
+        commands.audit,
+    )
+    _add_model_and_data(parser)
+    parser.add_argument(
+        "--eps",
+        type=number,
+        metavar="E",
+        help="the radius that the network is to withstand; default: 0.3 (coloured: 8/255)",
+    )
+    parser.add_argument(
+        "--steps",
+        nargs="+",
+        type=count,
+        default=[1, 10, 40, 100],
+        metavar="K",
+        help="numbers of steps that are compared; default: 1 10 40 100",
+    )
+    parser.add_argument(
+        "--transfer-from",
+        metavar="MODEL",
+        help="another network, whose adversarial images are tried on this one",
+    )
+    parser.add_argument(
+        "--n",
+        type=count,
+        default=200,
+        metavar="N",
+        help="the first N images of the paper's selection; default: 200, if there are",
+    )
+    parser.add_argument("--batch-size", type=count, default=100, metavar="B", help="default: 100")
+    parser.add_argument("--out", metavar="FILE.json", help="write the checks as JSON too")
+
+
 def _add_reproduce(every: Any) -> None:
     parser = _command(
         every,
@@ -318,7 +366,18 @@ def _add_reproduce(every: Any) -> None:
         help="data sets, architectures or methods to measure, such as: cifar10 int",
     )
     parser.add_argument(
-        "--n", type=count, metavar="N", help="the first N of the paper's 200 images; default: 200"
+        "--interpreters",
+        nargs="+",
+        default=[],
+        choices=tuple(INTERPRETERS),
+        metavar="NAME",
+        help=f"of table1: {', '.join(INTERPRETERS)}; default: all; ig takes by far longest",
+    )
+    parser.add_argument(
+        "--n",
+        type=count,
+        metavar="N",
+        help="the first N of the paper's 200 images; default: 200 (table1: 100)",
     )
     parser.add_argument(
         "--out",

@@ -21,6 +21,7 @@ from .evaluation.by_attack import MEASURES, Request, measure, settings_used
 from .evaluation.pictures import explanation_figure, picture_path, save_picture
 from .evaluation.protocols import PAPER_N
 from .evaluation.tables import text_table, write_rows
+from .files import write_json
 from .models import GapClassifier
 from .ops import backend
 
@@ -139,6 +140,48 @@ def explain(args: Words) -> int:
     return 0
 
 
+def audit(args: Words) -> int:
+    """Look for signs of obfuscated gradients; 1 where there is one."""
+    model, images = _model_and_data(args)
+    if args.out is not None:
+        _require_writable(Path(args.out))
+    other = None
+    if args.transfer_from is not None:
+        other = models.load(find_network(args.transfer_from), map_location=model.device)
+        _require_fit(args.transfer_from, other, args.dataset, images)
+    n = min(args.n, len(images))
+    selected, _ = evaluation.paper_selection(len(images), n, num_classes=images.num_classes)
+    grey = images.images.shape[1] == 1
+    eps = (0.3 if grey else 8 / 255) if args.eps is None else args.eps
+    checks = evaluation.audit(
+        model,
+        images.float(selected),
+        images.labels[selected],
+        eps=eps,
+        steps=args.steps,
+        transfer_from=other,
+        batch_size=args.batch_size,
+    )
+    print(f"{args.model}: signs of obfuscated gradients, {n} images of {args.dataset}")
+    print(text_table(*evaluation.audit_table(checks)))
+    print("\n".join(f"{check.name}: {check.sentence}" for check in checks))
+    passed = all(check.passed is not False for check in checks)
+    if args.out is not None:
+        about = {
+            "model": args.model,
+            "dataset": args.dataset,
+            "eps": eps,
+            "n": n,
+            "transfer_from": args.transfer_from,
+            "passed": passed,
+            "checks": [check.as_json() for check in checks],
+            "versions": _versions(model),
+        }
+        write_json(args.out, about)
+        print(f"written: {args.out}")
+    return 0 if passed else 1
+
+
 def reproduce(args: Words) -> int:
     """Measure a table of the paper again, and set both side by side."""
     if args.list:
@@ -153,13 +196,14 @@ def reproduce(args: Words) -> int:
         raise InputError(
             f"reproduce needs --networks, a folder with networks; {table.name} takes {table.needs}."
         )
-    n = min(PAPER_N, args.n or PAPER_N)
+    if args.interpreters and table.kind != "isa":
+        raise InputError(f"--interpreters chooses rows of table1; {table.name} has none to choose.")
     rows = again.reproduce(
         table,
         args.networks,
         args.data_dir,
-        only=args.only,
-        n=n,
+        only=[*args.only, *args.interpreters],
+        n=args.n and min(PAPER_N, args.n),
         device=_device(args),
         out=args.out,
     )
@@ -205,6 +249,11 @@ def _model_and_data(args: Words) -> tuple[GapClassifier, ImageData]:
     device = _device(args)
     model = models.load(find_network(args.model), map_location=device)
     images = data.load(args.dataset, args.data_dir, "test", device)
+    _require_fit(args.model, model, args.dataset, images)
+    return model, images
+
+
+def _require_fit(path: str, model: GapClassifier, dataset: str, images: ImageData) -> None:
     config = model.config or {}
     for what, takes, has in (
         ("channels", config.get("in_channels"), images.images.shape[1]),
@@ -212,10 +261,9 @@ def _model_and_data(args: Words) -> tuple[GapClassifier, ImageData]:
     ):
         if takes not in (None, has):
             raise InputError(
-                f"{args.model} is a network for {takes} {what}, but {args.dataset} has {has}; "
+                f"{path} is a network for {takes} {what}, but {dataset} has {has}; "
                 "choose the data set that it was trained on."
             )
-    return model, images
 
 
 def find_network(path: str | Path) -> Path:
