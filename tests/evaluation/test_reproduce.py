@@ -9,10 +9,13 @@ import pytest
 
 from fastinterp import InputError, models
 from fastinterp.evaluation import paper_selection, reproduce, sweep
+from fastinterp.evaluation.corruptions import PUBLISHED_EPS
+from fastinterp.evaluation.isa_scores import INTERPRETERS
+from fastinterp.evaluation.reproduce.kinds import KINDS
 from fastinterp.evaluation.reproduce.networks import find_network
 from fastinterp.training import METHODS
 
-COLUMNS = ((0.0, 2), (0.1, 2))
+COLUMNS = ({"eps": 0.0, "steps": 2}, {"eps": 0.1, "steps": 2})
 ROWS = {"normal": (0.5, 0.1), "int": (0.4, 0.2), "adv": (0.3, 0.3)}
 TABLE = reproduce.Table(
     "tableX",
@@ -35,14 +38,20 @@ def networks(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", reproduce.list_tables())
 def test_tables_are_whole(name: str) -> None:
     table = reproduce.load_table(name)
-    assert table.kind in ("accuracy", "aai")
+    assert table.kind in KINDS
+    assert not table.interpreter or table.interpreter in INTERPRETERS
     for block in table.blocks:
-        assert set(block.rows) <= set(METHODS)
-        for values in block.rows.values():
+        assert set(block.rows) <= set(INTERPRETERS if table.kind == "isa" else METHODS)
+        assert set(block.nsl) == (set(block.rows) if table.kind == "isa" else set())
+        for values in (*block.rows.values(), *block.nsl.values()):
             assert len(values) == len(block.columns)
-            assert all(-1 <= value <= 1 for value in values)
-            if table.kind == "accuracy" and len({eps for eps, _ in block.columns}) > 1:
+            assert not any(abs(value) > 7 for value in values)
+            if table.kind == "accuracy" and len({column["eps"] for column in block.columns}) > 1:
                 assert list(values) == sorted(values, reverse=True)
+        if table.kind == "corruption":
+            assert [column["eps"] for column in block.columns] == [
+                PUBLISHED_EPS[column["attack"]] for column in block.columns
+            ]
 
 
 def test_unknown_table_is_met_with_a_suggestion() -> None:
@@ -55,7 +64,7 @@ def test_cells_are_those_of_sweep(networks: Path) -> None:
 
     rows = reproduce.reproduce(TABLE, networks, None, n=7)
     assert [(r["method"], r["eps"], r["steps"]) for r in rows] == [
-        (method, *column) for method in ROWS for column in COLUMNS
+        (method, *column.values()) for method in ROWS for column in COLUMNS
     ]
     test = data.load("digits")
     chosen, _ = paper_selection(len(test), 7)
@@ -135,7 +144,8 @@ def test_released_networks_are_found(shared: Path) -> None:
 
 def test_int_at_ten_steps_agrees_with_the_paper(shared: Path) -> None:
     """Two cells on all 200 images (Tables 3 and 4); whole tables are measured by hand."""
-    short = reproduce.Block("mnist", "small", ((0.0, 10), (0.3, 10)), {"int": (0.935, 0.910)})
+    columns = ({"eps": 0.0, "steps": 10}, {"eps": 0.3, "steps": 10})
+    short = reproduce.Block("mnist", "small", columns, {"int": (0.935, 0.910)})
     small = reproduce.Table("short", "", "accuracy", "", "", (short,))
     rows = reproduce.reproduce(small, shared / "networks", shared / "data")
     assert [row["within"] for row in rows] == [True, True]
@@ -146,7 +156,7 @@ def test_taus_are_those_of_aai_sweep(networks: Path) -> None:
     from fastinterp.evaluation.aai_scores import aai_sweep, paper_noise
     from fastinterp.interpreters import CAM
 
-    block = reproduce.Block("digits", "small", ((0.1, 200),), {"int": (0.5,)})
+    block = reproduce.Block("digits", "small", ({"eps": 0.1, "steps": 200},), {"int": (0.5,)})
     table = reproduce.Table("tableY", "", "aai", "cam", "", (block,))
     (row,) = reproduce.reproduce(table, networks, None, n=3)
     test = data.load("digits")
@@ -163,3 +173,89 @@ def test_taus_are_those_of_aai_sweep(networks: Path) -> None:
     else:
         assert row["ours"] is None
     assert row["within"] is None, "fewer than 20 images are not held against the paper"
+
+
+def test_corruptions_are_those_of_corruption_sweep(networks: Path) -> None:
+    from fastinterp import data
+    from fastinterp.evaluation.corruptions import corruption_sweep
+
+    columns = (
+        {"attack": "snow", "eps": 2.0, "steps": 2},
+        {"attack": "fog", "eps": 9.0, "steps": 2},
+    )
+    block = reproduce.Block("digits", "small", columns, {"int": (0.5, 0.5)})
+    table = reproduce.Table("tableY", "", "corruption", "", "", (block,))
+    rows = reproduce.reproduce(table, networks, None, n=20)
+    test = data.load("digits")
+    chosen, offsets = paper_selection(len(test), 20)
+    model = models.load(networks / "digits-small-int" / "model.safetensors")
+    labels = test.labels[chosen]
+    for row, column in zip(rows, columns, strict=True):
+        (expected,) = corruption_sweep(
+            model, test.float(chosen), labels, (labels + offsets) % 10,
+            attack=column["attack"], eps=[column["eps"]], steps=[2], progress=False,
+        )  # fmt: skip
+        assert (row["ours"], row["attack"]) == (expected["accuracy"], column["attack"])
+        assert row["within"] == (abs(row["ours"] - 0.5) <= 0.06 + 1e-9)
+    ((_, header, _),) = reproduce.paper_and_ours(rows)
+    assert header == ["method", "snow, eps 2", "fog, eps 9"]
+
+
+def test_scores_are_those_of_isa_row(networks: Path, tmp_path: Path) -> None:
+    from fastinterp import data
+    from fastinterp.evaluation.isa_scores import isa_row
+
+    columns = ({"norm": "l1", "classes": "1-class"}, {"norm": "l1", "classes": "2-class"})
+    figures = {"cam": (1.0, 2.0), "repr": (float("nan"), 3.0)}
+    block = reproduce.Block("digits", "small", columns, figures, figures, method="normal")
+    table = reproduce.Table("tableY", "", "isa", "", "", (block,))
+    out = tmp_path / "table.json"
+    rows = reproduce.reproduce(table, networks, None, n=8, out=out)
+    assert [(row["interpreter"], row["classes"]) for row in rows] == [
+        ("cam", "1-class"),
+        ("cam", "2-class"),
+        ("repr", "2-class"),
+    ]
+    assert {row["method"] for row in rows} == {"normal"}
+    model = models.load(networks / "digits-small-normal" / "model.safetensors")
+    two = isa_row(model, data.load("digits"), "cam", "l1", "2-class", n=8, progress=False)
+    assert rows[1]["n_counted"] == two["n"]
+    if two["n"]:
+        assert (rows[1]["nds"], rows[1]["nsl"]) == (two["nds"], two["nsl"])
+        assert rows[1]["within"] == (abs(two["nds"] - 2) <= 0.3 + 1e-9)
+    assert rows[2]["within"] is None, "only CAM is judged"
+    assert json.loads(out.read_text(), parse_constant=pytest.fail)["rows"] == rows
+    assert reproduce.reproduce(table, networks, None, only=["repr"], n=8, out=out) == rows[2:]
+    ((_, header, body),) = reproduce.paper_and_ours(rows)
+    assert header == ["interpreter", "1-class", "2-class"]
+    assert body[1][1] == "-", "the paper has no such cell"
+
+
+def test_two_class_is_judged_by_both_scores() -> None:
+    def rows(*scores: tuple[float, float]) -> list[dict[str, object]]:
+        shared = {"dataset": "mnist", "model": "small", "method": "normal", "interpreter": "cam",
+                  "norm": "l1", "network": "n.pkl", "within": None}  # fmt: skip
+        sets = ("1-class", "2-class", "all-class")
+        return [
+            {**shared, "classes": classes, "nds": nds, "nsl": nsl}
+            for classes, (nds, nsl) in zip(sets, scores, strict=False)
+        ]
+
+    key = ("mnist", "small", "cam", "l1")
+    best = rows((2.0, 0.2), (3.0, 0.1), (1.0, 0.3))
+    assert reproduce.two_class_withstands(best) == {key: True}
+    assert "smallest NSL in 1 of 1 comparisons." in reproduce.summary(best)
+    for worse in (rows((4.0, 0.2), (3.0, 0.1), (1.0, 0.3)), rows((2, 0.2), (3, 0.1), (1, 0.05))):
+        assert reproduce.two_class_withstands(worse) == {key: False}
+        assert "0 of 1 comparisons (not in mnist small cam l1)" in reproduce.summary(worse)
+    assert reproduce.two_class_withstands(best[:2]) == {}
+
+
+def test_interpreters_are_rows_of_table1_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    from fastinterp.cli import main
+
+    words = ["reproduce", "table3", "--networks", "nowhere", "--interpreters", "cam"]
+    assert main(words) == 2
+    assert "table3 has none to choose" in capsys.readouterr().err
+    assert main(["reproduce", "table1", "--networks", "nowhere", "--interpreters", "lime"]) == 2
+    assert "there is no 'lime'" in capsys.readouterr().err

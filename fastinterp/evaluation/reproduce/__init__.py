@@ -2,7 +2,7 @@
 
 from .measure import reproduce
 from .paper import Block, Table, list_tables, load_table
-from .report import paper_and_ours, summary, write_markdown
+from .report import paper_and_ours, summary, two_class_withstands, write_markdown
 
 __all__ = [
     "Block",
@@ -12,5 +12,6 @@ __all__ = [
     "paper_and_ours",
     "reproduce",
     "summary",
+    "two_class_withstands",
     "write_markdown",
 ]

@@ -14,15 +14,12 @@ from ... import data, models
 from ...data import ImageData
 from ...errors import InputError
 from ...files import write_json
-from ..aai_scores import aai_sweep, paper_noise
-from ..accuracy import sweep
-from ..isa_scores import INTERPRETERS
-from ..protocols import PAPER_N, paper_selection
+from .kinds import KINDS, Task
 from .networks import find_network
 from .paper import Block, Table
 
 Rows = list[dict[str, Any]]
-Key = tuple[str, str, str]  # dataset, model, method
+Key = tuple[str, str, str]  # dataset, model, name of the row
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ def reproduce(
     data_dir: str | Path | None,
     *,
     only: Sequence[str] = (),
-    n: int = PAPER_N,
+    n: int | None = None,
     device: str | torch.device = "cpu",
     out: str | Path | None = None,
 ) -> Rows:
@@ -51,20 +48,23 @@ def reproduce(
         table: from `load_table`.
         networks: folder with released .pkl files, or with runs of `fastinterp train`.
         data_dir: folder that holds the data sets.
-        only: data sets, architectures or methods to keep, such as ["cifar10", "int"]; none: all.
-        n: images; the paper's 200 by default.
+        only: data sets, architectures and methods (of "isa": interpreters) to keep, such as
+            ["cifar10", "int"]; none: all.
+        n: images; by default the paper's 200, for "isa" 100.
         device: where to measure.
         out: JSON file, written after each network. What it already holds for the same table, n and
             network is taken from there.
 
     Returns:
-        A row a cell: dataset, model, method, eps, steps, paper, ours (None where there is no
-        network or no data), difference, tolerance, within (None where there is nothing to compare),
-        n and, for AAI, n_unchanged.
+        A row a cell: dataset, model, method, network, what sets the column apart (such as eps and
+        steps), paper, ours (None where there is no network or no data), difference, tolerance,
+        within (None where there is nothing to compare) and n; for AAI n_unchanged; for ISA, whose
+        figure is NDS, interpreter, nds, nsl, paper_nsl and n_counted, the images that count.
 
     Raises:
         InputError: a folder or data set is not there, or `only` keeps nothing.
     """
+    n = KINDS[table.kind].n if n is None else n
     place = _Place(
         Path(networks), None if data_dir is None else Path(data_dir), torch.device(device), n
     )
@@ -76,12 +76,12 @@ def reproduce(
     known = _known(out, table, n)
     rows: Rows = []
     loaded: dict[str, ImageData] = {}
-    for block, method in wanted:
-        key = (block.dataset, block.model, method)
-        path = find_network(place.networks, *key)
+    for block, row in wanted:
+        key = (block.dataset, block.model, row)
+        path = find_network(place.networks, block.dataset, block.model, block.method or row)
         name = None if path is None else path.name
         if key not in known or known[key][0]["network"] != name:
-            known[key] = list(_measure_row(table, block, method, path, place, loaded))
+            known[key] = list(_measure_row(table, block, row, path, place, loaded))
             _write(out, table, n, known)
         rows += known[key]
     return rows
@@ -89,8 +89,8 @@ def reproduce(
 
 def _wanted(table: Table, only: Sequence[str]) -> list[tuple[Block, str]]:
     """The rows that `only` keeps: of each kind of word in it, a row must fit one."""
-    rows = [(block, method) for block in table.blocks for method in block.rows]
-    names = [(block.dataset, block.model, method) for block, method in rows]
+    rows = [(block, name) for block in table.blocks for name in block.rows]
+    names = [(block.dataset, block.model, name) for block, name in rows]
     kinds = [set(kind) for kind in zip(*names, strict=True)]
     if not set(only) <= set.union(*kinds):
         return []
@@ -105,85 +105,51 @@ def _wanted(table: Table, only: Sequence[str]) -> list[tuple[Block, str]]:
 def _measure_row(
     table: Table,
     block: Block,
-    method: str,
+    name: str,
     path: Path | None,
     place: _Place,
     loaded: dict[str, ImageData],
 ) -> Iterator[dict[str, Any]]:
-    """The cells of one network."""
+    """The cells of one row of the table; those that the paper has."""
+    kind = KINDS[table.kind]
     found: Sequence[dict[str, Any]] = [{"ours": None} for _ in block.columns]
     if path is not None:
         if block.dataset not in loaded:
             loaded[block.dataset] = data.load(block.dataset, place.data_dir, "test", place.device)
         model = models.load(path, map_location=place.device)
-        found = _KINDS[table.kind](table, block, model, loaded[block.dataset], place.n)
-    for (eps, steps), paper, cell in zip(block.columns, block.rows[method], found, strict=True):
-        tolerance = _tolerance(table.kind, place.n)
+        found = kind.measure(Task(table, block, name, model, loaded[block.dataset], place.n))
+    shared = {
+        "dataset": block.dataset,
+        "model": block.model,
+        "method": block.method or name,
+        **({"interpreter": name} if block.method else {}),
+        "network": None if path is None else path.name,
+    }
+    printed_nsl = block.nsl.get(name, (None,) * len(block.columns))
+    for column, paper, nsl, cell in zip(
+        block.columns, block.rows[name], printed_nsl, found, strict=True
+    ):
+        if paper != paper:
+            continue
         ours = cell["ours"]
         comparable = ours is not None and ours == ours and cell.get("enough", True)
         difference = ours - paper if comparable else None
+        tolerance = kind.tolerance(name, paper, place.n)
+        within = None
+        if difference is not None and tolerance is not None:
+            within = abs(difference) <= tolerance + 1e-9
         yield {
-            "dataset": block.dataset,
-            "model": block.model,
-            "method": method,
-            "network": None if path is None else path.name,
-            "eps": eps,
-            "steps": steps,
+            **shared,
+            **column,
             "paper": paper,
+            **({} if nsl is None else {"paper_nsl": nsl}),
             "ours": ours,
             "difference": difference,
             "tolerance": tolerance,
-            "within": None if difference is None else abs(difference) <= tolerance + 1e-9,
+            "within": within,
             "n": place.n,
             **{key: value for key, value in cell.items() if key not in ("ours", "enough")},
         }
-
-
-def _accuracies(
-    table: Table, block: Block, model: models.GapClassifier, images: ImageData, n: int
-) -> list[dict[str, Any]]:
-    chosen, _ = paper_selection(len(images), n, num_classes=images.num_classes)
-    rows = sweep(
-        model,
-        images.float(chosen),
-        images.labels[chosen],
-        eps=list(dict.fromkeys(eps for eps, _ in block.columns)),
-        steps=list(dict.fromkeys(steps for _, steps in block.columns)),
-    )
-    return [{"ours": row["accuracy"]} for row in rows]
-
-
-def _taus(
-    table: Table, block: Block, model: models.GapClassifier, images: ImageData, n: int
-) -> list[dict[str, Any]]:
-    chosen, _ = paper_selection(len(images), n, num_classes=images.num_classes)
-    shape = images.images.shape[1:]
-    rows = aai_sweep(
-        model,
-        INTERPRETERS[table.interpreter](model),
-        images.float(chosen),
-        images.labels[chosen],
-        eps=[eps for eps, _ in block.columns],
-        noise=paper_noise(len(images), n, shape, num_classes=images.num_classes),
-    )
-    return [
-        {
-            "ours": row["kendall_tau"] if row["n_unchanged"] else None,
-            "n_unchanged": row["n_unchanged"],
-            "enough": row["n_unchanged"] >= ENOUGH,
-        }
-        for row in rows
-    ]
-
-
-# An average over fewer images says too little to be held against the paper's.
-ENOUGH = 20
-_KINDS = {"accuracy": _accuracies, "aai": _taus}
-
-
-def _tolerance(kind: str, n: int) -> float:
-    """One image for accuracies; for tau, the paper's random starts were not ours."""
-    return 1 / n if kind == "accuracy" else 0.02
 
 
 def _known(out: str | Path | None, table: Table, n: int) -> dict[Key, Rows]:
@@ -196,7 +162,8 @@ def _known(out: str | Path | None, table: Table, n: int) -> dict[Key, Rows]:
             raise KeyError("another table")
         known: dict[Key, Rows] = {}
         for row in found["rows"]:
-            known.setdefault((row["dataset"], row["model"], row["method"]), []).append(row)
+            name = row.get("interpreter", row["method"])
+            known.setdefault((row["dataset"], row["model"], name), []).append(row)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{out} holds something else than {table.name} measured on {n} images; "
@@ -209,7 +176,7 @@ def _write(out: str | Path | None, table: Table, n: int, known: dict[Key, Rows])
     """Everything measured so far, in the table's order."""
     if out is None:
         return
-    order = [(b.dataset, b.model, method) for b in table.blocks for method in b.rows]
+    order = [(b.dataset, b.model, name) for b in table.blocks for name in b.rows]
     rows = [row for key in order for row in known.get(key, [])]
     about = {"table": table.name, "title": table.title, "note": table.note, "n": n}
     write_json(out, {**about, "rows": rows})

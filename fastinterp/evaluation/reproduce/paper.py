@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fractions import Fraction
 from functools import cache
 from importlib.resources import files
+from itertools import product
 from typing import Any
 
 from ...errors import InputError
@@ -25,14 +26,25 @@ class Block:
 
     Attributes:
         dataset, model: as `fastinterp.data.load` and the recipes name them.
-        columns: the cells' (eps, steps).
-        rows: training method -> what the paper prints, a number for each column.
+        columns: what sets the cells of a row apart, by name: "eps" and "steps", with "attack" for
+            "corruption"; "norm" and "classes" for "isa".
+        rows: training method ("isa": interpreter) -> what the paper prints, a number for each
+            column; NaN where it prints none.
+        nsl: for "isa", whose `rows` are NDS, likewise the paper's NSL.
+        method: for "isa", the training method of the network that all rows share.
     """
 
     dataset: str
     model: str
-    columns: tuple[tuple[float, int], ...]
+    columns: tuple[Mapping[str, Any], ...]
     rows: Mapping[str, tuple[float, ...]]
+    nsl: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    method: str = ""
+
+    @property
+    def networks(self) -> int:
+        """How many networks it is measured with."""
+        return 1 if self.method else len(self.rows)
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,8 @@ class Table:
     Attributes:
         name: such as "table3".
         title: what it shows.
-        kind: "accuracy" (under PGD) or "aai" (Kendall's tau under AAI).
+        kind: "accuracy" (under PGD), "aai" (Kendall's tau under AAI), "corruption" (accuracy under
+            unforeseen attacks) or "isa" (NDS and NSL under ISA).
         interpreter: "cam" or "gradcam++" for "aai", else "".
         note: errata that the rows have been rid of, or "".
         blocks: its parts.
@@ -58,7 +71,11 @@ class Table:
     @property
     def needs(self) -> str:
         """The networks and data that it is measured with, in words."""
-        parts = [f"{len(b.rows)} {b.dataset} {b.model} networks" for b in self.blocks]
+        parts = []
+        for block in self.blocks:
+            which = f"{block.dataset} {block.model}"
+            one = f"the {which} {block.method} network"
+            parts.append(one if block.method else f"{block.networks} {which} networks")
         return ", ".join(parts)
 
 
@@ -95,7 +112,27 @@ def load_table(name: str) -> Table:
 
 
 def _block(found: Mapping[str, Any]) -> Block:
+    return Block(
+        found["dataset"],
+        found["model"],
+        tuple(_columns(found)),
+        _numbers(found["rows"]),
+        _numbers(found.get("nsl", {})),
+        found.get("method", ""),
+    )
+
+
+def _columns(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What paper.toml says of the columns, spelt out for each of them."""
+    if "norms" in found:
+        for norm, classes in product(found["norms"], found["classes"]):
+            yield {"norm": norm, "classes": classes}
+        return
     radii = [float(Fraction(eps)) for eps in found["eps"]]
-    columns = [(eps, steps) for steps in found.get("steps", [200]) for eps in radii]
-    rows = {method: tuple(values) for method, values in found["rows"].items()}
-    return Block(found["dataset"], found["model"], tuple(columns), rows)
+    for steps in found.get("steps", [200]):
+        for attack, eps in zip(found.get("attacks", [None] * len(radii)), radii, strict=True):
+            yield {**({"attack": attack} if attack else {}), "eps": eps, "steps": steps}
+
+
+def _numbers(found: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    return {name: tuple(values) for name, values in found.items()}
