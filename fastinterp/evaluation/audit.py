@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..attacks import PGD
+from ..attacks import PGD, CrossEntropy, Margin, Objective
 from ..attacks.ascent import Keep
 from ..attacks.checks import require_batch
-from ..attacks.modes import eval_mode
+from ..attacks.modes import eval_mode, own_autograd
 from ..errors import InputError
 from ..models import GapClassifier
 from .protocols import fine_step
@@ -26,6 +26,7 @@ from .tables import format_accuracy, format_eps
 from .tries import predict
 
 TOLERANCE = 0.01
+CROSS_ENTROPY = CrossEntropy()
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Check:
     Attributes:
         name: of the check.
         passed: None where it was skipped.
-        figures: what was measured, accuracies by what gave them.
+        figures: what was measured by what gave it; accuracies, but for the gradient's share.
         sentence: what it means.
     """
 
@@ -68,7 +69,8 @@ def audit(
 
     Every attack is PGD on the cross-entropy in the linf ball, starts at x, takes steps of
     2.5 eps / steps, and is judged by its last iterate, which an attack with true gradients does not
-    lose. Only the unbounded one (eps 1) may stop at the first iterate that fools the network.
+    lose. Only the unbounded one (eps 1) may stop at the first iterate that fools the network, and
+    climbs the margin where the cross-entropy does not get there, as it may stop at a local maximum.
 
     Args:
         model: the network that claims to be robust.
@@ -85,7 +87,7 @@ def audit(
         progress: show a bar where standard error is a terminal.
 
     Returns:
-        The checks: more steps, larger eps, one step, unbounded, transfer.
+        The checks: gradient, more steps, larger eps, one step, unbounded, transfer.
 
     Raises:
         InputError: images, labels or a setting do not fit.
@@ -107,11 +109,9 @@ def audit(
     most = steps[-1]
     with tqdm(total=runs, unit="attack", disable=None if progress else True) as bar:
 
-        def accuracy(
-            radius: float, count: int, keep: Keep = "last", source: GapClassifier = model
-        ) -> float:
+        def accuracy(radius: float, count: int, source: GapClassifier = model, **how: Any) -> float:
             found = attacked_accuracy(
-                model, source, images, labels, radius, count, keep=keep, batch_size=batch_size
+                model, source, images, labels, radius, count, batch_size=batch_size, **how
             )
             bar.update()
             return found
@@ -119,11 +119,13 @@ def audit(
         clean = attacked_accuracy(model, model, images, labels, 0.0, 0, batch_size=batch_size)
         by_steps = {count: accuracy(eps, count) for count in steps}
         inner = {0.0: clean} | {r: accuracy(r, most) for r in radii if r not in (eps, 1.0)}
-        unbounded = accuracy(1.0, most, keep="first_fooled")
+        unbounded = accuracy(1.0, most, keep="first_fooled", objectives=(CROSS_ENTROPY, Margin()))
         by_eps = dict(sorted((inner | {eps: by_steps[most], 1.0: unbounded}).items()))
         white = by_steps[most]
         black = None if transfer_from is None else accuracy(eps, most, source=transfer_from)
+        flat = flat_share(model, images, labels, batch_size)
     return [
+        _gradient(flat, tolerance),
         _more_steps(by_steps, tolerance),
         _larger_eps(by_eps, tolerance),
         _one_step(by_steps, tolerance),
@@ -141,15 +143,35 @@ def attacked_accuracy(
     steps: int,
     *,
     keep: Keep = "last",
+    objectives: Sequence[Objective] = (CROSS_ENTROPY,),
     batch_size: int = 100,
 ) -> float:
-    """The accuracy of `model` on images made against `source`, by PGD from x in fine steps."""
-    attack = PGD(source, eps, fine_step(eps, steps), steps, keep=keep)
+    """The accuracy of `model` on images made against `source`, by PGD from x in fine steps.
+
+    With several objectives an image counts as right if it withstands all of them.
+    """
+    size = fine_step(eps, steps)
+    attacks = [PGD(source, eps, size, steps, objective=one, keep=keep) for one in objectives]
     right = 0
     with eval_mode(model), torch.no_grad():
         for x, y in _batches(images, labels, batch_size):
-            right += int((predict(model, attack(x, y)) == y).sum())
+            held = [predict(model, attack(x, y)) == y for attack in attacks]
+            right += int(torch.stack(held).all(dim=0).sum())
     return right / len(images)
+
+
+def flat_share(
+    model: GapClassifier, images: Tensor, labels: Tensor, batch_size: int = 100
+) -> float:
+    """The share of images x at which the gradient of the cross-entropy is zero at every pixel."""
+    flat = 0
+    with eval_mode(model), own_autograd(images.device.type):
+        for x, y in _batches(images, labels, batch_size):
+            x = x.detach().clone().requires_grad_()
+            value = CROSS_ENTROPY.bind(model, x.detach(), y)(x).value.sum()
+            (grad,) = torch.autograd.grad(value, x, materialize_grads=True)
+            flat += int((grad == 0).flatten(1).all(dim=1).sum())
+    return flat / len(images)
 
 
 def _batches(images: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -179,6 +201,19 @@ def _rises(accuracies: Sequence[float], tolerance: float) -> bool:
         if after > lowest + tolerance + 1e-9:
             return True
     return False
+
+
+def _gradient(flat: float, tolerance: float) -> Check:
+    passed = flat <= tolerance + 1e-9
+    return Check(
+        "gradient",
+        passed,
+        {"share of images without one": flat},
+        "The cross-entropy has a gradient at the images."
+        if passed
+        else "At some images the gradient of the cross-entropy is zero at every pixel: "
+        "attacks that follow it cannot move.",
+    )
 
 
 def _counted(steps: int) -> str:
@@ -254,7 +289,7 @@ def _transfer(white: float, black: float | None, tolerance: float) -> Check:
 
 def audit_table(checks: Sequence[Check]) -> tuple[list[str], list[list[str]]]:
     """Checks -> header and body: name, result, accuracies."""
-    return ["check", "result", "accuracy"], [
+    return ["check", "result", "measured"], [
         [check.name, check.word, _shown(check.figures)] for check in checks
     ]
 
