@@ -266,7 +266,7 @@ def _unbounded(accuracy: float) -> Check:
         "An attack that may change everything fools the network on every image."
         if passed
         else "An attack that may change everything does not fool the network on every image: "
-        "gradients vanish or lie.",
+        "gradients mislead it, or it needs more steps.",
     )
 
 
