@@ -82,7 +82,9 @@ def test_row_is_the_score_of_the_curve(make_problem) -> None:
     chosen, offsets = paper_selection(15, 6, 4, 3)
     x, y = test.float(chosen), test.labels[chosen]
     attack = ISA(model, CAM(model), "l2", "1-class")
-    expected = score(isa_curve(attack, x, y, (y + offsets) % 3, **settings))
+    curve = isa_curve(attack, x, y, (y + offsets) % 3, **settings)
+    expected = score(curve)
+    squares = score(Curve(curve.discrepancy.square(), curve.eps, curve.usable))
     assert expected.n > 0
     assert row == {
         "dataset": "squares",
@@ -92,11 +94,14 @@ def test_row_is_the_score_of_the_curve(make_problem) -> None:
         "nds": expected.nds,
         "nsl": expected.nsl,
         "slope": expected.slope,
+        "nds_squared": squares.nds,
+        "nsl_squared": squares.nsl,
         "n": expected.n,
         "n_images": 6,
     }
     assert row["slope"] == pytest.approx(2 * row["nsl"])  # two attacks an image
-    assert isa_row(model, test, "repr", n=6, seed=4, **settings)["nds"] != row["nds"]
+    other = isa_row(model, test, "repr", n=6, seed=4, **settings)
+    assert other["nds"] != row["nds"] and other["nds_squared"] is None
 
 
 def test_refused(make_problem) -> None:
