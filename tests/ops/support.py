@@ -18,8 +18,8 @@ EPS = {
 
 def relative_error(value: Tensor, truth: Tensor) -> float:
     """||value - truth|| / ||truth||, in float64; NaN never passes a comparison."""
-    truth = truth.double().cpu()
-    difference = (value.double().cpu() - truth).norm()
+    value, truth = (t.detach().double().cpu() for t in (value, truth))
+    difference = (value - truth).norm()
     return float(difference / truth.norm().clamp(min=1e-300))
 
 
