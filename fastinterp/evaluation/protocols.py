@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..attacks import CrossEntropy, Margin
 from ..errors import InputError
-from .tries import MarginTowards, Try
+from .tries import FlushedCrossEntropy, MarginTowards, Try
 
 PAPER_N = 200
 PAPER_SEED = 99
@@ -75,7 +75,7 @@ class Protocol:
 
 
 def _paper_tries(step_size: float, fine: float) -> list[Try]:
-    return [Try(CrossEntropy(), step_size, keep="last", everyone=True)]
+    return [Try(FlushedCrossEntropy(), step_size, keep="last", everyone=True)]
 
 
 def _best_tries(step_size: float, fine: float) -> list[Try]:
