@@ -16,7 +16,7 @@ PAPER = [
     for name in METHODS
 ]
 SHORT = ["digits-small-normal", "digits-small-int", "digits-small-adv"] + [
-    f"mnist-quick-{name}" for name in ("normal", "int", "adv", "trades", "int-adv")
+    f"mnist-quick-{name}" for name in METHODS
 ]
 
 
