@@ -12,7 +12,7 @@ from fastinterp.evaluation import paper_selection, reproduce, sweep
 from fastinterp.evaluation.corruptions import PUBLISHED_EPS
 from fastinterp.evaluation.isa_scores import INTERPRETERS
 from fastinterp.evaluation.reproduce.kinds import KINDS
-from fastinterp.evaluation.reproduce.networks import find_network
+from fastinterp.evaluation.reproduce.networks import Network, find_network
 from fastinterp.training import METHODS
 
 COLUMNS = ({"eps": 0.0, "steps": 2}, {"eps": 0.1, "steps": 2})
@@ -136,10 +136,13 @@ def test_bad_input(networks: Path) -> None:
 
 
 def test_released_networks_are_found(shared: Path) -> None:
-    found = find_network(shared / "networks", "mnist", "small", "ig-norm-sum")
+    found = find_network(shared / "networks", Network("mnist", "small", "ig-norm-sum"))
     assert found is not None
     assert found.name == "mnist_smallgap_igsum_100.pkl"
-    assert find_network(shared / "networks", "mnist", "small", "nonsense") is None
+    assert find_network(shared / "networks", Network("mnist", "small", "nonsense")) is None
+    wide = find_network(shared / "networks", Network("restricted_imagenet", "wresnet", "normal"))
+    assert wide is not None
+    assert wide.name == "restimagenet_wresnet_normal_35.pkl"
 
 
 def test_int_at_ten_steps_agrees_with_the_paper(shared: Path) -> None:

@@ -15,7 +15,7 @@ from ...data import ImageData
 from ...errors import InputError
 from ...files import write_json
 from .kinds import KINDS, Task
-from .networks import find_network
+from .networks import Network, find_network
 from .paper import Block, Table
 
 Rows = list[dict[str, Any]]
@@ -78,7 +78,9 @@ def reproduce(
     loaded: dict[str, ImageData] = {}
     for block, row in wanted:
         key = (block.dataset, block.model, row)
-        path = find_network(place.networks, block.dataset, block.model, block.method or row)
+        path = find_network(
+            place.networks, Network(block.dataset, block.model, block.method or row)
+        )
         name = None if path is None else path.name
         if key not in known or known[key][0]["network"] != name:
             known[key] = list(_measure_row(table, block, row, path, place, loaded))

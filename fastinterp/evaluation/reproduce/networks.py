@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from ...errors import InputError
 
 # How the released files spell data sets, architectures and methods.
-_DATASETS = {"mnist": "mnist", "cifar10": "cifar"}
+_DATASETS = {"mnist": "mnist", "cifar10": "cifar", "restricted_imagenet": "restimagenet"}
 _MODELS = {"small": "smallgap", "pool": "pool", "wresnet": "wresnet"}
 _METHODS = {
     "normal": "normal",
@@ -19,14 +20,49 @@ _METHODS = {
     "int-adv": "intadv",
     "int-1-class": "intone",
 }
+# Where a short recipe stands in for the paper's.
+_QUICK = {("mnist", "small"): "mnist-quick"}
 
 
-def find_network(folder: Path, dataset: str, model: str, method: str) -> Path | None:
+class Network(NamedTuple):
+    """A network of the paper: its data set, architecture, and how it was trained.
+
+    Attributes:
+        dataset, model, method: as the recipes name them.
+        gamma: weight of the regulariser; None: the method's own.
+    """
+
+    dataset: str
+    model: str
+    method: str
+    gamma: float | None = None
+
+    @property
+    def recipe(self) -> str:
+        """The recipe with the paper's settings."""
+        return f"{self.dataset}-{self.model}-{self.method}"
+
+    @property
+    def quick_recipe(self) -> str | None:
+        """A recipe that is short enough for a CPU, where there is one."""
+        prefix = _QUICK.get((self.dataset, self.model))
+        return None if prefix is None else f"{prefix}-{self.method}"
+
+    def run(self, recipe: str) -> str:
+        """The name of the folder in which a run of a recipe leaves this network."""
+        return recipe if self.gamma is None else f"{recipe}-gamma-{self.gamma:g}"
+
+    def __str__(self) -> str:
+        return self.run(self.recipe)
+
+
+def find_network(folder: Path, network: Network) -> Path | None:
     """The file of one network, or None.
 
     A run of our own comes first: `<dataset>-<model>-<method>/model.safetensors` (the names of the
     recipes, so `fastinterp train` leaves them in place) or the same as one file; then a released
-    one, `<dataset>_<model>_<method>_<epochs>.pkl`.
+    one, `<dataset>_<model>_<method>_<epochs>.pkl`; then a run of the short recipe. A gamma other
+    than the method's own stands at the end of a run's name: `mnist-small-int-gamma-0.1`.
 
     Raises:
         InputError: the folder is not there.
@@ -36,10 +72,21 @@ def find_network(folder: Path, dataset: str, model: str, method: str) -> Path | 
             f"There is no folder {folder} with networks; name one that holds the released .pkl "
             "files or runs of `fastinterp train`."
         )
-    recipe = f"{dataset}-{model}-{method}"
-    for path in (folder / recipe / "model.safetensors", folder / f"{recipe}.safetensors"):
-        if path.is_file():
-            return path
-    stem = f"{_DATASETS.get(dataset)}_{_MODELS.get(model)}_{_METHODS.get(method)}"
-    released = sorted(folder.glob(f"{stem}_[0-9]*.pkl"))
-    return released[-1] if released else None
+    own = _runs(folder, network.run(network.recipe))
+    quick = _runs(folder, network.run(network.quick_recipe)) if network.quick_recipe else []
+    found = [*own, *_released(folder, network), *quick]
+    return found[0] if found else None
+
+
+def _runs(folder: Path, name: str) -> list[Path]:
+    paths = (folder / name / "model.safetensors", folder / f"{name}.safetensors")
+    return [path for path in paths if path.is_file()]
+
+
+def _released(folder: Path, network: Network) -> list[Path]:
+    """The released files of a network, the longest trained one first."""
+    if network.gamma is not None:
+        return []
+    dataset, model = _DATASETS.get(network.dataset), _MODELS.get(network.model)
+    stem = f"{dataset}_{model}_{_METHODS.get(network.method)}"
+    return sorted(folder.glob(f"{stem}_[0-9]*.pkl"), reverse=True)
