@@ -1,4 +1,4 @@
-"""How well explanations hold under attack: Kendall's tau of maps (Tables 2, A4 and A5)."""
+"""How well explanations hold under attack: maps before and after (Tables 2, A4 and A5)."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ from ..interpreters import Interpreter
 from ..models.gap import GapClassifier
 from ..ops import kendall_tau
 from .protocols import PAPER_SEED, PAPER_STEP_SIZE
+from .topk import topk_intersection
 from .tries import predict
 
 PAPER_K = 8
 
 
 class AAIRow(TypedDict):
-    """Rank correlation of the true class's maps before and after the attack.
+    """Agreement of the true class's maps before and after the attack.
 
-    `kendall_tau` is the mean over the `n_unchanged` of `n` images whose prediction is the same
-    before and after, right or wrong; NaN, "no data", where there are none.
+    `kendall_tau` and `topk_intersection` are means over the `n_unchanged` of `n` images whose
+    prediction is the same before and after, right or wrong; NaN, "no data", where there are none.
+    The k of the intersection is the attack's.
     """
 
     eps: float
     steps: int
     kendall_tau: float
+    topk_intersection: float
     n_unchanged: int
     n: int
 
@@ -43,6 +46,8 @@ class AAIScores(NamedTuple):
 
     kendall_tau: Tensor
     """[N], tau-b between the maps before and after, float64; NaN where one of them is constant."""
+    topk_intersection: Tensor
+    """[N], share of the k brightest positions that the maps before and after have in common."""
     unchanged: Tensor
     """bool [N], whether the prediction is the same before and after."""
 
@@ -65,7 +70,7 @@ def aai_sweep(
     seed: int = 0,
     progress: bool = True,
 ) -> list[AAIRow]:
-    """Rank correlation of maps under AAI for each eps (Tables 2, A4 and A5).
+    """Agreement of maps under AAI for each eps (Tables 2, A4 and A5).
 
     The defaults are the tables' protocol, but for its random starts: `paper_noise` draws those.
     The model runs in eval mode and is left as it was.
@@ -126,7 +131,8 @@ def aai_scores(attack: AAI, x: Tensor, y: Tensor, start: Tensor | None = None) -
     with eval_mode(model), torch.no_grad():
         unchanged = predict(model, x) == predict(model, x_adv)
         before, after = (interpreter(each, y[:, None]).flatten(1) for each in (x, x_adv))
-    return AAIScores(kendall_tau(before, after), unchanged)
+    common = topk_intersection(before, after, attack.top.k)
+    return AAIScores(kendall_tau(before, after), common, unchanged)
 
 
 def paper_noise(
@@ -167,12 +173,12 @@ def _starts(images: Tensor, eps: float, norm: str, noise: Tensor | None, seed: i
 
 
 def _row(eps: float, steps: int, found: Sequence[AAIScores]) -> AAIRow:
-    tau = torch.cat([one.kendall_tau for one in found])
-    unchanged = torch.cat([one.unchanged for one in found])
+    tau, common, unchanged = (torch.cat(each) for each in zip(*found, strict=True))
     return AAIRow(
         eps=eps,
         steps=steps,
         kendall_tau=float(tau[unchanged].nanmean()),
+        topk_intersection=float(common[unchanged].nanmean()),
         n_unchanged=int(unchanged.sum()),
         n=len(tau),
     )

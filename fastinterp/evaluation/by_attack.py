@@ -255,10 +255,10 @@ MEASURES: dict[str, Measure] = {
     ),
     "aai": Measure(
         _aai,
-        "Kendall's tau of maps",
+        "Kendall's tau and top-8 intersection of maps",
         _SIZED | {"norm", "interpreter"},
         ("paper",),
-        partial(_columns, ("eps", "steps", "kendall_tau", "n_unchanged")),
+        partial(_columns, ("eps", "steps", "kendall_tau", "topk_intersection", "n_unchanged")),
         norm="linf",
         seed=PAPER_SEED,
     ),

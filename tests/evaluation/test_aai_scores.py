@@ -35,6 +35,11 @@ def test_tau_is_scipys_over_images_that_keep_their_prediction(make_problem) -> N
     taus = [kendalltau(a, b).statistic for a, b in zip(before, after, strict=True)]
     assert 0 < stayed.sum() < 20
     assert row["kendall_tau"] == pytest.approx(np.array(taus)[stayed].mean(), abs=0.01)
+    shares = [
+        len({*a.argsort()[-3:]} & {*b.argsort()[-3:]}) / 3
+        for a, b in zip(before, after, strict=True)
+    ]
+    assert row["topk_intersection"] == pytest.approx(np.array(shares)[stayed].mean(), abs=0.01)
     assert row["n_unchanged"] == stayed.sum()
     assert (row["eps"], row["steps"], row["n"]) == (0.2, 6, 20)
 
@@ -46,7 +51,8 @@ def test_no_survivor_is_no_data(make_problem, monkeypatch) -> None:
     (row,) = aai_sweep(
         model, CAM(model), x, y, eps=[0.3], steps=2, step_size=0.1, k=2, progress=False
     )
-    assert math.isnan(row["kendall_tau"]) and row["n_unchanged"] == 0 and row["n"] == 6
+    assert math.isnan(row["kendall_tau"]) and math.isnan(row["topk_intersection"])
+    assert row["n_unchanged"] == 0 and row["n"] == 6
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
@@ -67,6 +73,7 @@ def test_scores_of_a_batch(make_problem) -> None:
     model, x, y = make_problem(5)
     scores = aai_scores(AAI(model, CAM(model), 0.0, 0.0, 1, k=2), x, y)
     assert torch.equal(scores.kendall_tau, torch.ones(5, dtype=torch.float64))
+    assert torch.equal(scores.topk_intersection, torch.ones(5, dtype=torch.float64))
     assert scores.unchanged.all()
 
 

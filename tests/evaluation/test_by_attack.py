@@ -33,7 +33,8 @@ def test_every_attack_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[
     network, out = tmp_path / "n.safetensors", tmp_path / "rows.json"
     models.save(models.small(seed=0), network)
     words = ["eval", str(network), "--dataset", "digits", "--n", "2", "--device", "cpu"]
-    fields = {"aai": {"kendall_tau", "n_unchanged"}, "isa": {"nds", "nsl", "interpreter", "norm"}}
+    aai = {"kendall_tau", "topk_intersection", "n_unchanged"}
+    fields = {"aai": aai, "isa": {"nds", "nsl", "interpreter", "norm"}}
     for attack in MEASURES:
         short = (
             ["--norm", "l1", "--classes", "2-class"]
