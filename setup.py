@@ -104,7 +104,8 @@ def extension():
 
     debug = os.environ.get("DEBUG") == "1"
     speed = ["-O0", "-g"] if debug else ["-O3", "-DNDEBUG"]
-    sources = ["csrc/fastinterp.cpp", *glob("csrc/cpu/*.cpp"), *glob("csrc/cpu/vector/*.cpp")]
+    folders = ("csrc", "csrc/autograd", "csrc/cpu", "csrc/cpu/vector")
+    sources = [source for folder in folders for source in glob(f"{folder}/*.cpp")]
     flags = {
         # -Wno-psabi: vectors wider than the baseline's never cross a translation unit.
         "cxx": [

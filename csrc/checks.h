@@ -70,6 +70,7 @@ inline at::Tensor empty_maps_like(const at::Tensor& like, at::ScalarType type) {
 
 // What empty_maps_like laid out otherwise, in the layout that torch.empty_like promises.
 inline at::Tensor as_laid_out(const at::Tensor& maps, const at::Tensor& like) {
+  if (maps.strides() == like.strides()) return maps.to(like.scalar_type());
   const auto promised = at::empty_like(like, like.options());
   if (promised.strides() == maps.strides()) return maps.to(like.scalar_type());
   return at::empty_like(like).copy_(maps);

@@ -19,6 +19,10 @@ TORCH_LIBRARY(fastinterp, m) {
       "discrepancy_backward(Tensor grad, Tensor features, Tensor features_adv, Tensor weight, "
       "Tensor coefficients, bool need_features, bool need_features_adv, bool need_weight) "
       "-> (Tensor, Tensor, Tensor)");
+  // Plain torch, from Python (ops/discrepancy.py): what second derivatives go through.
+  m.def(
+      "discrepancy_reference(Tensor features, Tensor features_adv, Tensor weight, Tensor labels, "
+      "Tensor? bias, bool weighted) -> Tensor");
 
   // norm: 0 linf, 1 l2, 2 l1. step_sizes and eps_rows override the numbers.
   m.def(

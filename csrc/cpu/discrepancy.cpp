@@ -37,7 +37,7 @@ class Image {
         panel_(problem.sizes.channels * tiling_.ld),
         maps_(problem.sizes.classes * tiling_.ld * tiling_.count),
         signs_(problem.sizes.classes * tiling_.ld),
-        channels_(problem.sizes.channels * tiling_.ld),
+        channels_(kRowsAtOnce * tiling_.ld),
         sums(problem.sizes.channels),
         scaled_(2 * problem.sizes.classes) {}
 
@@ -70,11 +70,14 @@ class Image {
     scale(q, r);
     for (int64_t tile = 0; tile < tiling_.count; ++tile) {
       weigh_signs(tile, r != nullptr);
-      vector_.product(channels_.get(), problem_.weight, {1, channels()}, signs_.get(), channels(),
-                      classes(), tiling_.ld);
-      vector_.store(tile_of(target, n, tiling_.begin(tile)), strides_of(target), channels_.get(),
-                    tiling_.ld, channels(), tiling_.columns(tile),
-                    static_cast<T>(factor / static_cast<double>(problem_.sizes.positions)));
+      for (int64_t k = 0; k < channels(); k += kRowsAtOnce) {
+        const int64_t rows = std::min(kRowsAtOnce, channels() - k);
+        vector_.product(channels_.get(), problem_.weight + k, {1, channels()}, signs_.get(), rows,
+                        classes(), tiling_.ld);
+        vector_.store(&target.at(n, k, tiling_.begin(tile)), strides_of(target), channels_.get(),
+                      tiling_.ld, rows, tiling_.columns(tile),
+                      static_cast<T>(factor / static_cast<double>(problem_.sizes.positions)));
+      }
     }
   }
 
@@ -120,13 +123,15 @@ class Image {
                   with_offsets ? scaled_.data() + classes() : nullptr, classes(), tiling_.ld);
   }
 
+  static constexpr int64_t kRowsAtOnce = 32;  // of a gradient: they stay in the first-level cache
+
   const Primitives<T>& vector_ = primitives<T>();
   const Problem<T>& problem_;
   const Tiling<T> tiling_;
   const Scratch<T> panel_;     // [K, tile] A' - A
   const Scratch<T> maps_;      // [tiles, C, tile]
   const Scratch<T> signs_;     // [C, tile]
-  const Scratch<T> channels_;  // [K, tile]
+  const Scratch<T> channels_;  // [kRowsAtOnce, tile]
   std::vector<T> means_;       // [K]
 
  public:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -84,62 +84,17 @@ def _fake_backward(
     )
 
 
-# 3. Autograd. With q_c = dD/dS_c and r_c = dD/df_c (kept as `coefficients` [N, 2, C]):
-#   dD/dA'  = (1/u) W^T (q sign(M) + r),   dD/dA = -(1/u) W^T (q sign(M)),   M = W (A' - A).
-# The inner loop needs dD/dA' alone, and the forward pass leaves it behind at the cost of one more
-# product; the backward pass then only scales it.
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    features, features_adv, weight, labels, bias, weighted, with_grad = inputs
-    _, grad_adv, coefficients = output
-    ctx.mark_non_differentiable(grad_adv, coefficients)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(features, features_adv, weight, labels, bias, grad_adv, coefficients)
-    ctx.weighted, ctx.with_grad = weighted, with_grad
-
-
-def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    if grad is None:
-        return (None,) * 7
-    features, features_adv, weight, _, bias, grad_adv, coefficients = ctx.saved_tensors
-    need = ctx.needs_input_grad
-    if torch.is_grad_enabled():
-        return _differentiable_backward(ctx, grad)
-    by_bias = None
-    if need[4]:
-        by_bias = (grad.to(coefficients.dtype) @ coefficients[:, 1]).to(bias.dtype)
-    if ctx.with_grad:
-        by_adv = grad_adv * grad[:, None, None, None]
-        return None, by_adv, None, None, by_bias, None, None
-    by_features, by_adv, by_weight = torch.ops.fastinterp.discrepancy_backward(
-        grad, features, features_adv, weight, coefficients, need[0], need[1], need[2]
-    )
-    return (
-        by_features if need[0] else None,
-        by_adv if need[1] else None,
-        by_weight if need[2] else None,
-        None,
-        by_bias,
-        None,
-        None,
-    )
-
-
-def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """Under create_graph: the gradient of the reference, which torch can differentiate again."""
-    features, features_adv, weight, labels, bias, _, _ = ctx.saved_tensors
-    need = ctx.needs_input_grad
-    inputs = (features, features_adv, weight, bias)
-    wanted = [i for i, index in enumerate((0, 1, 2, 4)) if need[index]]
-    value = reference(
-        features, features_adv, weight, labels, bias, "weighted" if ctx.weighted else "1-class"
-    )
-    grads = torch.autograd.grad(
-        value, [inputs[i] for i in wanted], grad, create_graph=True, allow_unused=True
-    )
-    by: list[Tensor | None] = [None] * 4
-    for i, g in zip(wanted, grads, strict=True):
-        by[i] = g
-    return by[0], by[1], by[2], None, by[3], None, None
+# 3. Autograd: csrc/autograd/discrepancy.cpp. Under create_graph it comes back to the reference.
+def _differentiable(
+    features: Tensor,
+    features_adv: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    bias: Tensor | None,
+    weighted: bool,
+) -> Tensor:
+    reduction: Reduction = "weighted" if weighted else "1-class"
+    return reference(features, features_adv, weight, labels, bias, reduction)
 
 
 # 4. Backends
@@ -147,8 +102,8 @@ def register() -> None:
     """Attach the Python halves to the compiled op. Called once, when the extension has loaded."""
     torch.library.register_fake("fastinterp::discrepancy", _fake)
     torch.library.register_fake("fastinterp::discrepancy_backward", _fake_backward)
-    torch.library.register_autograd(
-        "fastinterp::discrepancy", _backward, setup_context=_setup_context
+    torch.library.impl(
+        "fastinterp::discrepancy_reference", "CompositeImplicitAutograd", _differentiable
     )
 
 

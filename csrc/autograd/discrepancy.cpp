@@ -1,0 +1,148 @@
+// The derivative of the discrepancy, in C++: attacks ask for it at every step, and Python would
+// cost as much as the kernel. With q_c = dD/dS_c and r_c = dD/df_c (the coefficients [N, 2, C]):
+//   dD/dA' = (1/u) W^T (q sign(M) + r),   dD/dA = -(1/u) W^T (q sign(M)),   M = W (A' - A).
+// Where A' alone needs a gradient (the inner loop), the forward pass leaves it behind at the cost
+// of one more product, and the backward pass only scales it.
+#include <ATen/ATen.h>
+#include <ATen/TensorSubclassLikeUtils.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <optional>
+#include <tuple>
+
+namespace fastinterp {
+namespace {
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+using Triple = std::tuple<Tensor, Tensor, Tensor>;
+
+template <typename Signature>
+auto find(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
+Triple forward(const Tensor& features, const Tensor& features_adv, const Tensor& weight,
+               const Tensor& labels, const std::optional<Tensor>& bias, bool weighted,
+               bool with_grad) {
+  static const auto op =
+      find<Triple(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                  const std::optional<Tensor>&, bool, bool)>("fastinterp::discrepancy");
+  return op.call(features, features_adv, weight, labels, bias, weighted, with_grad);
+}
+
+Triple backward(const Tensor& grad, const Tensor& features, const Tensor& features_adv,
+                const Tensor& weight, const Tensor& coefficients, bool need_features,
+                bool need_features_adv, bool need_weight) {
+  static const auto op =
+      find<Triple(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, bool,
+                  bool, bool)>("fastinterp::discrepancy_backward");
+  return op.call(grad, features, features_adv, weight, coefficients, need_features,
+                 need_features_adv, need_weight);
+}
+
+Tensor reference(const Tensor& features, const Tensor& features_adv, const Tensor& weight,
+                 const Tensor& labels, const std::optional<Tensor>& bias, bool weighted) {
+  static const auto op =
+      find<Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                  const std::optional<Tensor>&, bool)>("fastinterp::discrepancy_reference");
+  return op.call(features, features_adv, weight, labels, bias, weighted);
+}
+
+// Whether the gradient is that of a plain sum, so that nothing needs scaling. On a GPU nobody
+// looks: that would wait for it.
+bool is_ones(const Tensor& grad) {
+  if (!grad.device().is_cpu() || at::isTensorSubclassLike(grad) || grad.is_meta()) return false;
+  if (grad.scalar_type() != at::kFloat) return false;
+  const float* values = grad.const_data_ptr<float>();
+  for (int64_t n = 0, step = grad.stride(0); n < grad.numel(); ++n) {
+    if (values[n * step] != 1.0f) return false;
+  }
+  return true;
+}
+
+class Discrepancy : public torch::autograd::Function<Discrepancy> {
+ public:
+  static variable_list forward(AutogradContext* ctx, const Tensor& features,
+                               const Tensor& features_adv, const Tensor& weight,
+                               const Tensor& labels, const std::optional<Tensor>& bias,
+                               bool weighted, bool with_grad) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    auto [value, grad_adv, coefficients] =
+        fastinterp::forward(features, features_adv, weight, labels, bias, weighted, with_grad);
+    ctx->save_for_backward(
+        {features, features_adv, weight, labels, bias.value_or(Tensor()), grad_adv, coefficients});
+    ctx->saved_data["weighted"] = weighted;
+    ctx->saved_data["with_grad"] = with_grad;
+    ctx->mark_non_differentiable({grad_adv, coefficients});
+    ctx->set_materialize_grads(false);
+    return {value, grad_adv, coefficients};
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    variable_list by(7);
+    const Tensor& grad = grads[0];
+    if (!grad.defined()) return by;
+    const auto saved = ctx->get_saved_variables();
+    const bool with_grad = ctx->saved_data["with_grad"].toBool();
+    if (at::GradMode::is_enabled()) return differentiable(ctx, saved, grad);
+    if (needs(ctx, saved, 4)) {
+      const auto r = saved[6].select(1, 1);
+      by[4] = at::matmul(grad.to(r.scalar_type()), r).to(saved[4].scalar_type());
+    }
+    if (with_grad) {
+      by[1] = is_ones(grad) ? saved[5] : at::mul(saved[5], grad.view({-1, 1, 1, 1}));
+      return by;
+    }
+    std::tie(by[0], by[1], by[2]) =
+        fastinterp::backward(grad, saved[0], saved[1], saved[2], saved[6], ctx->needs_input_grad(0),
+                             ctx->needs_input_grad(1), ctx->needs_input_grad(2));
+    for (const int i : {0, 1, 2}) {
+      if (!ctx->needs_input_grad(i)) by[i] = Tensor();
+    }
+    return by;
+  }
+
+ private:
+  // torch counts tensors only: without a bias there is no input 4.
+  static bool needs(AutogradContext* ctx, const variable_list& saved, int i) {
+    return saved[i].defined() && ctx->needs_input_grad(i);
+  }
+
+  // Under create_graph: the gradient of the reference, which torch can differentiate again.
+  static variable_list differentiable(AutogradContext* ctx, const variable_list& saved,
+                                      const Tensor& grad) {
+    const auto bias = saved[4].defined() ? std::optional<Tensor>(saved[4]) : std::nullopt;
+    const auto value = fastinterp::reference(saved[0], saved[1], saved[2], saved[3], bias,
+                                             ctx->saved_data["weighted"].toBool());
+    variable_list inputs, by(7);
+    for (const int i : {0, 1, 2, 4}) {
+      if (needs(ctx, saved, i)) inputs.push_back(saved[i]);
+    }
+    const auto found = torch::autograd::grad({value}, inputs, {grad}, /*retain_graph=*/true,
+                                             /*create_graph=*/true, /*allow_unused=*/true);
+    size_t next = 0;
+    for (const int i : {0, 1, 2, 4}) {
+      if (needs(ctx, saved, i)) by[i] = found[next++];
+    }
+    return by;
+  }
+};
+
+Triple discrepancy(const Tensor& features, const Tensor& features_adv, const Tensor& weight,
+                   const Tensor& labels, const std::optional<Tensor>& bias, bool weighted,
+                   bool with_grad) {
+  const auto found =
+      Discrepancy::apply(features, features_adv, weight, labels, bias, weighted, with_grad);
+  return {found[0], found[1], found[2]};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(fastinterp, Autograd, m) { m.impl("discrepancy", &discrepancy); }
+
+}  // namespace fastinterp
