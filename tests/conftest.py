@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+# Small tensors gain nothing from more threads, which on a busy machine wait for each other. Set
+# before torch is loaded, so that processes started by tests inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
