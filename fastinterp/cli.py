@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -30,11 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = _parser().parse_args(words)
         code: int = args.run(args)
+        sys.stdout.flush()
         return code
     except InputError as error:
         return _fail(str(error))
     except torch.OutOfMemoryError:
         return _fail("the GPU's memory was not enough; lower --batch-size, or take --device cpu.")
+    except BrokenPipeError:
+        return _end_quietly()
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}.")
@@ -48,6 +52,12 @@ def _fail(message: str) -> int:
     return 2
 
 
+def _end_quietly() -> int:
+    """Whoever reads our output has closed it, as `head` does: the code of a SIGPIPE."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + 13
+
+
 def _how_to_go_on(words: list[str]) -> str:
     same = shlex.join([PROGRAM, *words])
     if words[:1] == ["train"]:
@@ -55,6 +65,8 @@ def _how_to_go_on(words: list[str]) -> str:
         return f"`{again}` goes on from the last checkpoint."
     if words[:1] == ["demo"]:
         return f"`{same}` goes on from the last checkpoint."
+    if words[:1] == ["reproduce"]:
+        return f"`{same}` goes on from what was written."
     return f"nothing was written; `{same}` begins anew."
 
 
@@ -345,17 +357,31 @@ def _add_reproduce(every: Any) -> None:
     parser = _command(
         every,
         "reproduce",
-        "measure a table of the paper again and set it beside what the paper prints",
-        "fastinterp reproduce table3 --networks networks --data-dir data --only mnist "
-        "--out table3.json",
+        "measure a table or figure of the paper again, beside what the paper prints",
+        "fastinterp reproduce table3 --networks networks --data-dir data --only mnist \\\n"
+        "      --out table3.json\n"
+        "  fastinterp reproduce figA1 --train quick --data-dir data --out figA1.png",
         commands.reproduce,
     )
-    parser.add_argument("table", nargs="?", metavar="NAME", help="such as table3; see --list")
-    parser.add_argument("--list", action="store_true", help="show the tables and stop")
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="such as table3 or fig3; see --list"
+    )
+    parser.add_argument("--list", action="store_true", help="show what there is and stop")
     parser.add_argument(
         "--networks",
         metavar="DIR",
-        help="the folder with the released .pkl files, or with runs of `fastinterp train`",
+        help="the folder with the released .pkl files, or with runs of `fastinterp train`; "
+        "with --train also where new ones go, by default runs/networks",
+    )
+    parser.add_argument(
+        "--train",
+        nargs="?",
+        const="full",
+        choices=("full", "quick"),
+        metavar="full|quick",
+        help="first train the networks that are missing, by the paper's recipes (full; default) or "
+        "by short ones that cannot be held against the paper (quick; MNIST Small alone); goes on "
+        "where it was stopped",
     )
     _add_data_dir(parser)
     parser.add_argument(
@@ -377,12 +403,15 @@ def _add_reproduce(every: Any) -> None:
         "--n",
         type=count,
         metavar="N",
-        help="the first N of the paper's 200 images; default: 200 (table1: 100)",
+        help="the first N of the paper's 200 images; default: 200 (table1: 100, of "
+        "restricted_imagenet 4)",
     )
     parser.add_argument(
         "--out",
-        metavar="FILE.json",
-        help="written after each network; what it holds already is not measured again",
+        metavar="FILE",
+        help="FILE.json, written as it goes: what it holds is not measured again; a table's "
+        "Markdown or a figure's picture is put beside it; for a figure also FILE.png, .pdf or .svg,"
+        " default: NAME.png",
     )
     _add_device(parser)
 

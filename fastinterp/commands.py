@@ -16,10 +16,8 @@ from ._version import __version__
 from .data import ImageData
 from .device import usable_device
 from .errors import InputError
-from .evaluation import reproduce as again
 from .evaluation.by_attack import MEASURES, Request, measure, settings_used
 from .evaluation.pictures import explanation_figure, picture_path, save_picture
-from .evaluation.protocols import PAPER_N
 from .evaluation.tables import text_table, write_rows
 from .files import write_json
 from .models import GapClassifier
@@ -68,7 +66,7 @@ def evaluate(args: Words) -> int:
     """Measure a network under attack, print the table, write it as JSON."""
     model, images = _model_and_data(args)
     if args.out is not None:
-        _require_writable(Path(args.out))
+        require_writable(Path(args.out))
     request = Request(
         model,
         images,
@@ -107,7 +105,7 @@ def evaluate(args: Words) -> int:
 def explain(args: Words) -> int:
     """Draw the maps of some images, clean and attacked."""
     model, images = _model_and_data(args)
-    _require_writable(picture_path(args.out))
+    require_writable(picture_path(args.out))
     if args.indices is None:
         chosen, _ = evaluation.paper_selection(len(images), args.n, num_classes=images.num_classes)
     else:
@@ -144,7 +142,7 @@ def audit(args: Words) -> int:
     """Look for signs of obfuscated gradients; 1 where there is one."""
     model, images = _model_and_data(args)
     if args.out is not None:
-        _require_writable(Path(args.out))
+        require_writable(Path(args.out))
     other = None
     if args.transfer_from is not None:
         other = models.load(find_network(args.transfer_from), map_location=model.device)
@@ -183,38 +181,10 @@ def audit(args: Words) -> int:
 
 
 def reproduce(args: Words) -> int:
-    """Measure a table of the paper again, and set both side by side."""
-    if args.list:
-        named = [(name, again.load_table(name)) for name in again.list_tables()]
-        lines = [(name, table.title, table.needs) for name, table in named]
-        print(text_table(("table", "what it shows", "what it needs"), lines))
-        return 0
-    if args.table is None:
-        raise InputError("reproduce needs a table; `fastinterp reproduce --list` shows them.")
-    table = again.load_table(args.table)
-    if args.networks is None:
-        raise InputError(
-            f"reproduce needs --networks, a folder with networks; {table.name} takes {table.needs}."
-        )
-    if args.interpreters and table.kind != "isa":
-        raise InputError(f"--interpreters chooses rows of table1; {table.name} has none to choose.")
-    rows = again.reproduce(
-        table,
-        args.networks,
-        args.data_dir,
-        only=[*args.only, *args.interpreters],
-        n=args.n and min(PAPER_N, args.n),
-        device=_device(args),
-        out=args.out,
-    )
-    print(f"{table.name}: {table.title}")
-    for title, header, body in again.paper_and_ours(rows):
-        print(f"\n{title}\n{text_table(header, body)}")
-    print(f"\n{again.summary(rows)}" + (f"\nErrata: {table.note}" if table.note else ""))
-    if args.out is not None:
-        page = Path(args.out).with_suffix(".md")
-        again.write_markdown(page, table, rows)
-        print(f"written: {args.out}, {page}")
+    """Measure a table or figure of the paper again."""
+    from .reproducing import run
+
+    run(args, _device(args))
     return 0
 
 
@@ -286,7 +256,7 @@ def find_network(path: str | Path) -> Path:
     raise InputError(f"there is no network in {path}: it holds no model.safetensors.")
 
 
-def _require_writable(path: Path) -> None:
+def require_writable(path: Path) -> None:
     """Make the folder of a file to come; hours of work must not end at a file nobody can write.
 
     Raises:

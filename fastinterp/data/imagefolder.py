@@ -70,6 +70,19 @@ def read(
     return ImageData(images, labels, order, name)
 
 
+def own_folder(root: Path, name: str) -> Path:
+    """The folder of a data set below one that holds several: NAME, or the only one that begins so.
+
+    `root` itself where it holds a split, or nothing that is called like the data set.
+    """
+    if any(_has_folders(root / part) for parts in _FOLDERS.values() for part in parts):
+        return root
+    if (root / name).is_dir():
+        return root / name
+    found = sorted(path for path in root.glob(f"{name}*") if path.is_dir())
+    return found[0] if len(found) == 1 else root
+
+
 def _split_folder(root: Path, split: str) -> Path:
     """The folder that holds the class folders of a split."""
     for part in _FOLDERS[split]:

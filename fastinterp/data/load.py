@@ -19,7 +19,7 @@ _LAYOUTS = {
     "mnist": mnist.LAYOUT,
     "cifar10": cifar10.LAYOUT,
     "imagefolder": imagefolder.LAYOUT,
-    "restricted_imagenet": imagefolder.LAYOUT,
+    "restricted_imagenet": f"{imagefolder.LAYOUT}, or a folder restricted_imagenet* that does",
 }
 
 
@@ -36,7 +36,8 @@ def load(
 
     Args:
         name: digits (built in), mnist, cifar10, imagefolder or restricted_imagenet.
-        root: the folder that holds the data; digits needs none.
+        root: the folder that holds the data, or several data sets; digits needs none. An
+            imagefolder is the folder itself.
         split: "train" or "test".
         device: where images and labels are put.
         size: resize to this height and width; by default 224 for folders of images, and the
@@ -68,8 +69,10 @@ def _read(
         return mnist.read(folder, split)
     if name == "cifar10":
         return cifar10.read(folder, split, allow_partial)
-    classes = imagefolder.RESTRICTED_IMAGENET if name == "restricted_imagenet" else None
-    return imagefolder.read(folder, split, size or 224, classes, name)
+    if name == "imagefolder":
+        return imagefolder.read(folder, split, size or 224, name=name)
+    folder = imagefolder.own_folder(folder, name)
+    return imagefolder.read(folder, split, size or 224, imagefolder.RESTRICTED_IMAGENET, name)
 
 
 def _folder(name: str, root: str | Path | None) -> Path:

@@ -4,6 +4,7 @@ from .int_loss import IntLoss
 from .methods import METHODS, Method, method
 from .recipe import Recipe, list_recipes, load_recipe, run_recipe
 from .schedule import LinearEps
+from .timing import StepTime, time_recipes
 from .trainer import StepResult, Trainer
 from .trainers import (
     AdvTrainer,
@@ -30,10 +31,12 @@ __all__ = [
     "NormalTrainer",
     "Recipe",
     "StepResult",
+    "StepTime",
     "TRADESTrainer",
     "Trainer",
     "list_recipes",
     "load_recipe",
     "method",
     "run_recipe",
+    "time_recipes",
 ]

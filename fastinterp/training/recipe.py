@@ -101,7 +101,7 @@ def load_recipe(
     path = _find(str(name_or_path))
     table = _read(path, ())
     pairs = overrides if isinstance(overrides, Mapping) else dict(map(_split, overrides))
-    _require_known(pairs, "override")
+    _require_known(pairs)
     table |= pairs
     missing = [f.name for f in fields(Recipe) if f.default is MISSING and f.name not in table]
     if missing:
@@ -135,15 +135,30 @@ def run_recipe(
         recipe = load_recipe(recipe)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    train, val = _data(recipe, data_dir)
+    train, val = training_data(recipe, data_dir)
+    trainer = make_trainer(recipe, train, device)
+    history = trainer.fit(
+        train,
+        recipe.epochs,
+        recipe.batch_size,
+        val,
+        out,
+        resume,
+        progress,
+        info={"recipe": asdict(recipe)},
+    )
+    return Trained(trainer.model.eval(), history)
+
+
+def make_trainer(recipe: Recipe, train: ImageData, device: torch.device | str) -> Trainer:
+    """A trainer with a recipe's settings and a network with its first weights."""
     config = {
         "name": recipe.model,
         "in_channels": train.images.shape[1],
         "num_classes": train.num_classes,
     }
-    model = models.build(config, seed=recipe.seed)
-    trainer = Trainer(
-        model,
+    return Trainer(
+        models.build(config, seed=recipe.seed),
         method(recipe.method, recipe.gamma, inner=recipe.inner),
         eps=recipe.eps,
         steps=recipe.steps,
@@ -155,20 +170,16 @@ def run_recipe(
         lr_milestones=recipe.lr_milestones,
         device=device,
     )
-    history = trainer.fit(
-        train,
-        recipe.epochs,
-        recipe.batch_size,
-        val,
-        out,
-        resume,
-        progress,
-        info={"recipe": asdict(recipe)},
-    )
-    return Trained(model.eval(), history)
 
 
-def _data(recipe: Recipe, data_dir: str | Path | None) -> tuple[ImageData, ImageData | None]:
+def training_data(
+    recipe: Recipe, data_dir: str | Path | None
+) -> tuple[ImageData, ImageData | None]:
+    """What a recipe trains on, and what it holds out, if anything.
+
+    Raises:
+        InputError: the data set is not there, or too small for the recipe.
+    """
     whole = data.load(recipe.dataset, data_dir, "train", allow_partial=recipe.allow_partial)
     held_out = recipe.val_images
     end = held_out + recipe.train_images if recipe.train_images else len(whole)
@@ -210,7 +221,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid TOML: {error}.") from error
     base = table.pop("base", None)
-    _require_known(table, f"{path.name}:")
+    _require_known(table, f" ({path.name} sets it)")
     table["name"] = path.name.removesuffix(".toml")
     if base is None:
         return table
@@ -228,13 +239,13 @@ def _split(text: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
-def _require_known(table: Mapping[str, Any], where: str) -> None:
+def _require_known(table: Mapping[str, Any], where: str = "") -> None:
     known = [f.name for f in fields(Recipe) if f.name != "name"]
     for key in table:
         if key not in known:
             near = get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
-            raise InputError(f"{where} there is no setting {key!r} in a recipe; {hint}")
+            raise InputError(f"A recipe has no setting {key!r}{where}; {hint}")
 
 
 def _convert(key: str, value: Any) -> Any:

@@ -1,16 +1,32 @@
-"""The paper's tables, measured again and set beside what the paper prints."""
+"""The paper's tables and figures, measured again; tables stand beside what the paper prints."""
 
-from .measure import reproduce
+from .catalogue import Entry, duration, list_entries, load_entry
+from .figures import FIGURES, Figure, IterationTime, figure_files, reproduce_figure
+from .measure import needed, reproduce
+from .networks import Network, find_network
 from .paper import Block, Table, list_tables, load_table
-from .report import paper_and_ours, summary, two_class_withstands, write_markdown
+from .report import order_kept, paper_and_ours, summary, two_class_withstands, write_markdown
 
 __all__ = [
+    "FIGURES",
     "Block",
+    "Entry",
+    "Figure",
+    "IterationTime",
+    "Network",
     "Table",
+    "duration",
+    "figure_files",
+    "find_network",
+    "list_entries",
     "list_tables",
+    "load_entry",
     "load_table",
+    "needed",
+    "order_kept",
     "paper_and_ours",
     "reproduce",
+    "reproduce_figure",
     "summary",
     "two_class_withstands",
     "write_markdown",

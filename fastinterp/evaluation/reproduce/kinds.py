@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,7 +111,7 @@ def _under_corruption(task: Task) -> Cells:
 
 
 def _scores(task: Task) -> Cells:
-    """NDS is the cell's figure; NSL goes with it."""
+    """NDS is the cell's figure; NSL goes with it. Of l2, both also of the squared discrepancy."""
     cells: Cells = []
     for column, printed in zip(task.block.columns, task.block.rows[task.name], strict=True):
         if printed != printed:  # the paper has no such cell
@@ -121,15 +121,27 @@ def _scores(task: Task) -> Cells:
             task.model, task.images, task.name, column["norm"], column["classes"], n=task.n
         )
         known = row["n"] > 0
+        figures = {name: row[name] if known else None for name in SCORES}  # type: ignore[literal-required]
+        squared = is_squared(task.block, task.name, column)
         cells.append(
             {
-                "ours": row["nds"] if known else None,
-                "nds": row["nds"] if known else None,
-                "nsl": row["nsl"] if known else None,
+                "ours": figures["nds_squared" if squared else "nds"],
+                **figures,
+                "squared": squared,
                 "n_counted": row["n"],
+                "enough": row["n"] >= ENOUGH,
             }
         )
     return cells
+
+
+SCORES = ("nds", "nsl", "nds_squared", "nsl_squared")
+
+
+def is_squared(block: Block, interpreter: str, column: Mapping[str, Any]) -> bool:
+    """Whether the paper's cell is of the squared l2 discrepancy; see `ISARow`."""
+    one = (column["norm"], column["classes"]) == ("l2", "1-class")
+    return one and interpreter in block.squared
 
 
 KINDS = {

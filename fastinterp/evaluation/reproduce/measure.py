@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from ... import data, models
 from ...data import ImageData
 from ...errors import InputError
 from ...files import write_json
+from .choose import kept
 from .kinds import KINDS, Task
-from .networks import Network, find_network
+from .networks import Network, find_network, network_name, recipe_of
 from .paper import Block, Table
 
 Rows = list[dict[str, Any]]
@@ -29,7 +31,19 @@ class _Place:
     networks: Path
     data_dir: Path | None
     device: torch.device
-    n: int
+
+
+def needed(table: Table, only: Sequence[str] = ()) -> list[Network]:
+    """The networks that a table, or what `only` keeps of it, is measured with.
+
+    Raises:
+        InputError: `only` keeps nothing.
+    """
+    return list(dict.fromkeys(_network(block, name) for block, name in _wanted(table, only)))
+
+
+def _network(block: Block, name: str) -> Network:
+    return Network(block.dataset, block.model, block.method or name)
 
 
 def reproduce(
@@ -50,58 +64,60 @@ def reproduce(
         data_dir: folder that holds the data sets.
         only: data sets, architectures and methods (of "isa": interpreters) to keep, such as
             ["cifar10", "int"]; none: all.
-        n: images; by default the paper's 200, for "isa" 100.
+        n: images; by default the paper's 200, for "isa" 100 or what the block says.
         device: where to measure.
         out: JSON file, written after each network. What it already holds for the same table, n and
             network is taken from there.
 
     Returns:
-        A row a cell: dataset, model, method, network, what sets the column apart (such as eps and
-        steps), paper, ours (None where there is no network or no data), difference, tolerance,
-        within (None where there is nothing to compare) and n; for AAI n_unchanged; for ISA, whose
-        figure is NDS, interpreter, nds, nsl, paper_nsl and n_counted, the images that count.
+        A row a cell: dataset, model, method, network, recipe (None where its file does not say),
+        what sets the column apart (such as eps and steps), paper, ours (None where there is no
+        network or no data), difference, tolerance, within (None where there is nothing to compare)
+        and n; for AAI n_unchanged; for ISA, whose figure is NDS, interpreter, nds, nsl, for l2 both
+        of the squared discrepancy too, whether the paper's figure is of that (squared), paper_nsl
+        and n_counted, the images that count. Networks of another recipe than the paper's are not
+        judged.
 
     Raises:
         InputError: a folder or data set is not there, or `only` keeps nothing.
     """
-    n = KINDS[table.kind].n if n is None else n
     place = _Place(
-        Path(networks), None if data_dir is None else Path(data_dir), torch.device(device), n
+        Path(networks), None if data_dir is None else Path(data_dir), torch.device(device)
     )
     wanted = _wanted(table, only)
-    if not wanted:
-        raise InputError(
-            f"{table.name} has nothing to do with {' '.join(only)}; it is about {table.needs}."
-        )
-    known = _known(out, table, n)
+    known = _known(out, table)
     rows: Rows = []
     loaded: dict[str, ImageData] = {}
     for block, row in wanted:
         key = (block.dataset, block.model, row)
-        path = find_network(
-            place.networks, Network(block.dataset, block.model, block.method or row)
-        )
-        name = None if path is None else path.name
-        if key not in known or known[key][0]["network"] != name:
-            known[key] = list(_measure_row(table, block, row, path, place, loaded))
-            _write(out, table, n, known)
+        path = find_network(place.networks, _network(block, row))
+        count = n or block.n or KINDS[table.kind].n
+        if not _answers(known.get(key), path, count):
+            known[key] = list(_measure_row(table, block, row, path, count, place, loaded))
+            _write(out, table, known)
         rows += known[key]
     return rows
 
 
+def _answers(rows: Rows | None, path: Path | None, n: int) -> bool:
+    """Whether rows of an earlier run are what this one would measure."""
+    name = None if path is None else network_name(path)
+    return bool(rows) and all(row["network"] == name and row["n"] == n for row in rows or [])
+
+
 def _wanted(table: Table, only: Sequence[str]) -> list[tuple[Block, str]]:
-    """The rows that `only` keeps: of each kind of word in it, a row must fit one."""
+    """The rows that `only` keeps.
+
+    Raises:
+        InputError: there is none.
+    """
     rows = [(block, name) for block in table.blocks for name in block.rows]
-    names = [(block.dataset, block.model, name) for block, name in rows]
-    kinds = [set(kind) for kind in zip(*names, strict=True)]
-    if not set(only) <= set.union(*kinds):
-        return []
-    wishes = [kind & set(only) or kind for kind in kinds]
-    return [
-        row
-        for row, name in zip(rows, names, strict=True)
-        if all(value in wish for value, wish in zip(name, wishes, strict=True))
-    ]
+    keep = kept([(block.dataset, block.model, name) for block, name in rows], only)
+    if not any(keep):
+        raise InputError(
+            f"{table.name} has nothing to do with {' '.join(only)}; it is about {table.needs}."
+        )
+    return list(compress(rows, keep))
 
 
 def _measure_row(
@@ -109,6 +125,7 @@ def _measure_row(
     block: Block,
     name: str,
     path: Path | None,
+    n: int,
     place: _Place,
     loaded: dict[str, ImageData],
 ) -> Iterator[dict[str, Any]]:
@@ -119,13 +136,16 @@ def _measure_row(
         if block.dataset not in loaded:
             loaded[block.dataset] = data.load(block.dataset, place.data_dir, "test", place.device)
         model = models.load(path, map_location=place.device)
-        found = kind.measure(Task(table, block, name, model, loaded[block.dataset], place.n))
+        found = kind.measure(Task(table, block, name, model, loaded[block.dataset], n))
+    recipe = None if path is None else recipe_of(path)
+    comparable = recipe in (None, _network(block, name).recipe)
     shared = {
         "dataset": block.dataset,
         "model": block.model,
         "method": block.method or name,
         **({"interpreter": name} if block.method else {}),
-        "network": None if path is None else path.name,
+        "network": None if path is None else network_name(path),
+        "recipe": recipe,
     }
     printed_nsl = block.nsl.get(name, (None,) * len(block.columns))
     for column, paper, nsl, cell in zip(
@@ -134,9 +154,9 @@ def _measure_row(
         if paper != paper:
             continue
         ours = cell["ours"]
-        comparable = ours is not None and ours == ours and cell.get("enough", True)
-        difference = ours - paper if comparable else None
-        tolerance = kind.tolerance(name, paper, place.n)
+        enough = ours is not None and ours == ours and cell.get("enough", True)
+        difference = ours - paper if enough else None
+        tolerance = kind.tolerance(name, paper, n) if comparable else None
         within = None
         if difference is not None and tolerance is not None:
             within = abs(difference) <= tolerance + 1e-9
@@ -149,18 +169,18 @@ def _measure_row(
             "difference": difference,
             "tolerance": tolerance,
             "within": within,
-            "n": place.n,
+            "n": n,
             **{key: value for key, value in cell.items() if key not in ("ours", "enough")},
         }
 
 
-def _known(out: str | Path | None, table: Table, n: int) -> dict[Key, Rows]:
+def _known(out: str | Path | None, table: Table) -> dict[Key, Rows]:
     """Rows of an earlier run of the same table, by network."""
     if out is None or not Path(out).is_file():
         return {}
     try:
         found = json.loads(Path(out).read_text(encoding="utf-8"))
-        if (found["table"], found["n"]) != (table.name, n):
+        if found["table"] != table.name:
             raise KeyError("another table")
         known: dict[Key, Rows] = {}
         for row in found["rows"]:
@@ -168,17 +188,17 @@ def _known(out: str | Path | None, table: Table, n: int) -> dict[Key, Rows]:
             known.setdefault((row["dataset"], row["model"], name), []).append(row)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{out} holds something else than {table.name} measured on {n} images; "
-            "name another file with --out, or remove it."
+            f"{out} holds something else than {table.name}; name another file with --out, or "
+            "remove it."
         ) from error
     return known
 
 
-def _write(out: str | Path | None, table: Table, n: int, known: dict[Key, Rows]) -> None:
+def _write(out: str | Path | None, table: Table, known: dict[Key, Rows]) -> None:
     """Everything measured so far, in the table's order."""
     if out is None:
         return
     order = [(b.dataset, b.model, name) for b in table.blocks for name in b.rows]
     rows = [row for key in order for row in known.get(key, [])]
-    about = {"table": table.name, "title": table.title, "note": table.note, "n": n}
+    about = {"table": table.name, "title": table.title, "note": table.note}
     write_json(out, {**about, "rows": rows})

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from ... import models
 from ...errors import InputError
+
+Scale = Literal["paper", "quick"]
+SCALES: tuple[Scale, ...] = ("paper", "quick")
 
 # How the released files spell data sets, architectures and methods.
 _DATASETS = {"mnist": "mnist", "cifar10": "cifar", "restricted_imagenet": "restimagenet"}
@@ -48,6 +53,12 @@ class Network(NamedTuple):
         prefix = _QUICK.get((self.dataset, self.model))
         return None if prefix is None else f"{prefix}-{self.method}"
 
+    @property
+    def words(self) -> tuple[str, str, str, str]:
+        """What it may be chosen by: data set, architecture, method, and a gamma of its own."""
+        gamma = "" if self.gamma is None else f"{self.gamma:g}"
+        return self.dataset, self.model, self.method, gamma
+
     def run(self, recipe: str) -> str:
         """The name of the folder in which a run of a recipe leaves this network."""
         return recipe if self.gamma is None else f"{recipe}-gamma-{self.gamma:g}"
@@ -56,13 +67,18 @@ class Network(NamedTuple):
         return self.run(self.recipe)
 
 
-def find_network(folder: Path, network: Network) -> Path | None:
+def find_network(folder: Path, network: Network, scales: Sequence[Scale] = SCALES) -> Path | None:
     """The file of one network, or None.
 
     A run of our own comes first: `<dataset>-<model>-<method>/model.safetensors` (the names of the
     recipes, so `fastinterp train` leaves them in place) or the same as one file; then a released
     one, `<dataset>_<model>_<method>_<epochs>.pkl`; then a run of the short recipe. A gamma other
     than the method's own stands at the end of a run's name: `mnist-small-int-gamma-0.1`.
+
+    Args:
+        folder: where to look.
+        network: which one.
+        scales: "paper" for the paper's settings, "quick" for those of the short recipe.
 
     Raises:
         InputError: the folder is not there.
@@ -72,10 +88,23 @@ def find_network(folder: Path, network: Network) -> Path | None:
             f"There is no folder {folder} with networks; name one that holds the released .pkl "
             "files or runs of `fastinterp train`."
         )
-    own = _runs(folder, network.run(network.recipe))
-    quick = _runs(folder, network.run(network.quick_recipe)) if network.quick_recipe else []
-    found = [*own, *_released(folder, network), *quick]
+    found: list[Path] = []
+    if "paper" in scales:
+        found += [*_runs(folder, network.run(network.recipe)), *_released(folder, network)]
+    if "quick" in scales and network.quick_recipe is not None:
+        found += _runs(folder, network.run(network.quick_recipe))
     return found[0] if found else None
+
+
+def network_name(path: Path) -> str:
+    """How a network's file is called in results: a run by its folder."""
+    return f"{path.parent.name}/{path.name}" if path.name == "model.safetensors" else path.name
+
+
+def recipe_of(path: Path) -> str | None:
+    """The recipe that a network was trained by, where its file says so."""
+    name = models.info(path).get("recipe", {}).get("name")
+    return None if name is None else str(name)
 
 
 def _runs(folder: Path, name: str) -> list[Path]:
@@ -84,9 +113,10 @@ def _runs(folder: Path, name: str) -> list[Path]:
 
 
 def _released(folder: Path, network: Network) -> list[Path]:
-    """The released files of a network, the longest trained one first."""
+    """The released files of a network, the longest-trained one first."""
     if network.gamma is not None:
         return []
     dataset, model = _DATASETS.get(network.dataset), _MODELS.get(network.model)
     stem = f"{dataset}_{model}_{_METHODS.get(network.method)}"
-    return sorted(folder.glob(f"{stem}_[0-9]*.pkl"), reverse=True)
+    found = folder.glob(f"{stem}_[0-9]*.pkl")
+    return sorted(found, key=lambda path: (len(path.stem), path.stem), reverse=True)

@@ -32,6 +32,8 @@ class Block:
             column; NaN where it prints none.
         nsl: for "isa", whose `rows` are NDS, likewise the paper's NSL.
         method: for "isa", the training method of the network that all rows share.
+        squared: for "isa", the interpreters whose 1-class l2 cells are of the squared discrepancy.
+        n: images by default; None: the kind's default.
     """
 
     dataset: str
@@ -40,6 +42,8 @@ class Block:
     rows: Mapping[str, tuple[float, ...]]
     nsl: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     method: str = ""
+    squared: tuple[str, ...] = ()
+    n: int | None = None
 
     @property
     def networks(self) -> int:
@@ -57,8 +61,9 @@ class Table:
         kind: "accuracy" (under PGD), "aai" (Kendall's tau under AAI), "corruption" (accuracy under
             unforeseen attacks) or "isa" (NDS and NSL under ISA).
         interpreter: "cam" or "gradcam++" for "aai", else "".
-        note: errata that the rows have been rid of, or "".
+        note: what is to be known about the printed figures, errata foremost, or "".
         blocks: its parts.
+        minutes: about how long it takes on two CPU cores, with the networks at hand.
     """
 
     name: str
@@ -67,6 +72,7 @@ class Table:
     interpreter: str
     note: str
     blocks: tuple[Block, ...]
+    minutes: float = 0.0
 
     @property
     def needs(self) -> str:
@@ -108,6 +114,7 @@ def load_table(name: str) -> Table:
         found.get("interpreter", ""),
         found.get("note", ""),
         tuple(_block(block) for block in found["blocks"]),
+        found["minutes"],
     )
 
 
@@ -119,6 +126,8 @@ def _block(found: Mapping[str, Any]) -> Block:
         _numbers(found["rows"]),
         _numbers(found.get("nsl", {})),
         found.get("method", ""),
+        tuple(found.get("squared", ())),
+        found.get("n"),
     )
 
 

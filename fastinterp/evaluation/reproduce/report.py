@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def _cell(row: Row) -> str:
     mark = "*" if row["within"] is False else ""
     paper, ours = _figure(row["paper"]), _figure(row["ours"])
     if "paper_nsl" in row:
-        paper, mark = f"{paper}/{_figure(row['paper_nsl'])}", f"{mark}/{_figure(row.get('nsl'))}"
+        nsl = row.get("nsl_squared" if row.get("squared") else "nsl")
+        paper, mark = f"{paper}/{_figure(row['paper_nsl'])}", f"{mark}/{_figure(nsl)}"
     return f"{paper} / -" if ours == "-" else f"{paper} / {ours}{mark}"
 
 
@@ -71,13 +73,64 @@ def _figure(value: float | None) -> str:
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """One line: how many cells agree with the paper; of ISA, which discrepancy withstands it."""
+    """What to make of the rows, in a few sentences: how many cells agree with the paper, and of
+    what is random whether the order is kept (of ISA: which discrepancy withstands it)."""
     judged = [row for row in rows if row["within"] is not None]
     agree = sum(row["within"] for row in judged)
     missing = len({(r["dataset"], r["model"], r["method"]) for r in rows if r["network"] is None})
     line = f"{agree} of {len(judged)} cells agree within the tolerance"
     line = f"{line}; {missing} networks were not there." if missing else f"{line}."
-    return f"{line} {_about_isa(rows)}" if "interpreter" in rows[0] else line
+    return " ".join(
+        filter(None, (line, _about_recipes(rows), _about_order(rows), _about_isa(rows)))
+    )
+
+
+def _about_recipes(rows: Sequence[Row]) -> str:
+    """Why some networks are not held against the paper's."""
+    other = [row["recipe"] for row in rows if row.get("recipe") and row["tolerance"] is None]
+    if not other or "interpreter" in rows[0]:
+        return ""
+    return (
+        f"{len(other)} cells are not judged: their networks were trained by other recipes than the "
+        f"paper's ({', '.join(dict.fromkeys(other))})."
+    )
+
+
+def order_kept(rows: Sequence[Row]) -> tuple[int, int]:
+    """How many pairs of methods are ordered as the paper prints them.
+
+    Args:
+        rows: of `reproduce`. Pairs are within a column of a data set and architecture; those count
+            whose printed figures differ by more than the tolerance, and which were both measured
+            well enough to be judged.
+
+    Returns:
+        Pairs whose figures of ours differ the same way, and all pairs.
+    """
+    columns: dict[Column, list[Row]] = {}
+    for row in rows:
+        if row["within"] is not None:
+            key = (row["dataset"], row["model"], *_column(row))
+            columns.setdefault(key, []).append(row)
+    pairs = [
+        (a, b)
+        for column in columns.values()
+        for a, b in combinations(column, 2)
+        if abs(a["paper"] - b["paper"]) > a["tolerance"] + 1e-9
+    ]
+    same = sum((a["paper"] - b["paper"]) * (a["ours"] - b["ours"]) > 0 for a, b in pairs)
+    return same, len(pairs)
+
+
+def _about_order(rows: Sequence[Row]) -> str:
+    """Of tables whose attacks are random: whether the methods come in the printed order."""
+    same, pairs = order_kept(rows)
+    if not pairs or not ("attack" in rows[0] or "n_unchanged" in rows[0]):
+        return ""
+    return (
+        f"The order of methods is kept in {same} of {pairs} pairs of networks whose printed "
+        "figures differ by more than the tolerance."
+    )
 
 
 def two_class_withstands(rows: Sequence[Row]) -> dict[tuple[str, str, str, str], bool]:
@@ -105,6 +158,8 @@ def two_class_withstands(rows: Sequence[Row]) -> dict[tuple[str, str, str, str],
 
 
 def _about_isa(rows: Sequence[Row]) -> str:
+    if "interpreter" not in rows[0]:
+        return ""
     verdicts = two_class_withstands(rows)
     fails = "; ".join(" ".join(key) for key, holds in verdicts.items() if not holds)
     line = (
@@ -121,7 +176,7 @@ def write_markdown(path: str | Path, table: Table, rows: Sequence[dict[str, Any]
     """The same as a Markdown page, atomically."""
     parts = [f"{title}\n\n{markdown_table(header, body)}"
              for title, header, body in paper_and_ours(rows)]  # fmt: skip
-    notes = [f"Errata: {table.note}"] if table.note else []
+    notes = [table.note] if table.note else []
     text = "\n\n".join([f"# {table.name}: {table.title}", *parts, summary(rows), *notes])
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,7 @@ from .... import data, models
 from ....data import ImageData
 from ....errors import InputError
 from ....models.gap import GapClassifier
+from ..choose import kept
 from ..networks import Network, find_network
 
 if TYPE_CHECKING:
@@ -131,3 +133,16 @@ class Figure:
     draw: Callable[[Measured], Picture]
     columns: tuple[str, ...]
     n: int = 200
+
+    def chosen(self, only: Sequence[str] = ()) -> list[Network]:
+        """The networks that `only` keeps.
+
+        Raises:
+            InputError: it keeps none.
+        """
+        keep = kept([network.words for network in self.networks], only)
+        if not any(keep):
+            raise InputError(
+                f"{self.name} has nothing to do with {' '.join(only)}; it is about {self.needs}."
+            )
+        return list(compress(self.networks, keep))

@@ -1,0 +1,48 @@
+"""The words that several figures share."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from .figure import Rows
+
+LABELS = {
+    "normal": "Normal",
+    "adv": "Adv",
+    "trades": "TRADES",
+    "ig-norm": "IG-Norm",
+    "ig-norm-sum": "IG-Norm-Sum",
+    "int": "Int",
+    "int-adv": "Int-Adv",
+    "int-1-class": "Int-1-class",
+}
+"""The training methods as the paper spells them."""
+
+
+def device_name(device: torch.device) -> str:
+    """What the work is done on, for people."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return device.type
+    threads = torch.get_num_threads()
+    return f"{_cpu()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or f"a CPU ({os.cpu_count()} cores)"
+
+
+def sources(rows: Rows) -> str:
+    """Where the networks of some rows come from, in words: "networks: released"."""
+    found = dict.fromkeys(row["recipe"] or "released" for row in rows if row["network"] is not None)
+    return f"networks: {', '.join(found) or 'none'}"
