@@ -1,8 +1,11 @@
 """Accuracy under attack, explanations, tables and pictures."""
 
+from .aai_scores import AAIRow, aai_sweep
 from .accuracy import Row, sweep
 from .audit import Check, audit, audit_table
+from .corruptions import CorruptionRow, corruption_sweep
 from .explanations import Explanations, explain
+from .isa_scores import ISARow, isa_row
 from .protocols import ISA_SEED, PAPER_SEED, PROTOCOLS, default_step_size, paper_selection
 from .tables import accuracy_table, markdown_table, text_table, write_rows
 from .topk import topk_intersection
@@ -11,14 +14,20 @@ __all__ = [
     "ISA_SEED",
     "PAPER_SEED",
     "PROTOCOLS",
+    "AAIRow",
     "Check",
+    "CorruptionRow",
     "Explanations",
+    "ISARow",
     "Row",
+    "aai_sweep",
     "accuracy_table",
     "audit",
     "audit_table",
+    "corruption_sweep",
     "default_step_size",
     "explain",
+    "isa_row",
     "markdown_table",
     "paper_selection",
     "sweep",
