@@ -5,13 +5,14 @@
 // of one more product, and the backward pass only scales it.
 #include <ATen/ATen.h>
 #include <ATen/TensorSubclassLikeUtils.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include <optional>
 #include <tuple>
+
+#include "find.h"
 
 namespace fastinterp {
 namespace {
@@ -21,35 +22,24 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using Triple = std::tuple<Tensor, Tensor, Tensor>;
 
-template <typename Signature>
-auto find(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
-
 Triple forward(const Tensor& features, const Tensor& features_adv, const Tensor& weight,
                const Tensor& labels, const std::optional<Tensor>& bias, bool weighted,
                bool with_grad) {
-  static const auto op =
-      find<Triple(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                  const std::optional<Tensor>&, bool, bool)>("fastinterp::discrepancy");
+  static const auto op = find<decltype(forward)>("fastinterp::discrepancy");
   return op.call(features, features_adv, weight, labels, bias, weighted, with_grad);
 }
 
 Triple backward(const Tensor& grad, const Tensor& features, const Tensor& features_adv,
                 const Tensor& weight, const Tensor& coefficients, bool need_features,
                 bool need_features_adv, bool need_weight) {
-  static const auto op =
-      find<Triple(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, bool,
-                  bool, bool)>("fastinterp::discrepancy_backward");
+  static const auto op = find<decltype(backward)>("fastinterp::discrepancy_backward");
   return op.call(grad, features, features_adv, weight, coefficients, need_features,
                  need_features_adv, need_weight);
 }
 
 Tensor reference(const Tensor& features, const Tensor& features_adv, const Tensor& weight,
                  const Tensor& labels, const std::optional<Tensor>& bias, bool weighted) {
-  static const auto op =
-      find<Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                  const std::optional<Tensor>&, bool)>("fastinterp::discrepancy_reference");
+  static const auto op = find<decltype(reference)>("fastinterp::discrepancy_reference");
   return op.call(features, features_adv, weight, labels, bias, weighted);
 }
 

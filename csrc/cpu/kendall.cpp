@@ -1,5 +1,6 @@
 // Kendall's tau-b on the CPU in O(M log M): sort by (a, b), then count the exchanges that a merge
-// sort by b alone needs; those are the discordant pairs (Knight, 1966).
+// sort by b alone needs; those are the discordant pairs (Knight, 1966). Entries come in no order
+// that a processor could foresee, so both sorts are written without branches on them.
 #include "../kernels/kendall.h"
 
 #include <ATen/Parallel.h>
@@ -58,6 +59,57 @@ int64_t tied_pairs(int64_t count, const Equal& equal_to_previous) {
   return pairs;
 }
 
+void sort_pairs(std::vector<Pair64>& pairs, std::vector<Pair64>&) {
+  std::sort(pairs.begin(), pairs.end());
+}
+
+// By digits of eleven bits, the lowest first. Digits that all entries share are passed over.
+void sort_pairs(std::vector<uint64_t>& pairs, std::vector<uint64_t>& spare) {
+  constexpr int kBits = 11, kDigits = 6, kValues = 1 << kBits;
+  constexpr int64_t kShort = 400;  // below, clearing the counts would take longer than the sort
+  const int64_t count = static_cast<int64_t>(pairs.size());
+  if (count < kShort) {
+    std::sort(pairs.begin(), pairs.end());
+    return;
+  }
+  spare.resize(count);
+  std::vector<uint32_t> counts(kDigits * kValues, 0);
+  const auto digit = [](uint64_t pair, int d) { return pair >> (d * kBits) & (kValues - 1); };
+  for (const uint64_t pair : pairs) {
+    for (int d = 0; d < kDigits; ++d) ++counts[d * kValues + digit(pair, d)];
+  }
+  for (int d = 0; d < kDigits; ++d) {
+    uint32_t* const at = counts.data() + d * kValues;
+    if (at[digit(pairs[0], d)] == count) continue;
+    uint32_t sum = 0;
+    for (int value = 0; value < kValues; ++value) {
+      const uint32_t here = at[value];
+      at[value] = sum;
+      sum += here;
+    }
+    for (const uint64_t pair : pairs) spare[at[digit(pair, d)]++] = pair;
+    pairs.swap(spare);
+  }
+}
+
+// Merges in[begin, middle) and in[middle, end), both sorted, into out; returns how many pairs
+// stood in the wrong order.
+template <typename Key>
+int64_t merge_counting(const Key* in, int64_t begin, int64_t middle, int64_t end, Key* out) {
+  int64_t left = begin, right = middle, to = begin, exchanges = 0;
+  while (left < middle && right < end) {
+    const Key a = in[left], b = in[right];
+    const int64_t take_right = b < a;
+    out[to++] = take_right ? b : a;
+    exchanges += -take_right & (middle - left);
+    right += take_right;
+    left += 1 - take_right;
+  }
+  std::copy(in + left, in + middle, out + to);
+  std::copy(in + right, in + end, out + to + (middle - left));
+  return exchanges;
+}
+
 // Sorts keys and returns how many pairs stood in the wrong order.
 template <typename Key>
 int64_t sort_counting(std::vector<Key>& keys, std::vector<Key>& spare) {
@@ -77,13 +129,8 @@ int64_t sort_counting(std::vector<Key>& keys, std::vector<Key>& spare) {
   for (int64_t width = kRun; width < count; width *= 2) {
     for (int64_t begin = 0; begin < count; begin += 2 * width) {
       const int64_t middle = std::min(begin + width, count);
-      const int64_t end = std::min(begin + 2 * width, count);
-      int64_t left = begin, right = middle;
-      for (int64_t out = begin; out < end; ++out) {
-        const bool take_right = left == middle || (right < end && keys[right] < keys[left]);
-        if (take_right) exchanges += middle - left;
-        spare[out] = keys[take_right ? right++ : left++];
-      }
+      exchanges += merge_counting(keys.data(), begin, middle, std::min(begin + 2 * width, count),
+                                  spare.data());
     }
     keys.swap(spare);
   }
@@ -94,7 +141,7 @@ template <typename T>
 struct Workspace {
   using Key = decltype(ordered(T{}));
   using Pair = decltype(pair_of(Key{}, Key{}));
-  std::vector<Pair> pairs;
+  std::vector<Pair> pairs, spare_pairs;
   std::vector<Key> keys, spare;
 
   double tau(const T* a, const T* b, int64_t length) {
@@ -105,7 +152,7 @@ struct Workspace {
       if (std::isnan(a[i]) || std::isnan(b[i])) return std::numeric_limits<double>::quiet_NaN();
       pairs[i] = pair_of(ordered(a[i]), ordered(b[i]));
     }
-    std::sort(pairs.begin(), pairs.end());
+    sort_pairs(pairs, spare_pairs);
     const int64_t tied_a =
         tied_pairs(length, [&](int64_t i) { return first_of(pairs[i]) == first_of(pairs[i - 1]); });
     const int64_t tied_both =

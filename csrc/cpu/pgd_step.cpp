@@ -1,10 +1,10 @@
 // One projected ascent step on the CPU.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty_like.h>
+#include <c10/util/SmallVector.h>
 #include <torch/library.h>
 
 #include <cmath>
-#include <vector>
 
 #include "../checks.h"
 #include "../kernels/project.h"
@@ -14,12 +14,31 @@
 namespace fastinterp::cpu {
 namespace {
 
+// A number for all rows, or one for each.
+class Radii {
+ public:
+  Radii(const char* name, double number, const std::optional<at::Tensor>& rows) : values_{number} {
+    if (rows) {
+      const auto numbers = rows->to(at::kDouble).contiguous();
+      values_.assign(numbers.data_ptr<double>(), numbers.data_ptr<double>() + numbers.numel());
+    }
+    for (const double value : values_) {
+      TORCH_CHECK_VALUE(value >= 0 && std::isfinite(value), "pgd_step: ", name,
+                        " must be finite and >= 0, got ", value, ".");
+    }
+  }
+  double operator[](int64_t row) const { return values_[values_.size() == 1 ? 0 : row]; }
+
+ private:
+  c10::SmallVector<double, 1> values_;
+};
+
 template <typename T>
 struct Step {
   T* out;
   const T *x_adv, *grad, *x;
   int64_t rows, length;  // [N, d]
-  std::vector<double> step_size, eps;
+  Radii step_size, eps;
   double lower, upper;
 };
 
@@ -66,21 +85,6 @@ void ball(const Step<T>& s, int64_t row, int order) {
               static_cast<T>(s.lower), static_cast<T>(s.upper));
 }
 
-std::vector<double> radii(const char* name, double number, const std::optional<at::Tensor>& rows,
-                          int64_t count) {
-  std::vector<double> values(count, number);
-  if (rows) {
-    const auto numbers = rows->to(at::kDouble).contiguous();
-    const double* data = numbers.data_ptr<double>();
-    for (int64_t n = 0; n < count; ++n) values[n] = data[numbers.numel() == 1 ? 0 : n];
-  }
-  for (const double value : values) {
-    TORCH_CHECK_VALUE(value >= 0 && std::isfinite(value), "pgd_step: ", name,
-                      " must be finite and >= 0, got ", value, ".");
-  }
-  return values;
-}
-
 at::Tensor compute(const at::Tensor& x_adv, const at::Tensor& grad, const at::Tensor& x,
                    const RowSettings& settings, at::Tensor out) {
   const auto a = aligned_rows(x_adv, grad, x);
@@ -93,8 +97,8 @@ at::Tensor compute(const at::Tensor& x_adv, const at::Tensor& grad, const at::Te
                        a.x.data_ptr<T>(),
                        rows,
                        rows ? x.numel() / rows : 0,
-                       radii("step_size", settings.step_size, settings.step_sizes, rows),
-                       radii("eps", settings.eps, settings.eps_rows, rows),
+                       {"step_size", settings.step_size, settings.step_sizes},
+                       {"eps", settings.eps, settings.eps_rows},
                        settings.lower,
                        settings.upper};
     if (x.numel() == 0) return;

@@ -25,6 +25,22 @@ def require_tensor(op: str, name: str, value: object, dims: int | None = None) -
     return value
 
 
+def are_alike(a: object, b: object, c: object) -> bool:
+    """Whether three values are floating-point tensors of one shape, dtype and device.
+
+    The quick question of a loop; where the answer is no, the functions below say why.
+    """
+    return (
+        isinstance(a, Tensor)
+        and isinstance(b, Tensor)
+        and isinstance(c, Tensor)
+        and a.shape == b.shape == c.shape
+        and a.dtype is b.dtype is c.dtype
+        and a.device == b.device == c.device
+        and a.is_floating_point()
+    )
+
+
 def require_like(op: str, first: str, a: Tensor, second: str, b: Tensor) -> None:
     """Raise unless tensors a and b have one shape, dtype and device."""
     if a.shape != b.shape:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from . import _backend
-from ._validate import require_like, require_same_kind, require_tensor, shape_of
+from ._validate import are_alike, require_like, require_same_kind, require_tensor, shape_of
 
 Norm = Literal["linf", "l2", "l1"]
 NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
@@ -81,7 +81,8 @@ def _fake_inplace(x_adv: Tensor, *_: object) -> None:
     return None
 
 
-# 3. Autograd: none. The step is the update rule of an optimiser; nothing differentiates it.
+# 3. Autograd: none (csrc/autograd/pgd_step.cpp says so to torch). The step is the update rule of an
+# optimiser; nothing differentiates it.
 
 
 # 4. Backends
@@ -92,7 +93,6 @@ def register() -> None:
 
 
 # 5. Public
-@torch.no_grad()
 def pgd_step(
     x_adv: Tensor,
     grad: Tensor,
@@ -133,11 +133,8 @@ def pgd_step(
         InputError: shapes, dtypes, devices, norm, range, or a negative or NaN step_size or eps.
     """
     op = "pgd_step"
-    require_tensor(op, "x_adv", x_adv)
-    if x_adv.dim() < 1:
-        raise InputError(f"{op}: x_adv must have a batch dimension, got a scalar.")
-    require_like(op, "x_adv", x_adv, "grad", require_tensor(op, "grad", grad))
-    require_like(op, "x_adv", x_adv, "x", require_tensor(op, "x", x))
+    if not are_alike(x_adv, grad, x) or x_adv.dim() < 1:
+        _complain(op, x_adv, grad, x)
     if norm not in NORMS:
         raise InputError(f"{op}: norm must be one of {', '.join(NORMS)}, got {norm!r}.")
     if not lower <= upper:
@@ -145,8 +142,9 @@ def pgd_step(
     _check_radius(op, "step_size", step_size, x, validate)
     _check_radius(op, "eps", eps, x, validate)
     if not _backend.is_native(x):
-        result = reference(x_adv, grad, x, step_size, eps, lower, upper, norm)
-        return x_adv.copy_(result) if inplace else result
+        with torch.no_grad():
+            result = reference(x_adv, grad, x, step_size, eps, lower, upper, norm)
+            return x_adv.copy_(result) if inplace else result
     step_number, step_rows = _split(step_size)
     eps_number, eps_rows = _split(eps)
     settings = (step_number, eps_number, step_rows, eps_rows, lower, upper, NORMS.index(norm))
@@ -154,6 +152,14 @@ def pgd_step(
         torch.ops.fastinterp.pgd_step_(x_adv, grad, x, *settings)
         return x_adv
     return torch.ops.fastinterp.pgd_step(x_adv, grad, x, *settings)  # type: ignore[no-any-return]
+
+
+def _complain(op: str, x_adv: Tensor, grad: Tensor, x: Tensor) -> None:
+    """Say what is wrong with tensors that do not fit."""
+    if require_tensor(op, "x_adv", x_adv).dim() < 1:
+        raise InputError(f"{op}: x_adv must have a batch dimension, got a scalar.")
+    require_like(op, "x_adv", x_adv, "grad", require_tensor(op, "grad", grad))
+    require_like(op, "x_adv", x_adv, "x", require_tensor(op, "x", x))
 
 
 def _split(value: float | Tensor) -> tuple[float, Tensor | None]:
