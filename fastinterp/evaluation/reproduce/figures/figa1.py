@@ -145,7 +145,7 @@ FIGURE = Figure(
     "figA1",
     "clean and adversarial accuracy of Int over gamma",
     "6 mnist small networks, Int with gammas from 0 (Normal) to 0.1: needs --train, or its runs",
-    0,
+    5,
     tuple(NETWORKS.values()),
     measure,
     draw,
