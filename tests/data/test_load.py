@@ -374,6 +374,18 @@ def test_restricted_imagenet_has_its_own_order(tmp_path: Path) -> None:
     assert "lacks the class folder(s) cat" in refusal("restricted_imagenet", tmp_path)
 
 
+def test_restricted_imagenet_is_found_beside_other_data_sets(tmp_path: Path) -> None:
+    names = ["dog", "cat", "frog", "turtle", "bird", "primate", "fish", "crab", "insect"]
+    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
+    paint(tmp_path / "restricted_imagenet_sample", {name: [RED] for name in names})
+    assert len(data.load("restricted_imagenet", tmp_path, size=4)) == 9
+    paint(tmp_path / "restricted_imagenet" / "val", {name: [RED, BLUE] for name in names})
+    assert len(data.load("restricted_imagenet", tmp_path, size=4)) == 18
+    assert "no train split" in refusal("restricted_imagenet", tmp_path, "train")
+    (tmp_path / "restricted_imagenet").rename(tmp_path / "restricted_imagenet_2")
+    assert "lacks the class folder(s)" in refusal("restricted_imagenet", tmp_path)
+
+
 # what a user may get wrong
 
 
@@ -430,6 +442,8 @@ def test_real_photographs(shared: Path) -> None:
     read = data.load("imagefolder", folder, size=32)
     assert read.images.shape == (203, 3, 32, 32)
     assert read.num_classes == 9
+    found = data.load("restricted_imagenet", shared / "data", size=32)
+    assert (len(found), found.classes[0]) == (203, "dog")
 
 
 @pytest.mark.cuda
