@@ -1,4 +1,4 @@
-"""The README shows what is: its example runs, its figures come from a file that a command wrote."""
+"""README and docs show what is: examples run, and figures come from files that commands wrote."""
 
 from __future__ import annotations
 
@@ -11,14 +11,57 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def python_blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+
+
 def test_the_example_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    code = python_blocks(README)[0]
     assert "epochs=30" in code
     assert "steps=40" in code
     monkeypatch.chdir(tmp_path)
     short = code.replace("epochs=30", "epochs=1, progress=False").replace("steps=40", "steps=1")
     exec(compile(short, "README.md", "exec"), {})
     assert 0 <= float(re.findall(r"tensor\((.*?)\)", capsys.readouterr().out)[0]) <= 1
+
+
+@pytest.mark.parametrize(("name", "count"), [("README.md", 1), ("docs/concepts.md", 3)])
+def test_further_examples_run(name: str, count: int) -> None:
+    """One after the other as a reader types them, given a network, images and labels."""
+    from fastinterp import data, models
+
+    digits = data.load("digits")
+    model = models.small(seed=0)
+    x = digits.float(slice(0, 2))
+    names = {"model": model, "x": x, "y": model(x).argmax(1)}
+    blocks = python_blocks((ROOT / name).read_text(encoding="utf-8"))[-count:]
+    for block in blocks:
+        exec(compile(block.replace("steps=40", "steps=1"), name, "exec"), names)
+    if "bound" in names:
+        assert (names["bound"].tightness.nan_to_num() <= 1 + 1e-5).all()
+
+
+def test_the_names_that_it_lists_are_all() -> None:
+    import fastinterp
+    from fastinterp import attacks, interpreters
+    from fastinterp.evaluation.by_attack import MEASURES
+
+    listed = {}
+    for row in README.split("## What there is")[1].split("\n\n")[1].splitlines()[2:]:
+        _, part, names, _ = row.split("|")
+        listed[part.strip()] = set(re.findall(r"`([\w-]+)`", names))
+    assert listed["trainers"] == {n for n in fastinterp.__all__ if n.endswith("Trainer")}
+    classes = {n: c for n in attacks.__all__ if isinstance(c := getattr(attacks, n), type)}
+    called_with_images = {
+        name
+        for name, each in classes.items()
+        if any("__call__" in vars(base) for base in each.__mro__)
+    }
+    named = listed["attacks on predictions"] | listed["attacks on explanations"]
+    assert named == called_with_images
+    made = {name for name in interpreters.__all__ if isinstance(getattr(interpreters, name), type)}
+    assert listed["interpreters"] == made - {"Interpreter", "FeatureInterpreter"}
+    assert listed["`eval` `--attack`"] == set(MEASURES)
 
 
 def test_the_table_is_the_one_that_was_measured() -> None:
