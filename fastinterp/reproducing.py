@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from . import training
+from .commands import require_writable
 from .errors import InputError
 from .evaluation import reproduce as again
 from .evaluation.protocols import PAPER_N
@@ -33,22 +34,10 @@ def run(args: Words, device: torch.device) -> None:
     if args.name is None:
         raise InputError("reproduce needs a name; `fastinterp reproduce --list` shows them.")
     entry = again.load_entry(args.name)
-    isa = isinstance(entry, Table) and entry.kind == "isa"
-    if args.interpreters and not isa:
-        raise InputError(f"--interpreters chooses rows of table1; {entry.name} has none to choose.")
-    out = _out(entry, args.out)
-    networks = _networks(entry, args, out)
-    only = [*args.only, *args.interpreters]
-    if args.train is not None and networks is not None:
-        needed = entry.chosen(only) if isinstance(entry, Figure) else again.needed(entry, only)
-        train_missing(needed, networks, args.data_dir, quick=args.train == "quick", device=device)
-    n = args.n and min(PAPER_N, args.n)
     if isinstance(entry, Table):
-        assert networks is not None  # a table cannot do without, `_networks` has seen to that
-        _table(entry, networks, args.data_dir, only, n, device, out)
+        _table(entry, args, device)
     else:
-        assert out is not None  # a figure's has a default
-        _figure(entry, networks, args.data_dir, only, n, device, out)
+        _figure(entry, args, device)
 
 
 def _list() -> list[tuple[str, str, str, str]]:
@@ -56,45 +45,19 @@ def _list() -> list[tuple[str, str, str, str]]:
     return [(one.name, again.duration(one.minutes), one.title, one.needs) for one in entries]
 
 
-def _out(entry: Entry, wish: str | None) -> Path | None:
-    """Where to write, if a file can be written there."""
-    from .commands import require_writable
-
-    if wish is None and isinstance(entry, Table):
-        return None
-    out = Path(wish or f"{entry.name}.png")
-    if isinstance(entry, Table) and out.suffix.lower() != ".json":
+def _table(table: Table, args: Words, device: torch.device) -> None:
+    if args.interpreters and table.kind != "isa":
+        raise InputError(f"--interpreters chooses rows of table1; {table.name} has none to choose.")
+    out = None if args.out is None else Path(args.out)
+    if out is not None and out.suffix.lower() != ".json":
         raise InputError(f"a table's --out must end in .json, got {out}.")
-    written = [out] if isinstance(entry, Table) else again.figure_files(out)
-    for path in written:
-        require_writable(path)
-    return out
-
-
-def _networks(entry: Entry, args: Words, out: Path | None) -> Path | None:
-    """The folder of networks; None where a figure is only drawn again."""
-    if args.networks is not None:
-        return Path(args.networks)
-    if args.train is not None:
-        return OWN_NETWORKS
-    if isinstance(entry, Figure) and out is not None and again.figure_files(out).json.is_file():
-        return None
-    raise InputError(
-        f"reproduce needs --networks, a folder with networks, or --train; {entry.name} takes "
-        f"{entry.needs}."
+    _require_writable([] if out is None else [out])
+    only = [*args.only, *args.interpreters]
+    networks = _networks(table, args)
+    _train(again.needed(table, only), networks, args, device)
+    rows = again.reproduce(
+        table, networks, args.data_dir, only=only, n=_count(args), device=device, out=out
     )
-
-
-def _table(
-    table: Table,
-    networks: Path,
-    data_dir: str | None,
-    only: Sequence[str],
-    n: int | None,
-    device: torch.device,
-    out: Path | None,
-) -> None:
-    rows = again.reproduce(table, networks, data_dir, only=only, n=n, device=device, out=out)
     print(f"{table.name}: {table.title}")
     for title, header, body in again.paper_and_ours(rows):
         print(f"\n{title}\n{text_table(header, body)}")
@@ -105,35 +68,64 @@ def _table(
         print(f"written: {out}, {page}")
 
 
-def _figure(
-    figure: Figure,
-    networks: Path | None,
-    data_dir: str | None,
-    only: Sequence[str],
-    n: int | None,
-    device: torch.device,
-    out: Path,
-) -> None:
+def _figure(figure: Figure, args: Words, device: torch.device) -> None:
+    if args.interpreters:
+        raise InputError(
+            f"--interpreters chooses rows of table1; {figure.name} has none to choose."
+        )
+    out = args.out or f"{figure.name}.png"
+    files = again.figure_files(out)
+    _require_writable(files)
+    needed = figure.needed(args.only)
+    networks = None
+    if args.networks or args.train or not files.json.is_file():
+        networks = _networks(figure, args)
+        _train(needed, networks, args, device)
+
     def time_training(wanted: Sequence[Network]) -> Mapping[Network, IterationTime]:
         recipes = [training.load_recipe(network.recipe) for network in wanted]
-        times = training.time_recipes(recipes, data_dir, device=device)
+        times = training.time_recipes(recipes, args.data_dir, device=device)
         return {network: IterationTime(*time) for network, time in zip(wanted, times, strict=True)}
 
     rows = again.reproduce_figure(
         figure,
         networks,
-        data_dir,
+        args.data_dir,
         out,
-        only=only,
-        n=n,
+        only=args.only,
+        n=_count(args),
         device=device,
         time_training=time_training,
     )
     print(f"{figure.name}: {figure.title}\n")
     cells = [[_cell(key, row.get(key)) for key in figure.columns] for row in rows]
     print(text_table(figure.columns, cells))
-    files = again.figure_files(out)
     print(f"written: {files.picture}, {files.json}")
+
+
+def _networks(entry: Entry, args: Words) -> Path:
+    """The folder of networks."""
+    if args.networks is None and args.train is None:
+        raise InputError(
+            f"reproduce needs --networks, a folder with networks, or --train; {entry.name} takes "
+            f"{entry.needs}."
+        )
+    return OWN_NETWORKS if args.networks is None else Path(args.networks)
+
+
+def _train(needed: Sequence[Network], networks: Path, args: Words, device: torch.device) -> None:
+    if args.train is not None:
+        train_missing(needed, networks, args.data_dir, quick=args.train == "quick", device=device)
+
+
+def _count(args: Words) -> int | None:
+    """How many images; the paper's selection has no more than so many."""
+    return None if args.n is None else min(PAPER_N, args.n)
+
+
+def _require_writable(paths: Iterable[Path]) -> None:
+    for path in paths:
+        require_writable(path)
 
 
 def _cell(key: str, value: Any) -> Cell:

@@ -150,7 +150,7 @@ FIGURE = Figure(
     "fig3",
     "training time per epoch and adversarial accuracy of the eight methods",
     "8 mnist small networks; times training iterations, which takes the training images",
-    5,
+    4,
     tuple(Network("mnist", "small", method) for method in METHODS),
     measure,
     draw,

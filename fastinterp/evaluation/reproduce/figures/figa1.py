@@ -144,8 +144,9 @@ def _footnote(rows: Rows) -> str:
 FIGURE = Figure(
     "figA1",
     "clean and adversarial accuracy of Int over gamma",
-    "6 mnist small networks, Int with gammas from 0 (Normal) to 0.1: needs --train, or its runs",
-    5,
+    "6 mnist small networks, Int with gammas from 0 (Normal) to 0.1; --train makes them, of which "
+    "--train quick takes some 15 min more",
+    2,
     tuple(NETWORKS.values()),
     measure,
     draw,

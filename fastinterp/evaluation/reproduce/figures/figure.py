@@ -122,6 +122,8 @@ class Figure:
             imported inside.
         columns: the keys of the rows that the command prints as a table.
         n: images by default.
+        alternatives: whether it is measured with one of its networks alone, the first that is
+            chosen.
     """
 
     name: str
@@ -133,6 +135,7 @@ class Figure:
     draw: Callable[[Measured], Picture]
     columns: tuple[str, ...]
     n: int = 200
+    alternatives: bool = False
 
     def chosen(self, only: Sequence[str] = ()) -> list[Network]:
         """The networks that `only` keeps.
@@ -146,3 +149,11 @@ class Figure:
                 f"{self.name} has nothing to do with {' '.join(only)}; it is about {self.needs}."
             )
         return list(compress(self.networks, keep))
+
+    def needed(self, only: Sequence[str] = ()) -> list[Network]:
+        """The networks that it is measured with, where `only` is asked for.
+
+        Raises:
+            InputError: `only` keeps none.
+        """
+        return self.chosen(only)[: 1 if self.alternatives else None]
