@@ -6,7 +6,7 @@ SETUP := $(VENV)/.setup-done
 BUILT := $(VENV)/.build-done
 SOURCES := setup.py pyproject.toml fastinterp/_version.py $(shell find csrc -type f -not -name '*.md')
 
-.PHONY: help setup demo test lint bench docs clean
+.PHONY: help setup demo test lint bench bench-report docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,7 +14,8 @@ help:
 	@echo "make demo    train Normal and Int on built-in digits and compare them (runs/demo)"
 	@echo "make test    run the tests"
 	@echo "make lint    ruff, mypy and clang-format"
-	@echo "make bench   time the kernels on this machine (benchmarks/results)"
+	@echo "make bench   time kernels, training and attacks on this CPU (benchmarks/results)"
+	@echo "make bench-report  write docs/benchmarks.md from benchmarks/results"
 	@echo "make docs    build the documentation (site)"
 	@echo "make clean   remove .venv and everything that was built"
 
@@ -45,8 +46,17 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.inc')
 
+# In under ten minutes on two quiet cores. ROUNDS=2 RESULTS=/tmp/quick is for trying things out;
+# NETWORKS and DATA_DIR name folders with the released networks and MNIST for the attacks.
+RESULTS ?= benchmarks/results
+BENCH := --rounds $(or $(ROUNDS),11) --results $(RESULTS)
+BENCH += $(if $(NETWORKS),--networks $(NETWORKS)) $(if $(DATA_DIR),--data-dir $(DATA_DIR))
+
 bench: setup
-	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=benchmarks/results/last.json
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds $(BENCH)
+
+bench-report: setup
+	$(BIN)/python -m benchmarks.report --results $(RESULTS)
 
 docs: setup
 	$(BIN)/mkdocs build

@@ -1,19 +1,11 @@
-"""pytest-benchmark: each op, fused and in plain torch. `make bench` runs this on the CPU."""
+"""Each op: fused, in plain torch, and in plain torch compiled. `make bench` runs this."""
 
-from __future__ import annotations
+from benchmarks.op_groups import all_groups
+from benchmarks.rows import rows
 
-import pytest
-
-from benchmarks.op_times import Thunk, all_cases
-
-CASES = [
-    pytest.param(title, run, id=f"{title}-{name}")
-    for title, thunks, _ in all_cases("cpu")
-    for name, run in thunks.items()
-]
+GROUPS = all_groups("cpu")
 
 
-@pytest.mark.parametrize(("title", "run"), CASES)
-def bench(benchmark, title: str, run: Thunk) -> None:  # type: ignore[no-untyped-def]
-    benchmark.group = title
-    benchmark(run)
+@rows(GROUPS)
+def bench(timed, group, entry):  # type: ignore[no-untyped-def]
+    timed(group, entry)

@@ -1,26 +1,27 @@
 """Build, test and time everything on the GPU machine at hand: one command, one results file.
 
-    python benchmarks/gpu_check.py [--out FILE] [--skip-build] [--skip-sanitizer]
+    python benchmarks/gpu_check.py [--out FILE] [--steps STEP ...] [--rounds N]
 
-Run it in a checkout, with any Python that has torch for CUDA, and a CUDA toolkit. It builds the
-extension in place, runs all tests (those marked `cuda` above all), runs compute-sanitizer's
-memcheck and racecheck on small cases, times kernels and training iterations against plain torch,
-and writes benchmarks/results/gpu-<name>-<date>.json, step by step: what was reached is kept even
-if a later step fails. The exit status is 0 only if every step passed.
+Run it in a checkout, with any Python that has torch for CUDA, and a CUDA toolkit. The steps:
+`build` builds the extension in place, `tests` runs all tests (those marked `cuda` above all),
+`ops`, `kendall` and `train` time kernels and training iterations against plain torch, and
+`memcheck` and `racecheck` run compute-sanitizer on small cases. benchmarks/results/gpu-<name>.json
+is written after each step, and after each group of times: what was reached is kept even if a later
+step fails, and steps left out keep what the file held of the same commit. The exit status is 0 only
+if every step passed. `make bench-report` shows the file.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -44,7 +45,7 @@ torch.cuda.synchronize()
 """
 
 
-def run(command: list[str], seconds: int, log: Path) -> dict[str, object]:
+def run(command: list[str], seconds: int, log: Path) -> dict[str, Any]:
     """Run a command with its output in `log`: {passed, seconds, tail}."""
     begin = time.perf_counter()
     print(f"$ {' '.join(command)[:200]}", flush=True)
@@ -60,91 +61,16 @@ def run(command: list[str], seconds: int, log: Path) -> dict[str, object]:
     return {"passed": code == 0, "seconds": time.perf_counter() - begin, "tail": tail}
 
 
-def machine() -> dict[str, object]:
-    import torch
-
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
-    found: dict[str, object] = {
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "python": platform.python_version(),
-        "commit": commit,
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-    }
-    return found
+def build(logs: Path) -> dict[str, Any]:
+    os.environ["FASTINTERP_CUDA"] = "1"
+    return run([sys.executable, "setup.py", "build_ext", "--inplace"], 550, logs / "build.log")
 
 
-def copy_bandwidth() -> float:
-    """Bytes a second, read and written, of a large device-to-device copy: the floor's unit."""
-    import torch
-
-    from benchmarks.timing import side_by_side
-
-    source = torch.rand(2**29, device="cuda")
-    target = torch.empty_like(source)
-    times = side_by_side({"copy": lambda: target.copy_(source)}, "cuda", rounds=7)
-    return 2 * source.nbytes / (times["copy"]["median"] * 1e-6)
+def tests(logs: Path) -> dict[str, Any]:
+    return run([sys.executable, "-m", "pytest", "-q"], 550, logs / "tests.log")
 
 
-def time_ops() -> list[dict[str, object]]:
-    from benchmarks.op_times import all_cases
-    from benchmarks.timing import side_by_side
-
-    bandwidth = copy_bandwidth()
-    rows: list[dict[str, object]] = []
-    for title, thunks, least_bytes in all_cases("cuda"):
-        times = side_by_side(thunks, "cuda")
-        floor = least_bytes / bandwidth * 1e6
-        fused = times["fused"]["median"]
-        rows.append({
-            "case": title,
-            "microseconds": times,
-            "floor_microseconds": floor,
-            "percent_of_floor": 100 * floor / fused,
-            "speedup": times["reference"]["median"] / fused,
-        })  # fmt: skip
-        print(f"{title}: {fused:.1f} us, {rows[-1]['speedup']:.2f}x plain torch", flush=True)
-    return rows
-
-
-def time_training() -> list[dict[str, object]]:
-    """One Int iteration with our kernels and with the reference, in turn, in one process."""
-    import torch
-
-    from benchmarks.timing import side_by_side
-    from fastinterp import IntTrainer, models
-    from fastinterp.ops import _backend
-
-    settings = [
-        ("MNIST Small", models.small(seed=0), (50, 1, 28, 28), 40),
-        ("CIFAR WResnet", models.wresnet(in_channels=3, seed=0), (128, 3, 32, 32), 10),
-    ]
-    rows: list[dict[str, object]] = []
-    for name, model, shape, steps in settings:
-        trainer = IntTrainer(model.cuda(), eps=0.3, steps=steps, step_size=0.01)
-        x = torch.rand(shape, device="cuda")
-        y = torch.randint(10, shape[:1], device="cuda")
-        native = _backend._NATIVE_DEVICE_TYPES
-
-        def iterate(kinds, trainer=trainer, x=x, y=y):  # type: ignore[no-untyped-def]
-            _backend._NATIVE_DEVICE_TYPES = kinds
-            return trainer.training_step(x, y)
-
-        thunks = {"fused": lambda n=native, i=iterate: i(n),
-                  "reference": lambda i=iterate: i(frozenset())}  # fmt: skip
-        times = side_by_side(thunks, "cuda", rounds=7, least=0.2)
-        _backend._NATIVE_DEVICE_TYPES = native
-        speedup = times["reference"]["median"] / times["fused"]["median"]
-        rows.append({"case": f"Int iteration, {name}, {steps} steps", "microseconds": times,
-                     "speedup": speedup})  # fmt: skip
-        print(rows[-1]["case"], f"{speedup:.2f}x plain torch", flush=True)
-    return rows
-
-
-def sanitize(tool: str, logs: Path) -> dict[str, object]:
+def sanitize(tool: str, logs: Path) -> dict[str, Any]:
     sanitizer = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     if not Path(sanitizer).exists():
         return {"passed": False, "tail": "compute-sanitizer was not found"}
@@ -152,11 +78,67 @@ def sanitize(tool: str, logs: Path) -> dict[str, object]:
     return run(command, 400, logs / f"{tool}.log")
 
 
+def groups_of(step: str) -> list[Any]:
+    """What a step times, on the GPU. Imported late: the build may come first."""
+    from benchmarks import kendall_groups, op_groups, train_groups
+
+    rooms: dict[str, Any] = {"ops": op_groups, "kendall": kendall_groups, "train": train_groups}
+    groups: list[Any] = rooms[step].all_groups("cuda")
+    return groups
+
+
+class Results:
+    """The results file, written after each thing that was learnt."""
+
+    def __init__(self, out: Path, name: str, rounds: int) -> None:
+        from benchmarks import machine
+
+        self.out, self.rounds = out, rounds
+        about = machine.describe(machine.load(), rounds)
+        self.found: dict[str, Any] = {"name": name, **about, "checks": {}, "groups": []}
+        before = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
+        if before.get("commit") == about["commit"]:
+            self.found |= {key: before[key] for key in ("checks", "groups")}
+
+    def check(self, step: str, found: dict[str, Any]) -> None:
+        self.found["checks"][step] = found
+        self._write()
+
+    def time(self, step: str) -> dict[str, Any]:
+        """Time the groups of a step; it fails if one of them does."""
+        from benchmarks.group import measure
+
+        begin, wrong = time.perf_counter(), []
+        for group in groups_of(step):
+            try:
+                record = measure(group, "cuda", self.rounds).record
+            except Exception as error:  # the other groups may still be timed
+                wrong.append(f"{group.title}: {type(error).__name__}: {error}")
+                print(wrong[-1][:500], flush=True)
+                continue
+            kept = [g for g in self.found["groups"] if g["title"] != group.title]
+            self.found["groups"] = [*kept, record]
+            self._write()
+            for entry in record["entries"]:
+                times = f"{entry['microseconds']['median']:.1f} us, {entry.get('ratio', 0):.2f}x"
+                print(f"{group.title}: {entry['name']}: {times}", flush=True)
+        seconds = time.perf_counter() - begin
+        return {"passed": not wrong, "seconds": seconds, "tail": "\n".join(wrong)}
+
+    def _write(self) -> None:
+        temporary = self.out.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self.found, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(self.out)
+
+
+STEPS = ("build", "tests", "ops", "kendall", "train", "memcheck", "racecheck")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="the results file")
-    parser.add_argument("--skip-build", action="store_true")
-    parser.add_argument("--skip-sanitizer", action="store_true")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS, metavar="STEP")
+    parser.add_argument("--rounds", type=int, default=15, help="measurements of each entry")
     options = parser.parse_args()
     import torch
 
@@ -164,37 +146,31 @@ def main() -> int:
         print("gpu_check: torch sees no CUDA GPU; this script checks the kernels on one.")
         return 2
     os.environ["FASTINTERP_BACKEND"] = "auto"
-    results: dict[str, object] = {"machine": machine()}
-    gpu = str(results["machine"]["gpu"]).replace(" ", "-").lower()  # type: ignore[index]
-    day = datetime.date.today().isoformat()
-    out = options.out or ROOT / "benchmarks" / "results" / f"gpu-{gpu}-{day}.json"
+    name = "gpu-" + torch.cuda.get_device_name().replace(" ", "-").lower()
+    out = options.out or ROOT / "benchmarks" / "results" / f"{name}.json"
     logs = out.parent / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-
-    def build() -> dict[str, object]:
-        os.environ["FASTINTERP_CUDA"] = "1"
-        return run([sys.executable, "setup.py", "build_ext", "--inplace"], 550, logs / "build.log")
-
-    def tests() -> dict[str, object]:
-        command = [sys.executable, "-m", "pytest", "-q"]
-        return run(command, 550, logs / "tests.log")
-
-    steps = [("tests", tests), ("ops", time_ops), ("training", time_training)]
-    if not options.skip_build:
-        steps.insert(0, ("build", build))
-    if not options.skip_sanitizer:
-        for tool in ("memcheck", "racecheck"):
-            steps.append((tool, lambda tool=tool: sanitize(tool, logs)))
-    for name, step in steps:
+    # The build comes before anything that imports fastinterp, which would load the old kernels.
+    built = build(logs) if "build" in options.steps else None
+    results = Results(out, name, options.rounds)
+    if built is not None:
+        results.check("build", built)
+    for step in STEPS[1:]:
+        if step not in options.steps:
+            continue
         try:
-            results[name] = step()
+            if step == "tests":
+                found = tests(logs)
+            elif step in ("memcheck", "racecheck"):
+                found = sanitize(step, logs)
+            else:
+                found = results.time(step)
         except Exception as error:  # a later step may still tell something
-            results[name] = {"passed": False, "tail": f"{type(error).__name__}: {error}"}
-            print(f"{name}: {results[name]['tail']}", flush=True)
-        temporary = out.with_suffix(".tmp")
-        temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(out)
-    failed = [n for n, r in results.items() if isinstance(r, dict) and r.get("passed") is False]
+            found = {"passed": False, "tail": f"{type(error).__name__}: {error}"}
+            print(f"{step}: {found['tail']}", flush=True)
+        results.check(step, found)
+    checks = results.found["checks"]
+    failed = [step for step, found in checks.items() if not found["passed"]]
     print(f"wrote {out}; failed: {', '.join(failed) or 'nothing'}")
     return 1 if failed else 0
 

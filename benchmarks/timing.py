@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 
 Thunk = Callable[[], object]
+FEWEST_ROUNDS = 3
 
 
 def measure_once(run: Thunk, device: str, inner: int) -> float:
@@ -20,33 +21,54 @@ def measure_once(run: Thunk, device: str, inner: int) -> float:
             run()
         end.record()
         end.synchronize()
-        return start.elapsed_time(end) / 1e3 / inner
+        return float(start.elapsed_time(end)) / 1e3 / inner
     begin = time.perf_counter()
     for _ in range(inner):
         run()
     return (time.perf_counter() - begin) / inner
 
 
-def side_by_side(
-    runs: dict[str, Thunk], device: str = "cpu", rounds: int = 15, least: float = 0.002
-) -> dict[str, dict[str, float]]:
-    """Time every entry in turn, `rounds` times: {name: {median, lower, upper}} in microseconds.
+def samples(
+    runs: Mapping[str, Thunk],
+    device: str = "cpu",
+    rounds: int = 15,
+    least: float = 0.002,
+    budget: float = 60.0,
+) -> dict[str, list[float]]:
+    """Time every entry in turn, `rounds` times: {name: seconds of each round}.
 
     Alternating lets a drifting machine slow all entries alike; `least` seconds a measurement keeps
-    the clock's grain out.
+    the clock's grain out. Once `budget` seconds are spent, three rounds are enough.
     """
-    inner = {}
-    for name, run in runs.items():
-        for _ in range(3):
-            run()
-        inner[name] = max(1, int(least / max(measure_once(run, device, 3), 1e-7)))
+    inner = {name: _warm_up(run, device, least) for name, run in runs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
+    begin = time.perf_counter()
+    for done in range(max(rounds, 2)):
+        if done >= FEWEST_ROUNDS and time.perf_counter() - begin > budget:
+            break
         for name, run in runs.items():
             seconds[name].append(measure_once(run, device, inner[name]))
-    return {name: _summary(values) for name, values in seconds.items()}
+    return seconds
 
 
-def _summary(seconds: list[float]) -> dict[str, float]:
-    lower, median, upper = statistics.quantiles(seconds, n=4)
+def _warm_up(run: Thunk, device: str, least: float) -> int:
+    """Run a few times; how many runs a measurement of `least` seconds needs."""
+    once = measure_once(run, device, 1)
+    if once > 0.1:  # slow enough for a first run to leave nothing to warm up
+        return 1
+    for _ in range(2):
+        run()
+    return max(1, int(least / max(measure_once(run, device, 3), 1e-7)))
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    """Median and quartiles, in microseconds."""
+    lower, median, upper = statistics.quantiles(seconds, n=4, method="inclusive")
     return {"median": median * 1e6, "lower": lower * 1e6, "upper": upper * 1e6}
+
+
+def side_by_side(
+    runs: Mapping[str, Thunk], device: str = "cpu", rounds: int = 15, least: float = 0.002
+) -> dict[str, dict[str, float]]:
+    """As `samples`, summed up: {name: {median, lower, upper}} in microseconds."""
+    return {name: summary(s) for name, s in samples(runs, device, rounds, least).items()}

@@ -1,0 +1,48 @@
+"""The network and the images that attacks are timed on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from fastinterp import data, models
+from fastinterp.evaluation import paper_selection
+from fastinterp.models import GapClassifier
+from fastinterp.training import NormalTrainer
+
+NETWORKS = "FASTINTERP_BENCH_NETWORKS"
+DATA_DIR = "FASTINTERP_BENCH_DATA_DIR"
+RELEASED = "mnist_smallgap_int_100.pkl"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network in eval mode, 200 images [N, 1, 28, 28] and their labels [N]."""
+
+    name: str
+    model: GapClassifier
+    images: Tensor
+    labels: Tensor
+
+
+@cache
+def subject() -> Subject:
+    """The released Int network on MNIST where the options name its folders, else a network that is
+    trained on digits in a few seconds."""
+    networks, root = os.environ.get(NETWORKS), os.environ.get(DATA_DIR)
+    if networks and root:
+        model = models.load(f"{networks}/{RELEASED}")
+        test = data.load("mnist", root)
+        chosen, _ = paper_selection(len(test))
+        images, labels = test.float(chosen), test.labels[chosen]
+        return Subject("MNIST Small, Int, as released", model.eval(), images, labels)
+    model = models.small(seed=0)
+    NormalTrainer(model, lr=1e-3).fit(data.load("digits", split="train"), 10, progress=False)
+    test = data.load("digits", split="test")
+    chosen = torch.arange(200)
+    name = "Small, trained on digits for 10 epochs"
+    return Subject(name, model.eval(), test.float(chosen), test.labels[chosen])

@@ -1,0 +1,157 @@
+"""What the benchmarks time side by side does the same work."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from benchmarks import attack_groups, ig_groups, kendall_groups, op_groups, train_groups
+from benchmarks import attack_peers as peers
+from benchmarks.cases import MapCase
+from benchmarks.group import Skipped
+from benchmarks.subject import Subject
+from benchmarks.train_peers import Setting
+from fastinterp import PGD, models
+
+CASE = MapCase(3, 9, 5, 4, 6)
+
+
+@pytest.fixture(autouse=True)
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    for room in (op_groups, kendall_groups):
+        monkeypatch.setattr(room, "compiled_entry", lambda *_: Skipped("slow"))
+
+
+def results_of(entries: dict[str, Any]) -> dict[str, Any]:
+    return {name: run() for name, run in entries.items() if not isinstance(run, Skipped)}
+
+
+@pytest.mark.parametrize("phase", op_groups.PHASES)
+@pytest.mark.parametrize("wanted", op_groups.WANTED)
+def test_discrepancies_agree(wanted: str, phase: op_groups.Phase) -> None:
+    found = results_of(op_groups._discrepancy(CASE, wanted, phase, "cpu"))
+    torch.testing.assert_close(found["fused"], found["reference"])
+    if phase != "forward":
+        assert len(found["fused"]) == len(op_groups.WANTED[wanted])
+
+
+@pytest.mark.parametrize("phase", op_groups.PHASES)
+def test_maps_agree(phase: op_groups.Phase) -> None:
+    found = results_of(op_groups._cam(CASE, phase, "cpu"))
+    torch.testing.assert_close(found["fused"], found["reference"])
+
+
+@pytest.mark.parametrize("norm", op_groups.NORMS)
+def test_steps_agree(norm: op_groups.Norm) -> None:
+    found = results_of(op_groups._step(norm, (3, 1, 6, 5), "cpu"))
+    torch.testing.assert_close(found["fused"], found["reference"])
+    torch.testing.assert_close(found["fused in place"], found["reference"])
+
+
+def test_the_copy_moves_the_bytes_it_says() -> None:
+    target = op_groups.copy_entry(8000, "cpu")()
+    assert isinstance(target, torch.Tensor)
+    assert 2 * target.nbytes == 8000
+
+
+def test_every_case_has_its_groups_and_no_two_share_a_title() -> None:
+    rooms = (op_groups, kendall_groups, train_groups, attack_groups)
+    titles = [group.title for room in rooms for group in room.all_groups("cpu")]
+    assert len(titles) == len(set(titles))
+    for case in op_groups.REAL:
+        assert sum(str(case) in title for title in titles) == 3 + 2 + 3
+
+
+def test_taus_agree_and_a_wrong_one_is_found() -> None:
+    found = results_of(kendall_groups._build(6, 20, "cpu"))
+    facts = kendall_groups.equal_to_scipy(found)
+    assert facts["fused"]["difference"] <= 1e-5
+    found["fused"] = found["fused"] + 1e-4
+    with pytest.raises(AssertionError, match="fused"):
+        kendall_groups.equal_to_scipy(found)
+
+
+SETTING = Setting(batch=4, size=12, steps=3, step_size=0.1)
+
+
+def test_eager_iterations_lose_what_the_trainer_loses() -> None:
+    entries = train_groups._int_entries(SETTING)
+    for _ in range(2):  # the second iteration sees the weights that the first one left
+        found = results_of(entries)
+        for peer in (train_groups.RELEASE, train_groups.KEPT):
+            torch.testing.assert_close(found[peer], found["fused"], rtol=1e-4, atol=1e-5)
+
+
+def test_the_floor_makes_the_convolutions_of_an_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: Counter[str] = Counter()
+    entries = train_groups._int_entries(SETTING)
+    convolve = F.conv2d
+
+    for name, run in entries.items():
+
+        def counted(*arguments: Any, name: str = name) -> torch.Tensor:
+            counts[name] += 1
+            return convolve(*arguments)
+
+        monkeypatch.setattr(F, "conv2d", counted)
+        run()  # type: ignore[operator]
+    per_pass = 3
+    assert counts[train_groups.FLOOR] == counts["fused"] == counts[train_groups.KEPT]
+    assert counts["fused"] == (SETTING.steps + 2) * per_pass
+    assert counts[train_groups.RELEASE] == (2 * SETTING.steps + 2) * per_pass
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Subject:
+    made = Subject("tiny", models.small(seed=1).eval(), torch.rand(6, 1, 28, 28), torch.arange(6))
+    made = replace(made, labels=made.model(made.images).argmax(dim=1))
+    for room in (attack_groups, ig_groups):
+        monkeypatch.setattr(room, "subject", lambda: made)
+    monkeypatch.setattr(attack_groups, "STEPS", 4)
+    return made
+
+
+def test_attacks_give_one_verdict_and_another_is_found(tiny: Subject) -> None:
+    found = results_of(attack_groups._pgd_entries())
+    facts = attack_groups.equal_verdicts(found)
+    assert all(facts[name]["equal_verdicts"] == 1 for name in facts if "leave" not in name)
+    for name in attack_groups.PEERS:
+        if name in found:
+            torch.testing.assert_close(found[name], found["fastinterp"], rtol=0, atol=1e-6)
+
+
+def test_another_verdict_is_found(tiny: Subject) -> None:
+    fooling = PGD(tiny.model, eps=1.0, step_size=0.2, steps=10)(tiny.images, tiny.labels)
+    assert not peers.verdicts(tiny.model, fooling, tiny.labels).any()
+    found = {attack_groups.OURS: fooling, attack_groups.LEAVING: fooling}
+    attack_groups.equal_verdicts(found)
+    with pytest.raises(AssertionError, match="foolbox"):
+        attack_groups.equal_verdicts(found | {attack_groups.FOOLBOX: tiny.images})
+    with pytest.raises(AssertionError, match="leaving early"):
+        attack_groups.equal_verdicts(found | {attack_groups.LEAVING: tiny.images})
+
+
+def test_another_accuracy_is_found() -> None:
+    found = {name: [0.5, 0.25] for name in (attack_groups.PAPER, attack_groups.BEST)}
+    attack_groups.ordered_accuracies(found)
+    with pytest.raises(AssertionError, match="ART"):
+        attack_groups.ordered_accuracies(found | {attack_groups.ART: [0.5, 0.2]})
+    with pytest.raises(AssertionError):
+        attack_groups.ordered_accuracies(found | {attack_groups.BEST: [0.5, 0.3]})
+
+
+def test_maps_of_integrated_gradients_agree(tiny: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ig_groups, "IMAGES", 3)
+    monkeypatch.setattr(ig_groups, "peak_megabytes", lambda name: 1.0)
+    found = results_of(ig_groups._build())
+    facts = ig_groups.agreement_and_memory(found)
+    assert facts[ig_groups.OURS]["difference"] == 0
+    monkeypatch.setitem(ig_groups.EXPLAIN, ig_groups.CAPTUM, lambda s, n: s.images[:n])
+    if ig_groups.CAPTUM in found:
+        with pytest.raises(AssertionError, match="captum"):
+            ig_groups.agreement_and_memory(found)

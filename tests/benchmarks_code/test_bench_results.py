@@ -1,0 +1,185 @@
+"""Timing, recording and reporting; no test here says how long anything takes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import gpu_check, machine
+from benchmarks.group import Group, Measured, Skipped, measure
+from benchmarks.picture import draw
+from benchmarks.recorder import Recorder
+from benchmarks.report import ROOT, main, read_results
+from benchmarks.tables import duration, page
+from benchmarks.timing import samples, summary
+
+
+def group(title: str = "a, b", **changes: Any) -> Group:
+    settings: dict[str, Any] = {
+        "section": "a",
+        "title": title,
+        "entries": ("reference", "fused", "copy", "absent"),
+        "build": lambda: {
+            "reference": lambda: sum(range(2000)),
+            "fused": lambda: sum(range(1000)),
+            "copy": lambda: None,
+            "absent": Skipped("not here"),
+        },
+        "floor": "copy",
+        "facts": lambda results: {"fused": {"difference": float(results["fused"])}},
+        "least": 0.0,
+    }
+    return Group(**(settings | changes))
+
+
+def test_entries_are_timed_in_turn_after_a_warm_up() -> None:
+    calls: list[str] = []
+    runs = {name: lambda name=name: calls.append(name) for name in "ab"}
+    found = samples(runs, rounds=4, least=0.0)
+    assert [len(s) for s in found.values()] == [4, 4]
+    assert calls[-8:] == list("abababab")
+    assert set(calls[:-8]) == {"a", "b"}
+
+
+def test_a_spent_budget_leaves_three_rounds() -> None:
+    assert len(samples({"a": lambda: None}, rounds=9, least=0.0, budget=0.0)["a"]) == 3
+
+
+def test_summary_gives_median_and_quartiles_in_microseconds() -> None:
+    found = summary([1e-6, 5e-6, 2e-6, 4e-6, 3e-6])
+    assert found == pytest.approx({"lower": 2, "median": 3, "upper": 4})
+
+
+def test_a_record_holds_ratio_share_of_the_floor_and_facts() -> None:
+    record = measure(group(), "cpu", rounds=3).record
+    by_name = {entry["name"]: entry for entry in record["entries"]}
+    medians = {name: entry["microseconds"]["median"] for name, entry in by_name.items()}
+    fused = by_name["fused"]
+    assert fused["ratio"] == medians["reference"] / medians["fused"]
+    assert fused["percent_of_floor"] == 100 * medians["copy"] / medians["fused"]
+    assert fused["difference"] == sum(range(1000))
+    assert by_name["reference"]["ratio"] == 1
+    assert record["skipped"] == {"absent": "not here"}
+
+
+def test_a_group_builds_what_it_declares() -> None:
+    with pytest.raises(ValueError, match="declared"):
+        measure(group(entries=("reference",)), "cpu", rounds=2)
+
+
+def test_a_file_is_written_when_all_its_groups_were_measured(tmp_path: Path) -> None:
+    recorder = Recorder(rounds=2)
+    first, second = group("first"), group("second")
+    recorder.plan("cpu-x", [first, second])
+    assert recorder.measure("cpu-x", first, "cpu") is recorder.measure("cpu-x", first, "cpu")
+    assert "1 of its groups" in recorder.write(tmp_path, {})[0]
+    assert not list(tmp_path.iterdir())
+    recorder.measure("cpu-x", second, "cpu")
+    recorder.write(tmp_path, {"commit": "c"})
+    written = json.loads((tmp_path / "cpu-x.json").read_text())
+    assert [g["title"] for g in written["groups"]] == ["first", "second"]
+    assert (written["name"], written["commit"]) == ("cpu-x", "c")
+
+
+def test_a_group_that_fails_fails_for_each_entry_and_is_not_written(tmp_path: Path) -> None:
+    def disagree(results: dict[str, Any]) -> dict[str, Any]:
+        raise AssertionError("they differ")
+
+    recorder = Recorder(rounds=2)
+    bad = group(facts=disagree)
+    recorder.plan("cpu-x", [bad])
+    for _ in range(2):
+        with pytest.raises(AssertionError, match="they differ"):
+            recorder.measure("cpu-x", bad, "cpu")
+    recorder.write(tmp_path, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_busy_machine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 4)
+    assert machine.load_warning(2.0) is None
+    assert "2.1 on 4 cores" in str(machine.load_warning(2.1))
+    assert machine.describe(2.1, 5)["machine"]["busy"] is True
+
+
+def test_no_name_or_path_of_the_machine_is_recorded() -> None:
+    import platform
+
+    text = json.dumps(machine.describe(0.0, 5))
+    assert str(ROOT) not in text
+    assert str(Path.home()) not in text
+    assert platform.node() not in text
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "text"),
+    [(0.5, "0.5 us"), (999, "999 us"), (1234, "1.23 ms"), (1_500_000, "1.5 s"), (6e7, "60 s")],
+)
+def test_durations(microseconds: float, text: str) -> None:
+    assert duration(microseconds) == text
+
+
+def results() -> list[dict[str, Any]]:
+    plain = [group(f"case {i}, both") for i in range(3)]
+    grown = [group(f"grown {i}", section="growth", axis=("batch", i)) for i in (10, 20)]
+    groups = [measure(g, "cpu", rounds=3).record for g in [*plain, *grown]]
+    about = machine.describe(9.0, 3) | {"checks": {"memcheck": {"passed": False}}}
+    return json.loads(json.dumps([{"name": "cpu-x", **about, "groups": groups}]))  # type: ignore[no-any-return]
+
+
+def test_the_page_shows_each_group_check_and_reason() -> None:
+    found = results()
+    text = page(found, picture=True)
+    for record in found[0]["groups"]:
+        fused = record["entries"][1]
+        assert f"{fused['ratio']:.2f}" in text
+        assert duration(fused["microseconds"]["median"]) in text
+    assert "| memcheck | FAILED |" in text
+    assert "Left out: absent: not here" in text
+    assert "The machine was busy" in text
+    assert "No results files" in page([], picture=False)
+
+
+def test_report_writes_page_and_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "cpu-x.json").write_text(json.dumps(results()[0]))
+    folders = ["--results", str(tmp_path / "results"), "--docs", str(tmp_path / "docs")]
+    monkeypatch.setattr(sys, "argv", ["report", *folders])
+    main()
+    assert "case 1" in (tmp_path / "docs" / "benchmarks.md").read_text()
+    assert (tmp_path / "docs" / "images" / "benchmarks.png").stat().st_size > 1000
+
+
+def test_nothing_to_draw_draws_nothing(tmp_path: Path) -> None:
+    assert draw([{"name": "cpu-x", "groups": []}], tmp_path / "picture.png") is False
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_documented_page_is_made_of_the_results_that_lie_here() -> None:
+    documented = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    found = read_results(ROOT / "benchmarks" / "results")
+    picture = (ROOT / "docs" / "images" / "benchmarks.png").exists()
+    assert documented == page(found, picture), "run `make bench-report`"
+
+
+def test_gpu_check_keeps_what_it_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def times(group: Group, device: str, rounds: int) -> Measured:
+        if group.title == "bad":
+            raise RuntimeError("no such kernel")
+        return Measured({"title": group.title, "entries": [], "device": device})
+
+    monkeypatch.setattr("benchmarks.group.measure", times)
+    monkeypatch.setattr(gpu_check, "groups_of", lambda step: [group("bad"), group("good")])
+    out = tmp_path / "gpu-x.json"
+    found = gpu_check.Results(out, "gpu-x", 2).time("ops")
+    assert not found["passed"]
+    assert "no such kernel" in found["tail"]
+    again = gpu_check.Results(out, "gpu-x", 2)
+    again.check("ops", found)
+    written = json.loads(out.read_text())
+    assert [g["title"] for g in written["groups"]] == ["good"]
+    assert written["checks"]["ops"]["passed"] is False
