@@ -121,7 +121,7 @@ def test_words_that_do_not_fit_are_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert "or --train; fig3 takes 8 mnist small networks" in refused(capsys, "reproduce", "fig3")
-    assert "did you mean 'figA1'" in refused(capsys, "reproduce", "figA2")
+    assert "did you mean 'figA1'" in refused(capsys, "reproduce", "fgA1")
     assert "must end in .json" in refused(
         capsys, "reproduce", "table3", "--networks", tmp_path, "--out", "table3.png"
     )
