@@ -65,7 +65,9 @@ def _how_to_go_on(words: list[str]) -> str:
         return f"`{again}` goes on from the last checkpoint."
     if words[:1] == ["demo"]:
         return f"`{same}` goes on from the last checkpoint."
-    if words[:1] == ["reproduce"]:
+    if words[:1] == ["reproduce"] and any(
+        word.startswith(("--out", "--train", "fig")) for word in words
+    ):
         return f"`{same}` goes on from what was written."
     return f"nothing was written; `{same}` begins anew."
 

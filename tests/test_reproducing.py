@@ -134,6 +134,33 @@ def test_words_that_do_not_fit_are_refused(
     assert list(tmp_path.rglob("*.png")) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "goes_on"),
+    [
+        (["fig3", "--networks", "."], True),
+        (["table3", "--networks", ".", "--out", "table3.json"], True),
+        (["table3", "--networks", "."], False),
+    ],
+)
+def test_ctrl_c_says_how_to_go_on(
+    words: list[str],
+    goes_on: bool,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(*args: object, **settings: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fastinterp.evaluation.reproduce.reproduce", stop)
+    monkeypatch.setattr("fastinterp.evaluation.reproduce.reproduce_figure", stop)
+    assert main(["reproduce", *words]) == 130
+    said = capsys.readouterr().err
+    assert ("goes on from what was written" in said) == goes_on
+    assert ("begins anew" in said) != goes_on
+
+
 def test_the_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()[2:]

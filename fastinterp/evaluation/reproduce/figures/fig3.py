@@ -130,6 +130,7 @@ def _draw_accuracies(axes: Axes, rows: Rows, methods: list[str]) -> Iterator[Any
             markeredgewidth=0.8,
             label=f"accuracy, $\\epsilon$ = {eps:g}",
             clip_on=False,
+            zorder=4,  # above the frame, which a point at 0 lies on
         )
         yield line
     axes.set_ylim(0, 1)

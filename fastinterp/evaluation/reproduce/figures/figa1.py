@@ -119,6 +119,7 @@ def _draw_line(axes: Axes, rows: Rows, eps: float) -> None:
         markeredgewidth=0.7,
         label=label,
         clip_on=False,
+        zorder=4,  # above the frame, which a point at 0 lies on
     )
 
 
