@@ -17,9 +17,13 @@ from fastinterp.files import atomic_path
 ROOT = Path(__file__).resolve().parents[1]
 
 
+ORDER = ("cpu-ops", "cpu-kendall", "cpu-train", "cpu-attacks")  # GPUs follow
+
+
 def read_results(folder: Path) -> list[dict[str, Any]]:
-    """The results files, CPU before GPU, by name."""
-    return [json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("*.json"))]
+    """The results files, in the order of the page."""
+    found = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("*.json"))]
+    return sorted(found, key=lambda r: ORDER.index(r["name"]) if r["name"] in ORDER else len(ORDER))
 
 
 def main() -> None:

@@ -83,7 +83,7 @@ def _wide(groups: list[Record]) -> str:
     """A row a group: each entry's median, and the ratio and share of the floor of ours."""
     names = list(dict.fromkeys(e["name"] for g in groups for e in g["entries"]))
     ours = groups[0]["ours"]
-    head = ["case", *names, f"{ours}: x", f"{ours}: % of floor", "quartiles"]
+    head = ["case", *names, f"{ours}: x", f"{ours}: % of floor", f"{ours}: quartiles"]
     rows = []
     for group in groups:
         by_name = {e["name"]: e for e in group["entries"]}
@@ -129,6 +129,7 @@ def _long(group: Record) -> str:
 
 def duration(microseconds: float) -> str:
     """Three digits and a unit."""
+    microseconds = float(f"{microseconds:.3g}")
     for limit, unit in ((1e3, "us"), (1e6, "ms"), (float("inf"), "s")):
         if microseconds < limit:
             return f"{microseconds / (limit / 1e3 if limit < 1e9 else 1e6):.3g} {unit}"

@@ -117,7 +117,14 @@ def test_no_name_or_path_of_the_machine_is_recorded() -> None:
 
 @pytest.mark.parametrize(
     ("microseconds", "text"),
-    [(0.5, "0.5 us"), (999, "999 us"), (1234, "1.23 ms"), (1_500_000, "1.5 s"), (6e7, "60 s")],
+    [
+        (0.5, "0.5 us"),
+        (999, "999 us"),
+        (999.7, "1 ms"),
+        (1234, "1.23 ms"),
+        (1_500_000, "1.5 s"),
+        (6e7, "60 s"),
+    ],
 )
 def test_durations(microseconds: float, text: str) -> None:
     assert duration(microseconds) == text
