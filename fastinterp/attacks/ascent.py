@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .modes import eval_mode, own_autograd
+from .modes import constant_parameters, eval_mode, own_autograd
 from .objectives import Bound, Objective, Scored
-from .outputs import Outputs
+from .outputs import Outputs, Precision
 from .threats import Threat
 
 Keep = Literal["last", "first_fooled", "best"]
@@ -29,6 +29,7 @@ def ascend(
     keep: Keep = "last",
     targeted: bool = False,
     clean: Outputs | None = None,
+    precision: Precision = "float32",
 ) -> Tensor:
     """Climb `objective` inside `threat` for `steps` steps of projected gradient ascent.
 
@@ -45,6 +46,8 @@ def ascend(
             leaves the batch once it is fooled; "best": the one with the highest value.
         targeted: whether y are targets, which only "first_fooled" asks.
         clean: the model's outputs at x, where the caller has them already.
+        precision: of the passes at x'; see `Outputs`. The iterate, its projection and what is
+            computed from features and logits stay in x's type.
 
     Returns:
         x_adv [N, ...], detached.
@@ -53,9 +56,9 @@ def ascend(
         InputError: `keep` is none of the three.
     """
     require_keep(keep)
-    with eval_mode(model), own_autograd(x.device.type):
+    with eval_mode(model), constant_parameters(model), own_autograd(x.device.type):
         x, y = _ordinary(x.detach()), _ordinary(y)
-        bound = objective.bind(model, x, y, clean)
+        bound = objective.bind(model, x, y, clean, precision)
         z = threat.init(x, random_start, generator)
         if keep == "last":
             return _climb(bound, threat, x, z, steps)
@@ -88,9 +91,10 @@ def _score(
 
 
 def _climb(bound: Bound, threat: Threat, x: Tensor, z: Tensor, steps: int) -> Tensor:
-    ones = x.new_ones(len(x))
     for _ in range(steps):
-        _, _, grad = _score(bound, threat, x, z, ones)
+        z.requires_grad_()
+        tensors, slopes = zip(*bound.slopes(threat.render(x, z)), strict=True)
+        (grad,) = torch.autograd.grad(tensors, z, slopes)
         z = threat.step(x, z.detach(), grad)
     return threat.render(x, z).detach()
 

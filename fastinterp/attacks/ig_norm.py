@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import InputError
-from .objectives import Objective, Value
+from .objectives import Objective
 from .outputs import Outputs
+from .slopes import Value
 
 
 class IGNorm(Objective):
@@ -50,7 +51,8 @@ class IGNorm(Objective):
             if not path.requires_grad:  # in the outer loss x' is a constant
                 path.requires_grad_()
             # One batch of all the points; the sum keeps each image's gradient its own.
-            loss = F.cross_entropy(Outputs(adv.model, path).logits, repeated, reduction="sum")
+            logits = Outputs(adv.model, path, adv.precision).logits
+            loss = F.cross_entropy(logits, repeated, reduction="sum")
             (grad,) = torch.autograd.grad(loss, path, create_graph=True)
             attribution = delta * grad.view(m, *x.shape).mean(dim=0)
             norm: Tensor = attribution.abs().flatten(1).sum(dim=1)

@@ -12,8 +12,9 @@ from ..errors import InputError
 from ..interpreters import CAM, Classes, GradCAM, GradCAMPlusPlus, Interpreter, Repr
 from ..interpreters.base import FeatureInterpreter
 from ..models.gap import GapClassifier
-from .objectives import Objective, Value
+from .objectives import Objective
 from .outputs import Outputs
+from .slopes import Value
 
 MakeInterpreter = Callable[[GapClassifier], Interpreter]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -12,9 +11,10 @@ from torch.nn import functional as F
 
 from .. import ops
 from ..errors import InputError
-from .outputs import Outputs
-
-Value = Callable[[Outputs], Tensor]
+from ..ops.discrepancy import Reduction
+from ..ops.discrepancy_gradient import discrepancy_gradient
+from .outputs import Outputs, Precision
+from .slopes import ScaledValue, Slopes, SumValue, Value, slopes_of
 
 
 class Scored(NamedTuple):
@@ -37,8 +37,15 @@ class Scored(NamedTuple):
 class Bound:
     """An objective with everything that depends on x and the labels already computed."""
 
-    def __init__(self, objective: Objective, clean: Outputs, labels: Tensor) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        clean: Outputs,
+        labels: Tensor,
+        precision: Precision = "float32",
+    ) -> None:
         self._objective = objective
+        self._precision: Precision = precision
         self._clean = clean
         self._labels = labels
         with torch.no_grad():
@@ -46,18 +53,27 @@ class Bound:
 
     def __call__(self, x_adv: Tensor) -> Scored:
         """Images x_adv [N, ...] -> value [N] and the pass at x_adv."""
-        outputs = Outputs(self._clean.model, x_adv)
+        outputs = self._pass(x_adv)
         return Scored(self._value(outputs), outputs)
+
+    def slopes(self, x_adv: Tensor) -> Slopes:
+        """Where the backward pass to x_adv may begin; see `SlopedValue`."""
+        return slopes_of(self._value, self._pass(x_adv))
+
+    def _pass(self, x_adv: Tensor) -> Outputs:
+        return Outputs(self._clean.model, x_adv, self._precision)
 
     def rows(self, index: Tensor) -> Bound:
         """The same for the images named by `index` [M] alone; no pass is repeated."""
-        return Bound(self._objective.rows(index), self._clean.rows(index), self._labels[index])
+        objective, clean = self._objective.rows(index), self._clean.rows(index)
+        return Bound(objective, clean, self._labels[index], self._precision)
 
 
 class Objective(ABC):
     """A number per image, [N], that an attack climbs.
 
-    A new objective implements `prepare`. Objectives add up and scale: `a + 0.01 * b`, where the
+    A new objective implements `prepare`. A function that it returns will do; a `SlopedValue` saves
+    the ascent a part of its backward pass. Objectives add up and scale: `a + 0.01 * b`, where the
     weight may also be a tensor [N]. The terms of a sum share one forward pass.
 
     Attributes:
@@ -75,14 +91,20 @@ class Objective(ABC):
         """
 
     def bind(
-        self, model: nn.Module, x: Tensor, labels: Tensor, clean: Outputs | None = None
+        self,
+        model: nn.Module,
+        x: Tensor,
+        labels: Tensor,
+        clean: Outputs | None = None,
+        precision: Precision = "float32",
     ) -> Bound:
         """Compute what depends on x [N, ...] and labels [N] once; the rest depends on x'.
 
         Args:
             clean: the model's outputs at x, where the caller has them already.
+            precision: of the passes at x'; see `Outputs`.
         """
-        return Bound(self, (clean or Outputs(model, x)).detach(), labels)
+        return Bound(self, (clean or Outputs(model, x)).detach(), labels, precision)
 
     def rows(self, index: Tensor) -> Objective:
         """This objective for some of the images. Only one that holds tensors [N] overrides it."""
@@ -164,7 +186,7 @@ class Discrepancy(Objective):
 
     def __init__(
         self,
-        reduction: Literal["weighted", "1-class"] = "weighted",
+        reduction: Reduction = "weighted",
         units: Literal["paper", "release"] = "paper",
     ) -> None:
         if reduction not in ("weighted", "1-class"):
@@ -173,35 +195,46 @@ class Discrepancy(Objective):
             )
         if units not in ("paper", "release"):
             raise InputError(f'Discrepancy: units must be "paper" or "release", got {units!r}.')
-        self.reduction = reduction
+        self.reduction: Reduction = reduction
         self.units = units
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
-        features = clean.features
-        # Under autocast the features are of a half type and the classifier is not.
-        weight = clean.weight.to(features.dtype)
-        bias = None if clean.bias is None else clean.bias.to(features.dtype)
-        scale = self._scale(features)
-
-        def value(adv: Outputs) -> Tensor:
-            literal = ops.discrepancy(
-                features,
-                adv.features,
-                weight,
-                labels,
-                bias=bias,
-                reduction=self.reduction,
-                validate=False,
-            )
-            return literal if scale == 1 else scale * literal
-
-        return value
+        return _FusedDiscrepancy(clean, labels, self.reduction, self._scale(clean.features))
 
     def _scale(self, features: Tensor) -> int:
         if self.units == "paper":
             return 1
         positions = features.shape[2] * features.shape[3]
         return 2 * positions if self.reduction == "weighted" else positions
+
+
+class _FusedDiscrepancy:
+    """scale * D between the maps at x and x', and its slope by A', which the op leaves behind."""
+
+    def __init__(self, clean: Outputs, labels: Tensor, reduction: Reduction, scale: int) -> None:
+        self.features = clean.features
+        self.labels, self.reduction, self.scale = labels, reduction, scale
+        # Under autocast the features are of a half type and the classifier is not.
+        self.weight = clean.weight.to(self.features.dtype)
+        self.bias = None if clean.bias is None else clean.bias.to(self.features.dtype)
+
+    def __call__(self, adv: Outputs) -> Tensor:
+        literal = ops.discrepancy(
+            self.features,
+            adv.features,
+            self.weight,
+            self.labels,
+            bias=self.bias,
+            reduction=self.reduction,
+            validate=False,
+        )
+        return literal if self.scale == 1 else self.scale * literal
+
+    def slopes(self, adv: Outputs) -> Slopes:
+        slope = discrepancy_gradient(
+            self.features, adv.features, self.weight, self.labels, self.bias, self.reduction
+        )
+        return [(adv.features, slope if self.scale == 1 else slope.mul_(self.scale))]
 
 
 class Sum(Objective):
@@ -212,15 +245,7 @@ class Sum(Objective):
         self.flat_at_x = all(term.flat_at_x for term in terms)
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
-        first, *others = [term.prepare(clean, labels) for term in self.terms]
-
-        def value(adv: Outputs) -> Tensor:
-            total = first(adv)
-            for other in others:
-                total = total + other(adv)
-            return total
-
-        return value
+        return SumValue([term.prepare(clean, labels) for term in self.terms])
 
     def rows(self, index: Tensor) -> Objective:
         return Sum(*(term.rows(index) for term in self.terms))
@@ -235,12 +260,7 @@ class Scaled(Objective):
         self.flat_at_x = term.flat_at_x
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
-        inner, weight = self.term.prepare(clean, labels), self.weight
-
-        def value(adv: Outputs) -> Tensor:
-            return weight * inner(adv)
-
-        return value
+        return ScaledValue(self.term.prepare(clean, labels), self.weight)
 
     def rows(self, index: Tensor) -> Objective:
         weight = self.weight

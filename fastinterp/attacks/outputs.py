@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..models.gap import GapClassifier
+
+Precision = Literal["float32", "bf16"]
 
 
 class Outputs:
@@ -17,13 +23,17 @@ class Outputs:
     Attributes:
         model: any classifier; `features`, `weight` and `bias` need a GapClassifier.
         x: the images.
+        precision: "bf16" runs the pass, and the pass back through it, in bfloat16 where autocast
+            holds that safe. What it gives is of x's type all the same, and what is computed from
+            that, the logits of a GapClassifier included, is computed in that type.
     """
 
-    __slots__ = ("_detached", "_features", "_logits", "model", "x")
+    __slots__ = ("_detached", "_features", "_logits", "model", "precision", "x")
 
-    def __init__(self, model: nn.Module, x: Tensor) -> None:
+    def __init__(self, model: nn.Module, x: Tensor, precision: Precision = "float32") -> None:
         self.model = model
         self.x = x
+        self.precision: Precision = precision
         self._features: Tensor | None = None
         self._logits: Tensor | None = None
         self._detached = False
@@ -32,7 +42,10 @@ class Outputs:
     def features(self) -> Tensor:
         """Feature maps A [N, K, h, w]."""
         if self._features is None:
-            self._features = self.gap.features(self.x)
+            gap = self.gap
+            with self._pass():
+                features = gap.features(self.x)
+            self._features = self._widen(features)
         return self._features
 
     @property
@@ -42,7 +55,9 @@ class Outputs:
             if isinstance(self.model, GapClassifier):
                 self._logits = self.model.logits(self.features)
             else:
-                self._logits = self.model(self.x)
+                with self._pass():
+                    logits = self.model(self.x)
+                self._logits = self._widen(logits)
         return self._logits
 
     @property
@@ -63,7 +78,7 @@ class Outputs:
         The classifier counts as a constant too. Inner loops want the gradient of x' alone, and the
         fused discrepancy is at its cheapest when nothing else asks for one.
         """
-        other = Outputs(self.model, self.x.detach())
+        other = Outputs(self.model, self.x.detach(), self.precision)
         other._features = None if self._features is None else self._features.detach()
         other._logits = None if self._logits is None else self._logits.detach()
         other._detached = True
@@ -71,7 +86,7 @@ class Outputs:
 
     def rows(self, index: Tensor) -> Outputs:
         """The images named by `index` [M], with what was already computed for them."""
-        other = Outputs(self.model, self.x[index])
+        other = Outputs(self.model, self.x[index], self.precision)
         other._features = None if self._features is None else self._features[index]
         other._logits = None if self._logits is None else self._logits[index]
         other._detached = self._detached
@@ -86,3 +101,12 @@ class Outputs:
                 f"{type(self.model).__name__}; make one of it with fastinterp.models.wrap."
             )
         return self.model
+
+    def _pass(self) -> AbstractContextManager[Any]:
+        if self.precision == "float32":
+            return nullcontext()
+        # Without its cache: cached casts would be lost between two replays of a CUDA graph.
+        return torch.autocast(self.x.device.type, torch.bfloat16, cache_enabled=False)
+
+    def _widen(self, result: Tensor) -> Tensor:
+        return result if self.precision == "float32" else result.to(self.x.dtype)

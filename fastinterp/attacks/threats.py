@@ -73,7 +73,8 @@ class Ball:
             return x.clone()
         noise = self._noise(x, generator)  # [N, d], uniform in the unit ball
         radius = _column(self.eps, x)
-        return (x + (radius * noise).view_as(x)).clamp_(self.lower, self.upper)
+        # In place, so that x's memory format stays.
+        return x.clone().add_((radius * noise).view_as(x)).clamp_(self.lower, self.upper)
 
     def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:
         return pgd_step(
@@ -115,7 +116,7 @@ class L2Ball(Ball):
 
     def _noise(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         # A Gaussian gives the direction; the volume inside radius r grows as r^d.
-        direction = torch.empty_like(_draw_like(x, generator)).normal_(generator=generator)
+        direction = torch.empty_like(draw_like(x, generator)).normal_(generator=generator)
         length: Tensor = torch.linalg.vector_norm(direction, dim=1, keepdim=True)
         share = torch.rand(
             (len(x), 1), generator=generator, device=direction.device, dtype=direction.dtype
@@ -132,7 +133,7 @@ class L1Ball(Ball):
     def _noise(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         # d + 1 exponentials over their sum are uniform on the simplex; dropping one leaves its
         # solid part, and random signs fill the ball.
-        draw = _draw_like(x, generator)
+        draw = draw_like(x, generator)
         size = (draw.shape[0], draw.shape[1] + 1)
         parts = torch.empty(size, device=draw.device, dtype=draw.dtype)
         parts.exponential_(generator=generator)
@@ -176,7 +177,7 @@ def _rows(value: float | Tensor, index: Tensor) -> float | Tensor:
     return value[index.to(value.device)]
 
 
-def _draw_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+def draw_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """An uninitialised [N, d] on the device that draws, in a type that draws finely."""
     device = x.device if generator is None else generator.device
     dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
@@ -185,4 +186,4 @@ def _draw_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
 
 def _uniform(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """[N, d] from [0, 1), in x's dtype, on x's device."""
-    return _draw_like(x, generator).uniform_(generator=generator).to(x)
+    return draw_like(x, generator).uniform_(generator=generator).to(x)
