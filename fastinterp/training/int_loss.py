@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from ..attacks import MakeInterpreter
 from ..attacks.checks import require_labels
+from ..attacks.outputs import Precision
 from ..errors import InputError
 from ..models.gap import GapClassifier
 from .methods import Inner, method
-from .robust_loss import require_gap, require_inner, robust_loss
+from .precision import require_precision, usable_precision
+from .robust_loss import ball, require_gap, require_inner, robust_loss
 from .schedule import EpsSchedule, make_schedule
 from .seeds import derive
 
@@ -33,6 +35,7 @@ class IntLoss(nn.Module):
         eps_schedule: as for `IntTrainer`, in calls.
         random_start: begin the inner loop at a point drawn uniformly from the ball.
         seed: decides the random starts.
+        precision: of the inner loop, as for `IntTrainer`.
 
     Raises:
         InputError: a setting is out of its range.
@@ -51,6 +54,7 @@ class IntLoss(nn.Module):
         eps_schedule: EpsSchedule | tuple[int, int] | None = None,
         random_start: bool = True,
         seed: int = 0,
+        precision: Precision = "float32",
     ) -> None:
         super().__init__()
         names = {"weighted": "int", "1-class": "int-1-class"}
@@ -60,6 +64,7 @@ class IntLoss(nn.Module):
         require_inner(self.method, eps, steps, step_size, random_start)
         self.eps, self.steps, self.step_size = eps, steps, step_size
         self.random_start, self.seed = random_start, seed
+        self.precision = require_precision(precision)
         self.eps_schedule = make_schedule(eps, eps_schedule)
         self.step = 0
 
@@ -87,11 +92,11 @@ class IntLoss(nn.Module):
             self.method,
             x,
             y,
-            eps=eps,
+            threat=ball(eps, self.step_size),
             steps=self.steps,
-            step_size=self.step_size,
             random_start=self.random_start,
             generator=generator,
+            precision=usable_precision(self.precision, x.device),
         ).loss
 
     def get_extra_state(self) -> dict[str, int]:

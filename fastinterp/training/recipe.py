@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 
 from .. import data, models
+from ..attacks.outputs import Precision
 from ..data import ImageData
 from ..errors import InputError
 from ..models import GapClassifier
@@ -43,6 +44,7 @@ class Recipe:
             constant.
         gamma: weight of the regulariser; None takes the method's own.
         inner: what x' maximises in the Int family, discrepancy or cross-entropy; see `IntTrainer`.
+        precision: of the inner loop, float32 or bf16; see `IntTrainer`.
         seed: of the network's first weights, the order of the images and the random starts.
         train_images: how many, 0 for all that are not held out.
         val_images: how many are held out, the first of the training split.
@@ -65,6 +67,7 @@ class Recipe:
     eps_schedule: tuple[int, ...] = ()
     gamma: float | None = None
     inner: Inner = "discrepancy"
+    precision: Precision = "float32"
     seed: int = 0
     train_images: int = 0
     val_images: int = 0
@@ -169,6 +172,7 @@ def make_trainer(recipe: Recipe, train: ImageData, device: torch.device | str) -
         lr=recipe.lr,
         lr_milestones=recipe.lr_milestones,
         device=device,
+        precision=recipe.precision,
     )
 
 
@@ -264,10 +268,15 @@ def _text(value: Any) -> str:
     return value
 
 
-def _inner(value: Any) -> Any:
-    if value not in get_args(Inner):
-        raise ValueError
-    return value
+def _one_of(choices: Any) -> tuple[str, Any]:
+    """The kind of a value that is one of a Literal's words."""
+
+    def read(value: Any) -> Any:
+        if value not in get_args(choices):
+            raise ValueError
+        return value
+
+    return " or ".join(get_args(choices)), read
 
 
 def _whole(value: Any) -> int:
@@ -295,7 +304,8 @@ def _wholes(value: Any) -> tuple[int, ...]:
 
 _KINDS: dict[str, tuple[str, Any]] = {
     "str": ("text", _text),
-    "Inner": (" or ".join(get_args(Inner)), _inner),
+    "Inner": _one_of(Inner),
+    "Precision": _one_of(Precision),
     "int": ("a whole number", _whole),
     "float": ('a number or a fraction such as "8/255"', _number),
     "float | None": ('a number or a fraction such as "8/255"', _number),

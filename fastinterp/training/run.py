@@ -106,7 +106,7 @@ class Run:
             "epoch": epoch + 1,
             "step": self.trainer.step,
             "eps": 0.0 if self.trainer.method.inner is None else self.trainer.current_eps(),
-            "lr": self.trainer.optimizer.param_groups[0]["lr"],
+            "lr": float(self.trainer.optimizer.param_groups[0]["lr"]),
             **means,
         }
         if self.val is not None:
@@ -201,6 +201,8 @@ def _holds_a_run(out: Path, resume: bool) -> bool:
 
 
 def _require_same_settings(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    if "precision" in new:  # runs from before there was a choice
+        old = {"precision": "float32"} | old
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
             raise InputError(

@@ -111,7 +111,12 @@ def _flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 tensors[f"optimizer/{index}/{key}"] = value
             else:
                 rest[str(index)][key] = value
-    return tensors, {"state": rest, "param_groups": state["param_groups"]}
+    # A learning rate that a CUDA graph reads is a tensor.
+    groups = [
+        {key: value.item() if isinstance(value, Tensor) else value for key, value in group.items()}
+        for group in state["param_groups"]
+    ]
+    return tensors, {"state": rest, "param_groups": groups}
 
 
 def _unflatten(rest: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:

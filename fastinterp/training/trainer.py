@@ -12,13 +12,24 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..attacks.checks import require_labels
-from ..attacks.threats import require_radius
+from ..attacks.outputs import Precision
+from ..attacks.threats import Threat, require_radius
 from ..device import usable_device
 from ..errors import InputError
 from ..models.gap import GapClassifier
+from .compiled import CompiledClassifier
 from .feed import Source
+from .graphs import (
+    CudaRecorder,
+    GraphedIterations,
+    Measured,
+    make_capturable,
+    set_lr,
+    state_of,
+)
 from .methods import Method
-from .robust_loss import require_gap, require_inner, robust_loss
+from .precision import usable_precision
+from .robust_loss import ball, require_gap, require_inner, robust_loss
 from .run import Run
 from .schedule import EpsSchedule, LinearEps, decay, make_schedule
 from .seeds import derive
@@ -77,6 +88,10 @@ class Trainer:
         lr: float = 1e-4,
         lr_milestones: Sequence[int] = (),
         device: torch.device | str | None = None,
+        precision: Precision = "float32",
+        channels_last: bool | None = None,
+        compile: bool = False,
+        cuda_graphs: bool | None = None,
     ) -> None:
         require_gap(model)
         require_inner(method, eps, steps, step_size, random_start)
@@ -87,10 +102,16 @@ class Trainer:
         self.eps_schedule = make_schedule(eps, eps_schedule)
         self.lr_milestones = tuple(lr_milestones)
         self.optimizer = _optimizer(self.model, optimizer, lr)
-        self._base_lr = [group["lr"] for group in self.optimizer.param_groups]
+        self._base_lr = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.step = 0
         self.device = next(self.model.parameters()).device
         self._generator = torch.Generator(device=self.device)
+        self.precision = usable_precision(precision, self.device)
+        self.channels_last = channels_last
+        if channels_last and self.device.type == "cuda":  # cuDNN wants the kernels so, too
+            self.model.to(memory_format=torch.channels_last)
+        self.network = CompiledClassifier(self.model) if compile else self.model
+        self._use_graphs(cuda_graphs)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -110,6 +131,7 @@ class Trainer:
                 "step_size": self.step_size,
                 "eps_schedule": _describe(self.eps_schedule),
                 "random_start": self.random_start,
+                "precision": self.precision,
             }
         return settings | self.method.options
 
@@ -134,27 +156,66 @@ class Trainer:
         y = y.to(self.device, non_blocking=True)
         self._set_lr()
         self._generator.manual_seed(derive(self.seed, "start", self.step))
+        measured = self._run(x, y, self.current_eps())
+        self.step += 1
+        return StepResult(*measured, len(x))
+
+    def _run(self, x: Tensor, y: Tensor, eps: float) -> Measured:
+        graphs = self._graphs
+        if graphs is None or torch.is_autocast_enabled(x.device.type) or not graphs.fits(x):
+            measured = self._iterate(x, y, ball(eps, self.step_size))
+        else:
+            settings = (self.steps, self.random_start, state_of(self.network))
+            measured = graphs(x, y, eps, self.step_size, self._generator, settings)
+        if not self._step_inside:
+            self.optimizer.step()
+        return measured
+
+    def _iterate(self, x: Tensor, y: Tensor, threat: Threat | None) -> Measured:
+        """Everything of a step that happens on the device; a CUDA graph may hold it."""
+        self.optimizer.zero_grad(set_to_none=True)
         loss, clean, adv = robust_loss(
-            self.model,
+            self.network,
             self.method,
             x,
             y,
-            eps=self.current_eps(),
+            threat=threat,
             steps=self.steps,
-            step_size=self.step_size,
             random_start=self.random_start,
             generator=self._generator,
+            precision=self.precision,
+            channels_last=self.channels_last,
         )
-        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.step += 1
-        return StepResult(
-            loss.detach(),
-            _count_right(clean.logits, y),
-            None if adv is None else _count_right(adv.logits, y),
-            len(x),
-        )
+        with torch.no_grad():  # before the step, which changes what logits not yet asked for are
+            right = None if adv is None else _count_right(adv.logits, y)
+            measured = Measured(loss.detach(), _count_right(clean.logits, y), right)
+        if self._step_inside:
+            self.optimizer.step()
+        return measured
+
+    def _use_graphs(self, wanted: bool | None) -> None:
+        on_gpu = self.device.type == "cuda"
+        if wanted and not on_gpu:
+            raise InputError(
+                f"cuda_graphs=True needs a network on a CUDA GPU, and it is on {self.device}; "
+                "leave cuda_graphs out or move it."
+            )
+        self._graphs: GraphedIterations | None = None
+        if on_gpu and wanted is not False:
+            recorder = CudaRecorder(self.device, list(self.model.parameters()))
+            self._graphs = GraphedIterations(self._iterate, recorder)
+        self._adapt_optimizer()
+        self.optimizer.register_load_state_dict_post_hook(lambda _: self._adapt_optimizer())
+
+    def _adapt_optimizer(self) -> None:
+        """After the optimiser was made, or a state with other tensors was loaded into it."""
+        graphed = self._graphs is not None
+        on_gpu = self.device.type == "cuda"
+        able = make_capturable(self.optimizer, self.device, wanted=graphed and on_gpu)
+        self._step_inside = able or not graphed
+        if self._graphs is not None:
+            self._graphs.forget()
 
     def fit(
         self,
@@ -207,7 +268,7 @@ class Trainer:
         if self.lr_milestones:
             factor = decay(self.step, self.lr_milestones)
             for group, base in zip(self.optimizer.param_groups, self._base_lr, strict=True):
-                group["lr"] = base * factor
+                set_lr(group, base * factor)
 
 
 def _count_right(logits: Tensor, y: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch.optim import Optimizer
 
 from ..attacks import MakeInterpreter
+from ..attacks.outputs import Precision
 from ..models.gap import GapClassifier
 from .methods import Inner, method
 from .schedule import EpsSchedule
@@ -26,6 +27,11 @@ class NormalTrainer(Trainer):
         lr: Adam's learning rate, where `optimizer` is None.
         lr_milestones: steps after each of which the learning rate falls to a tenth.
         device: where to move the model; None leaves it.
+        channels_last: lay images out in that memory format, and on a GPU the network too; None: on
+            a CPU, where convolutions are the faster for it.
+        compile: put the network's features through torch.compile.
+        cuda_graphs: replay whole steps as CUDA graphs; None: on a GPU, where the step can be
+            captured. Then the learning rate is a tensor: change it in place.
 
     Raises:
         InputError: a setting is out of its range.
@@ -39,6 +45,9 @@ class NormalTrainer(Trainer):
         lr: float = 1e-4,
         lr_milestones: Sequence[int] = (),
         device: torch.device | str | None = None,
+        channels_last: bool | None = None,
+        compile: bool = False,
+        cuda_graphs: bool | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -48,6 +57,9 @@ class NormalTrainer(Trainer):
             lr=lr,
             lr_milestones=lr_milestones,
             device=device,
+            channels_last=channels_last,
+            compile=compile,
+            cuda_graphs=cuda_graphs,
         )
 
 
@@ -67,6 +79,13 @@ class AdvTrainer(Trainer):
         lr: Adam's learning rate, where `optimizer` is None.
         lr_milestones: steps after each of which the learning rate falls to a tenth.
         device: where to move the model; None leaves it.
+        precision: "bf16" runs the inner loop's passes in bfloat16, where the hardware has units for
+            it; x', its projection, the discrepancy and the outer loss stay float32.
+        channels_last: lay images out in that memory format, and on a GPU the network too; None: on
+            a CPU, where convolutions are the faster for it.
+        compile: put the network's features through torch.compile.
+        cuda_graphs: replay whole steps as CUDA graphs; None: on a GPU, where the step can be
+            captured. Then the learning rate is a tensor: change it in place.
 
     Raises:
         InputError: a setting is out of its range.
@@ -85,6 +104,10 @@ class AdvTrainer(Trainer):
         lr: float = 1e-4,
         lr_milestones: Sequence[int] = (),
         device: torch.device | str | None = None,
+        precision: Precision = "float32",
+        channels_last: bool | None = None,
+        compile: bool = False,
+        cuda_graphs: bool | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -99,6 +122,10 @@ class AdvTrainer(Trainer):
             lr=lr,
             lr_milestones=lr_milestones,
             device=device,
+            precision=precision,
+            channels_last=channels_last,
+            compile=compile,
+            cuda_graphs=cuda_graphs,
         )
 
 
@@ -123,6 +150,10 @@ class _IntFamily(Trainer):
         device: torch.device | str | None = None,
         interpreter: MakeInterpreter | None = None,
         inner: Inner = "discrepancy",
+        precision: Precision = "float32",
+        channels_last: bool | None = None,
+        compile: bool = False,
+        cuda_graphs: bool | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -137,6 +168,10 @@ class _IntFamily(Trainer):
             lr=lr,
             lr_milestones=lr_milestones,
             device=device,
+            precision=precision,
+            channels_last=channels_last,
+            compile=compile,
+            cuda_graphs=cuda_graphs,
         )
 
 
@@ -173,6 +208,13 @@ class IntTrainer(_IntFamily):
             times that of CAM. Gradient-based maps differentiate the network twice.
         inner: what x' maximises: "discrepancy", or "cross-entropy", the variant Int2 of the
             authors' programs. The outer loss is the same.
+        precision: "bf16" runs the inner loop's passes in bfloat16, where the hardware has units for
+            it; x', its projection, the discrepancy and the outer loss stay float32.
+        channels_last: lay images out in that memory format, and on a GPU the network too; None: on
+            a CPU, where convolutions are the faster for it.
+        compile: put the network's features through torch.compile.
+        cuda_graphs: replay whole steps as CUDA graphs; None: on a GPU, where the step can be
+            captured. Then the learning rate is a tensor: change it in place.
 
     Raises:
         InputError: a setting is out of its range.
@@ -219,6 +261,10 @@ class _Baseline(Trainer):
         lr: float = 1e-4,
         lr_milestones: Sequence[int] = (),
         device: torch.device | str | None = None,
+        precision: Precision = "float32",
+        channels_last: bool | None = None,
+        compile: bool = False,
+        cuda_graphs: bool | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -233,6 +279,10 @@ class _Baseline(Trainer):
             lr=lr,
             lr_milestones=lr_milestones,
             device=device,
+            precision=precision,
+            channels_last=channels_last,
+            compile=compile,
+            cuda_graphs=cuda_graphs,
         )
 
 
@@ -255,6 +305,13 @@ class TRADESTrainer(_Baseline):
         lr: Adam's learning rate, where `optimizer` is None.
         lr_milestones: steps after each of which the learning rate falls to a tenth.
         device: where to move the model; None leaves it.
+        precision: "bf16" runs the inner loop's passes in bfloat16, where the hardware has units for
+            it; x', its projection, the discrepancy and the outer loss stay float32.
+        channels_last: lay images out in that memory format, and on a GPU the network too; None: on
+            a CPU, where convolutions are the faster for it.
+        compile: put the network's features through torch.compile.
+        cuda_graphs: replay whole steps as CUDA graphs; None: on a GPU, where the step can be
+            captured. Then the learning rate is a tensor: change it in place.
 
     Raises:
         InputError: a setting is out of its range.

@@ -231,3 +231,12 @@ def test_bad_batches_are_refused(make_tiny, make_data) -> None:
         NormalTrainer(make_tiny()).training_step(x, y[:4])
     with pytest.raises(InputError, match="labels must be an integer"):
         NormalTrainer(make_tiny()).training_step(x, y.float())
+
+
+def test_images_are_counted_before_the_step(make_tiny, make_data) -> None:
+    """At x' as at x, though Int asks for no logits at x'."""
+    x, y = make_data(16)
+    trainer = IntTrainer(make_tiny(), eps=1e-6, optimizer=lambda p: torch.optim.SGD(p, lr=1e3))
+    result = trainer.training_step(x, y)
+    assert torch.equal(result.robust_correct, result.clean_correct)
+    assert not torch.equal((trainer.model(x).argmax(1) == y).sum(), result.clean_correct)

@@ -1,0 +1,232 @@
+"""Iterations on static buffers: what a CUDA graph replays, run by a CPU without the recording."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fastinterp import InputError, IntTrainer, NormalTrainer
+from fastinterp.training import METHODS, Trainer, method
+from fastinterp.training.graphs import (
+    MOST_GRAPHS,
+    WARM_UP,
+    GraphedIterations,
+    NoRecorder,
+    make_capturable,
+    set_lr,
+)
+
+INNER = {"eps": 0.1, "steps": 3, "step_size": 0.04}
+
+
+class Counting(NoRecorder):
+    """Counts what it is asked for."""
+
+    def __init__(self) -> None:
+        self.warm, self.recorded, self.replayed = 0, 0, 0
+
+    def warm_up(self, run):
+        self.warm += 1
+        return super().warm_up(run)
+
+    def record(self, run):
+        self.recorded += 1
+
+        def replay():
+            self.replayed += 1
+            return run()
+
+        return replay
+
+
+def on_buffers(trainer: Trainer, step_inside: bool = True) -> Counting:
+    """Let a trainer on a CPU run as one on a GPU does."""
+    recorder = Counting()
+    trainer._graphs = GraphedIterations(trainer._iterate, recorder)
+    trainer._step_inside = step_inside
+    return recorder
+
+
+def assert_same_weights(a: Trainer, b: Trainer) -> None:
+    for first, second in zip(a.model.parameters(), b.model.parameters(), strict=True):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("step_inside", [True, False])
+def test_the_same_weights_bit_for_bit(make_tiny, make_data, name: str, step_inside: bool) -> None:
+    settings = {"lr": 0.01, "seed": 4, **INNER}
+    plain = Trainer(make_tiny(), method(name), **settings)
+    static = Trainer(make_tiny(), method(name), **settings)
+    recorder = on_buffers(static, step_inside)
+    x, y = make_data(40)
+    for first in range(0, 40, 8):
+        batch = (x[first : first + 8], y[first : first + 8])
+        expected, found = plain.training_step(*batch), static.training_step(*batch)
+        assert torch.equal(expected.loss, found.loss)
+        assert torch.equal(expected.clean_correct, found.clean_correct)
+        if name != "normal":
+            assert torch.equal(expected.robust_correct, found.robust_correct)
+    assert_same_weights(plain, static)
+    assert (recorder.warm, recorder.recorded, recorder.replayed) == (WARM_UP, 1, 5 - WARM_UP)
+
+
+def test_schedules_reach_the_buffers(make_tiny, make_data) -> None:
+    """eps grows each step within one recording; with eps = 0 there is another one."""
+    settings = {"eps_schedule": (5, 15), "lr": 0.01, "lr_milestones": (8,), **INNER}
+    plain, static = IntTrainer(make_tiny(), **settings), IntTrainer(make_tiny(), **settings)
+    recorder = on_buffers(static)
+    for _ in range(20):
+        plain.training_step(*make_data(8))
+        static.training_step(*make_data(8))
+        assert_same_weights(plain, static)
+    assert recorder.recorded == 2
+    assert static.optimizer.param_groups[0]["lr"] == pytest.approx(0.001)
+
+
+def test_a_whole_run_stopped_and_resumed(tmp_path: Path, make_tiny, make_data) -> None:
+    settings = {"eps_schedule": (2, 9), "lr": 0.01, **INNER}
+    fit = {"batch_size": 8, "progress": False}
+    plain = IntTrainer(make_tiny(), **settings)
+    expected = plain.fit(make_data(48), 4, **fit)
+    first = IntTrainer(make_tiny(), **settings)
+    on_buffers(first)
+    first.fit(make_data(48), 2, out=tmp_path, **fit)
+    second = IntTrainer(make_tiny(), **settings)
+    recorder = on_buffers(second)
+    history = second.fit(make_data(48), 4, out=tmp_path, resume=True, **fit)
+    assert recorder.recorded == 1
+    assert [row["loss"] for row in history] == [row["loss"] for row in expected]
+    assert_same_weights(plain, second)
+
+
+def test_a_smaller_batch_runs_as_it_is(make_tiny, make_data) -> None:
+    trainer = IntTrainer(make_tiny(), **INNER)
+    recorder = on_buffers(trainer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(WARM_UP + 2):
+            trainer.training_step(*make_data(8))
+            trainer.training_step(*make_data(3))
+    assert (recorder.warm, recorder.replayed) == (WARM_UP, 2)
+    assert trainer.step == 2 * (WARM_UP + 2)
+
+
+def test_other_settings_are_recorded_anew(make_tiny, make_data) -> None:
+    def steps(count: int) -> None:
+        for _ in range(count):
+            trainer.training_step(*make_data(8))
+
+    trainer = IntTrainer(make_tiny(norm=True), **INNER)
+    recorder = on_buffers(trainer)
+    steps(WARM_UP + 1)
+    assert recorder.recorded == 1
+    trainer.model.eval()
+    steps(WARM_UP + 1)
+    assert recorder.recorded == 2
+    trainer.model.conv.requires_grad_(False)
+    steps(WARM_UP + 1)
+    assert recorder.recorded == 3
+    trainer.steps = 1
+    steps(WARM_UP + 1)
+    assert recorder.recorded == 4
+    trainer.optimizer.load_state_dict(trainer.optimizer.state_dict())  # replaces its tensors
+    steps(WARM_UP + 1)
+    assert recorder.recorded == 5
+    for trainer.steps in range(2, 2 + 2 * MOST_GRAPHS):
+        steps(1)
+    assert len(trainer._graphs._kinds) == MOST_GRAPHS
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        steps(2 * WARM_UP)
+    assert recorder.recorded == 5
+
+
+def test_a_capture_that_fails(make_tiny, make_data) -> None:
+    class Refusing(NoRecorder):
+        def record(self, run):
+            raise RuntimeError("operation not permitted\nwhile a stream is captured")
+
+    plain, trainer = (IntTrainer(make_tiny(), lr=0.01, **INNER) for _ in range(2))
+    trainer._graphs = GraphedIterations(trainer._iterate, Refusing())
+    with pytest.warns(RuntimeWarning, match=r"graph \(operation not permitted\); it runs") as seen:
+        for _ in range(2 * WARM_UP + 2):
+            trainer.training_step(*make_data(8))
+    assert len(seen) == 1
+    for _ in range(2 * WARM_UP + 2):
+        plain.training_step(*make_data(8))
+    assert_same_weights(plain, trainer)
+
+
+def test_graphs_are_for_gpus(make_tiny) -> None:
+    assert IntTrainer(make_tiny(), **INNER)._graphs is None
+    assert NormalTrainer(make_tiny(), cuda_graphs=False)._graphs is None
+    with pytest.raises(InputError, match="cuda_graphs=True needs a network on a CUDA GPU"):
+        IntTrainer(make_tiny(), cuda_graphs=True)
+
+
+def test_what_a_graph_needs_of_an_optimiser(make_tiny) -> None:
+    model = make_tiny()
+    cpu = torch.device("cpu")
+    adam = torch.optim.AdamW(model.parameters(), lr=0.5)
+    assert make_capturable(adam, cpu, wanted=True)
+    (group,) = adam.param_groups
+    assert group["capturable"] and isinstance(group["lr"], Tensor)
+    kept = group["lr"]
+    set_lr(group, 0.25)
+    assert group["lr"] is kept and float(kept) == 0.25
+    # A state from a GPU, loaded for a CPU, must not ask for what only a GPU has.
+    assert not make_capturable(adam, cpu, wanted=False)
+    assert not group["capturable"]
+    sgd = torch.optim.SGD(model.parameters(), lr=0.5)
+    assert not make_capturable(sgd, cpu, wanted=True)
+    set_lr(sgd.param_groups[0], 0.25)
+    assert sgd.param_groups[0]["lr"] == 0.25
+
+
+def test_a_learning_rate_that_is_a_tensor_is_saved(tmp_path: Path, make_tiny, make_data) -> None:
+    fit = {"batch_size": 8, "progress": False, "out": tmp_path}
+
+    def adam(parameters) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=torch.tensor(0.25), foreach=False)
+
+    (row,) = NormalTrainer(make_tiny(), optimizer=adam).fit(make_data(16), 1, **fit)
+    assert row["lr"] == 0.25
+    again = NormalTrainer(make_tiny(), optimizer=adam)
+    assert len(again.fit(make_data(16), 2, resume=True, **fit)) == 2
+
+
+def test_channels_last_changes_the_layout_alone(make_data) -> None:
+    from fastinterp import models
+
+    def train(channels_last: bool | None) -> tuple[list[tuple[int, ...]], Tensor]:
+        model, strides = models.small(1, 4, seed=0), []
+        model.layers[1].register_forward_hook(
+            lambda module, inputs, out: strides.append(out.stride())
+        )
+        trainer = IntTrainer(model, channels_last=channels_last, lr=1e-3, **INNER)
+        loss = trainer.training_step(*make_data(8)).loss
+        assert all(p.is_contiguous() for p in model.parameters())
+        return strides, loss
+
+    rows, planes, default = train(True), train(False), train(None)
+    assert rows[0] == default[0] == [(128, 1, 64, 32)] * 5
+    assert planes[0] == [(128, 4, 2, 1)] * 5
+    assert torch.allclose(rows[1], planes[1], rtol=1e-4)
+    assert torch.equal(rows[1], default[1])
+
+
+def test_dropout_draws_as_without_buffers(make_tiny, make_data) -> None:
+    results = []
+    for buffers in (False, True):
+        model = make_tiny()
+        model.norm = nn.Dropout(0.5)
+        trainer = IntTrainer(model, lr=0.01, **INNER)
+        if buffers:
+            on_buffers(trainer)
+        torch.manual_seed(1)
+        results.append([trainer.training_step(*make_data(8)).loss for _ in range(5)])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
