@@ -113,12 +113,12 @@ def draw_explanation(
     )
     for (picture, *panels), image, maps, p in sides:
         predicted = int(p.argmax())
-        _bare(picture, f"predicted {_short(names[predicted])} ({p[predicted]:.2f})")
+        bare(picture, f"predicted {_short(names[predicted])} ({p[predicted]:.2f})")
         picture.title.set_color("black" if predicted == true else WRONG)
-        picture.imshow(_as_picture(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        show_image(picture, image)
         roles = ("true", "target")
         for panel, role, label, one in zip(panels, roles, (true, target), maps, strict=True):
-            _bare(panel, f"{role} {_short(names[label])} ({p[label]:.2f})")
+            bare(panel, f"{role} {_short(names[label])} ({p[label]:.2f})")
             panel.imshow(overlay(image, one / scale), interpolation="nearest")
 
 
@@ -147,32 +147,36 @@ def overlay(image: Tensor, values: Tensor) -> NDArray[np.float32]:
     size = np.abs(smooth)[..., None]
     cover = 0.92 * size * (2 - size)
     mixed: NDArray[np.float32] = cover * colour + (1 - cover) * pale.numpy()[..., None]
-    return mixed
+    return mixed.clip(0, 1)
 
 
-def colour_bar(figure: Figure, axes: Axes) -> None:
-    """The scale of the maps: see `explanation_figure` on how they are normalised."""
+ROW_SCALE = "class activation / largest |value| in the row"
+
+
+def colour_bar(figure: Figure, axes: Axes, label: str = ROW_SCALE) -> None:
+    """The scale of the maps; `label` says how they were normalised."""
     import matplotlib as mpl
     from matplotlib.colors import Normalize
 
     mappable = mpl.cm.ScalarMappable(Normalize(-1, 1), COLOURS)
     bar = figure.colorbar(mappable, cax=axes, ticks=[-1, -0.5, 0, 0.5, 1])
-    bar.set_label("class activation / largest |value| in the row")
+    bar.set_label(label)
     bar.ax.set_title("for", fontsize=7.5)
     bar.ax.set_xlabel("against", fontsize=7.5)
     bar.outline.set_linewidth(0.6)
 
 
-def _bare(axes: Axes, title: str) -> None:
+def bare(axes: Axes, title: str = "") -> None:
+    """A panel without ticks."""
     axes.set_title(title)
     axes.set_xticks([])
     axes.set_yticks([])
 
 
-def _as_picture(image: Tensor) -> NDArray[Any]:
-    """[C_in, H, W] -> what imshow takes: [H, W] or [H, W, 3]."""
+def show_image(axes: Axes, image: Tensor) -> None:
+    """An image [C_in, H, W] in [0, 1], C_in 1 or 3, on the CPU."""
     picture: NDArray[Any] = (image[0] if image.shape[0] == 1 else image.permute(1, 2, 0)).numpy()
-    return picture
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
 
 
 def _short(name: str) -> str:

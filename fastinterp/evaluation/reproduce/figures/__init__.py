@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from .fig3 import FIGURE as fig3
-from .figa1 import FIGURE as figa1
+from . import fig1, fig2, fig3, figa1
 from .figure import Figure, IterationTime, Measured, Setting
 from .run import Files, figure_files, reproduce_figure
 
-FIGURES: dict[str, Figure] = {figure.name: figure for figure in (fig3, figa1)}
+FIGURES: dict[str, Figure] = {
+    module.FIGURE.name: module.FIGURE for module in (fig1, fig2, fig3, figa1)
+}
 
 __all__ = [
     "FIGURES",
