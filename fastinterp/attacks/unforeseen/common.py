@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ...errors import InputError
 from ..threats import require_radius
+
+AnySized = TypeVar("AnySized", bound="Sized")
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A corruption of one size for all images, so that a part of the batch needs no other.
+
+    Attributes:
+        eps: the size.
+        step_size: of what is climbed.
+    """
+
+    eps: float
+    step_size: float
+
+    def __post_init__(self) -> None:
+        require_size("eps", self.eps)
+        require_size("step_size", self.step_size)
+
+    def rows(self: AnySized, index: Tensor) -> AnySized:
+        return self
 
 
 def draw_each(

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from ..threats import Threat
 from .attack import SizedAttack
-from .common import draw_each, require_nchw, require_size, uniform
+from .common import Sized, draw_each, require_nchw, uniform
 
 DECAY = 2.0  # each finer level of the fog is so much weaker
 
 
 @dataclass(frozen=True)
-class FogThreat:
+class FogThreat(Sized):
     """Fog made by the diamond-square algorithm (Kang et al., 2019).
 
     The algorithm refines a periodic map of side S, the least power of two above both of the image's
@@ -28,13 +28,6 @@ class FogThreat:
         eps: density, in pixels of 255.
         step_size: of a random number; Kang et al. take that of eps, which makes them 0 or 1.
     """
-
-    eps: float
-    step_size: float
-
-    def __post_init__(self) -> None:
-        require_size("eps", self.eps)
-        require_size("step_size", self.step_size)
 
     def init(self, x: Tensor, random_start: bool, generator: torch.Generator | None) -> Tensor:
         """z uniform in [0, 1], drawn for each image by itself; there is no other start.
@@ -61,9 +54,6 @@ class FogThreat:
         if density == 0:
             return x + 0 * fog
         return ((x + density * fog) / (brightest + density)).clamp(0, 1)
-
-    def rows(self, index: Tensor) -> FogThreat:
-        return self
 
 
 def _side(x: Tensor) -> int:

@@ -12,14 +12,14 @@ from torch.nn import functional as F
 
 from ..threats import Threat
 from .attack import SizedAttack
-from .common import draw_each, require_nchw, require_size, uniform
+from .common import Sized, draw_each, require_nchw, uniform
 
 KERNEL = 23  # pixels a side
 ONE_IN = 14  # of all pixels, those where a kernel may stand
 
 
 @dataclass(frozen=True)
-class GaborThreat:
+class GaborThreat(Sized):
     """x plus noise: kernels of one shape, standing at some pixels (Kang et al., 2019; Co et al.).
 
     For each image are drawn a Gabor kernel and the sites, one pixel in 14, where it may stand. The
@@ -32,13 +32,6 @@ class GaborThreat:
         eps: the noise's range, in pixels of 255.
         step_size: of a strength; Kang et al. take that of eps, so strengths are mostly -1 or 1.
     """
-
-    eps: float
-    step_size: float
-
-    def __post_init__(self) -> None:
-        require_size("eps", self.eps)
-        require_size("step_size", self.step_size)
 
     def init(self, x: Tensor, random_start: bool, generator: torch.Generator | None) -> Tensor:
         """Sites, kernel and strengths, drawn for each image by itself; there is no other start.
@@ -71,9 +64,6 @@ class GaborThreat:
         kernels = z[:, 2 * height * width :].detach().view(count, 1, KERNEL, KERNEL)
         noise = F.conv2d(field, kernels, padding=KERNEL // 2, groups=count)
         return (x + self.eps / 255 * _normalised(noise.transpose(0, 1))).clamp(0, 1)
-
-    def rows(self, index: Tensor) -> GaborThreat:
-        return self
 
 
 def _draw_kernel(own: torch.Generator) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..threats import Threat
 from .attack import SizedAttack
-from .common import draw_each, require_nchw, require_size, uniform
+from .common import Sized, draw_each, require_nchw, require_size, uniform
 
 KINDS = 7  # of flakes, each with a shape of its own
 SPACING = 4  # pixels between flakes of one kind
@@ -23,7 +23,7 @@ FAINTEST = 1e-9  # the picture holds intensity^4: at 0 there is no way up
 
 
 @dataclass(frozen=True)
-class SnowThreat:
+class SnowThreat(Sized):
     """Snow on a paler image (Kang et al., 2019).
 
     Flakes of seven kinds stand on grids of 4x4 pixels, each kind shifted. Their intensities, in
@@ -39,13 +39,10 @@ class SnowThreat:
         budget: of a region.
     """
 
-    eps: float
-    step_size: float
     budget: float = 0.2
 
     def __post_init__(self) -> None:
-        require_size("eps", self.eps)
-        require_size("step_size", self.step_size)
+        super().__post_init__()
         require_size("budget", self.budget)
 
     def init(self, x: Tensor, random_start: bool, generator: torch.Generator | None) -> Tensor:
@@ -83,9 +80,6 @@ class SnowThreat:
         snow = F.fold(tiles, size, TILE, stride=SPACING)
         snow = snow[:, :, REACH : REACH + x.shape[2], REACH : REACH + x.shape[3]]
         return (_paler(x) + self.eps * snow).clamp(0, 1)
-
-    def rows(self, index: Tensor) -> SnowThreat:
-        return self
 
     def _affordable(self, intensities: Tensor, height: int, width: int) -> Tensor:
         """Intensities [N, 7 h w] -> clamped, and dimmed where a region is over its budget."""
