@@ -110,6 +110,11 @@ def explain(args: Words) -> int:
         chosen, _ = evaluation.paper_selection(len(images), args.n, num_classes=images.num_classes)
     else:
         chosen = torch.tensor(args.indices)
+        if chosen.max() >= len(images):
+            raise InputError(
+                f"--indices: {images.name}'s test images are 0..{len(images) - 1}, "
+                f"got {int(chosen.max())}."
+            )
     picked = images.subset(chosen)
     grey = images.images.shape[1] == 1
     found = evaluation.explain(

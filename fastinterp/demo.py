@@ -12,6 +12,7 @@ from torch import Tensor
 
 from . import data, evaluation, training
 from .data import ImageData
+from .errors import InputError
 from .evaluation.comparison import Contender, comparison_figure
 from .evaluation.pictures import save_picture
 from .evaluation.tables import format_accuracy, format_eps, text_table
@@ -48,9 +49,11 @@ def run_demo(
         What metrics.json holds.
 
     Raises:
-        InputError: `out` holds runs of other settings.
+        InputError: `out` is a file, or holds runs of other settings.
     """
     out = Path(out)
+    if out.is_file():
+        raise InputError(f"--out names a file, {out}; give the name of a folder.")
     began = time.monotonic()
     test = data.load("digits", device=device)
     test = test if n is None else test.subset(slice(0, n))

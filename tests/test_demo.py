@@ -52,3 +52,10 @@ def test_the_demo_compares_the_same_recipe_but_for_the_method() -> None:
     differing = {key for key in normal if normal[key] != robust[key]}
     assert differing == {"name", "description", "method"}
     assert demo.EPS in demo.RADII
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    file = tmp_path / "notes.md"
+    file.touch()
+    with pytest.raises(InputError, match="names a file"):
+        demo.run_demo(file, overrides=TINY, n=20)
