@@ -44,7 +44,13 @@ void step_into(const at::Tensor& out, const AlignedRows& in, const RowSettings& 
     const auto args = step_args<T>(out, in, settings, step_sizes, eps_rows);
     constexpr int64_t kChunk = kThreads * kElementsAtOnce;
     if (settings.norm == 0) {
-      launch(args.rows, (args.length + kChunk - 1) / kChunk, 1, 0, StepLinf<T>{args});
+      constexpr int kWidth = kPackBytes / sizeof(T);
+      const int64_t chunks = (args.length + kChunk - 1) / kChunk;
+      if (args.has_packs(kWidth)) {
+        launch(args.rows, chunks, 1, 0, StepLinf<T, kWidth>{args});
+      } else {
+        launch(args.rows, chunks, 1, 0, StepLinf<T, 1>{args});
+      }
     } else if (settings.norm == 1) {
       launch(args.rows, 1, 1, kThreads * sizeof(double), StepBall<T, 2>{args});
     } else {

@@ -19,6 +19,8 @@
 
 namespace fastinterp {
 
+constexpr int kWarp = 32;  // threads of a GPU that can read each other's registers
+
 // Registers of a thread that live through several phases.
 template <typename Block, typename T, int Count>
 class Local;
@@ -40,11 +42,34 @@ class HostBlock {
     for (int t = 0; t < threads_; ++t) f(t);
   }
 
+  // Combines value(t) of all threads, in the order that a GPU takes; every thread has the result.
+  // `shared` holds a T for each thread; combine(a, start) must be a.
+  template <typename T, typename Value, typename Combine>
+  FI_HD T reduce(T* shared, T /*start*/, const Value& value, const Combine& combine) {
+    for (int t = 0; t < threads_; ++t) shared[t] = value(t);
+    const int warps = (threads_ + kWarp - 1) / kWarp;
+    for (int warp = 0; warp < warps; ++warp) {
+      const int left = threads_ - warp * kWarp;
+      shared[warp] = reduce_warp(shared + warp * kWarp, left < kWarp ? left : kWarp, combine);
+    }
+    return reduce_warp(shared, warps, combine);
+  }
+
   FI_HD int threads() const { return threads_; }
 
   int64_t x, y, z;  // which block of the grid this is
 
  private:
+  template <typename T, typename Combine>
+  FI_HD static T reduce_warp(T* values, int count, const Combine& combine) {
+    for (int half = kWarp / 2; half > 0; half /= 2) {
+      for (int lane = 0; lane < half && lane + half < count; ++lane) {
+        values[lane] = combine(values[lane], values[lane + half]);
+      }
+    }
+    return values[0];
+  }
+
   int threads_;
 };
 
@@ -78,9 +103,37 @@ class DeviceBlock {
     __syncthreads();
   }
 
+  template <typename T, typename Value, typename Combine>
+  __device__ __forceinline__ T reduce(T* shared, T start, const Value& value,
+                                      const Combine& combine) {
+    const int t = static_cast<int>(threadIdx.x), warps = (threads() + kWarp - 1) / kWarp;
+    const T sum = reduce_warp(value(t), combine);
+    if (t % kWarp == 0) shared[t / kWarp] = sum;
+    __syncthreads();
+    if (t < kWarp) {
+      const T whole = reduce_warp(t < warps ? shared[t] : start, combine);
+      __syncwarp();
+      if (t == 0) shared[0] = whole;
+    }
+    __syncthreads();
+    const T result = shared[0];
+    __syncthreads();  // nobody overwrites shared[0] before everybody has read it
+    return result;
+  }
+
   __device__ __forceinline__ int threads() const { return static_cast<int>(blockDim.x); }
 
   int64_t x, y, z;
+
+ private:
+  template <typename T, typename Combine>
+  __device__ __forceinline__ static T reduce_warp(T value, const Combine& combine) {
+    FI_UNROLL
+    for (int half = kWarp / 2; half > 0; half /= 2) {
+      value = combine(value, __shfl_down_sync(0xffffffffu, value, half));
+    }
+    return value;
+  }
 };
 
 template <typename T, int Count>
@@ -98,25 +151,17 @@ class Local<DeviceBlock, T, Count> {
 #endif
 
 // Combines value(0..count-1) in an order that depends only on count and the number of threads.
-// `shared` holds one T for each thread. Every thread may read the result.
+// `shared` holds one T for each thread. Every thread has the result.
 template <typename T, typename Block, typename Value, typename Combine>
 FI_HD T reduce(Block& block, T* shared, int64_t count, T start, const Value& value,
                const Combine& combine) {
   const int threads = block.threads();
-  block.each_thread([&](int t) {
+  const auto of_thread = [&](int t) {
     T sum = start;
     for (int64_t i = t; i < count; i += threads) sum = combine(sum, value(i));
-    shared[t] = sum;
-  });
-  for (int half = 1024; half > 0; half /= 2) {
-    if (half >= threads) continue;
-    block.each_thread([&](int t) {
-      if (t < half && t + half < threads) shared[t] = combine(shared[t], shared[t + half]);
-    });
-  }
-  const T result = shared[0];
-  block.each_thread([](int) {});  // nobody overwrites shared[0] before everybody has read it
-  return result;
+    return sum;
+  };
+  return block.reduce(shared, start, of_thread, combine);
 }
 
 }  // namespace fastinterp

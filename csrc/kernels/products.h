@@ -13,7 +13,9 @@ constexpr int kSlices = 4;
 constexpr int kThreads = kLanes * kSlices;
 constexpr int kGroup = 16;          // classes whose sums a thread holds in registers
 constexpr int kStaged = 32;         // channels of one slice whose weights are staged at a time
+constexpr int kAhead = 4;           // channels whose values a thread loads at a time
 constexpr int kChannelsAtOnce = 8;  // channels whose sums a thread holds in registers
+static_assert(kStaged % kAhead == 0);
 constexpr int kShared = kThreads * kGroup;  // accumulators of shared memory that each product needs
 
 FI_HD int64_t tiles_of(const Sizes& sizes) { return (sizes.positions + kLanes - 1) / kLanes; }
@@ -39,16 +41,26 @@ FI_HD void class_product(Block& block, Acc<T>* shared, Local<Block, Acc<T>, Fiel
     block.each_thread([&](int t) {
       const int64_t p = tile * kLanes + t % kLanes, slice = t / kLanes;
       if (p >= sizes.positions) return;
-      for (int64_t j = 0; j < kStaged; ++j) {
-        const int64_t k = slice * length + begin + j;
-        if (begin + j >= length || k >= sizes.channels) break;
-        Acc<T> values[Fields];
-        load(k, p, values);
-        const Acc<T>* weights = shared + (slice * kStaged + j) * kGroup;
+      const int64_t first = slice * length + begin;
+      int64_t last = begin + kStaged < length ? first + kStaged : (slice + 1) * length;
+      last = last < sizes.channels ? last : sizes.channels;
+      for (int64_t k = first; k < last; k += kAhead) {
+        // All loads before the first sum: memory is far away, and they travel together.
+        Acc<T> values[kAhead][Fields] = {};
         FI_UNROLL
-        for (int f = 0; f < Fields; ++f) {
+        for (int i = 0; i < kAhead; ++i) {
+          if (k + i < last) load(k + i, p, values[i]);
+        }
+        FI_UNROLL
+        for (int i = 0; i < kAhead; ++i) {
+          const Acc<T>* weights = shared + (slice * kStaged + k - first + i) * kGroup;
           FI_UNROLL
-          for (int c = 0; c < kGroup; ++c) sums.at(t, f * kGroup + c) += weights[c] * values[f];
+          for (int f = 0; f < Fields; ++f) {
+            FI_UNROLL
+            for (int c = 0; c < kGroup; ++c) {
+              sums.at(t, f * kGroup + c) += weights[c] * values[i][f];
+            }
+          }
         }
       }
     });

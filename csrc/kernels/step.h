@@ -28,29 +28,53 @@ struct Step {
   FI_HD double eps(int64_t row) const {
     return eps_rows ? static_cast<double>(eps_rows[eps_count == 1 ? 0 : row]) : eps_number;
   }
+  // Whether every row is made of whole packs that start where a wide access may.
+  bool has_packs(int width) const {
+    const auto bytes = static_cast<uintptr_t>(width) * sizeof(T);
+    const auto aligned = [&](const T* p) { return reinterpret_cast<uintptr_t>(p) % bytes == 0; };
+    return length % width == 0 && aligned(out) && aligned(x_adv) && aligned(grad) && aligned(x);
+  }
   // Device numbers are not checked before a launch: bad ones must show in every pixel.
   FI_HD double poison(int64_t row) const {
     return step_size(row) >= 0 && eps(row) >= 0 ? 0.0 : static_cast<double>(NAN);
   }
 };
 
-// Grid [N, chunks of kThreads * kElementsAtOnce].
-template <typename T>
+// Width elements that travel in one access.
+template <typename T, int Width>
+struct alignas(sizeof(T) * Width) Pack {
+  T values[Width];
+};
+
+constexpr int kPackBytes = 16;  // the widest access of a GPU
+
+// Grid [N, chunks of kThreads * kElementsAtOnce]. Width > 1 needs rows of whole packs, aligned.
+template <typename T, int Width>
 struct StepLinf : Step<T> {
   template <typename Block>
   FI_HD void operator()(Block& block, void*) const {
     using A = Acc<T>;
+    using Packed = Pack<T, Width>;
     const int64_t row = block.x, first = block.y * kThreads * kElementsAtOnce;
     const int64_t left = this->length - first;
     const int64_t count = left < kThreads * kElementsAtOnce ? left : kThreads * kElementsAtOnce;
     const A step = static_cast<A>(this->step_size(row)), eps = static_cast<A>(this->eps(row));
     const A lower = static_cast<A>(this->lower), upper = static_cast<A>(this->upper);
     const A poison = static_cast<A>(this->poison(row));
-    block.each(count, [&](int64_t i) {
-      const int64_t at = row * this->length + first + i;
-      const A moved = linf_point<A>(static_cast<A>(this->x_adv[at]), static_cast<A>(this->grad[at]),
-                                    static_cast<A>(this->x[at]), step, eps, lower, upper);
-      this->out[at] = static_cast<T>(moved + poison);
+    block.each(count / Width, [&](int64_t i) {
+      const int64_t at = row * this->length + first + i * Width;
+      const auto x_adv = *reinterpret_cast<const Packed*>(this->x_adv + at);
+      const auto grad = *reinterpret_cast<const Packed*>(this->grad + at);
+      const auto x = *reinterpret_cast<const Packed*>(this->x + at);
+      Packed moved;
+      FI_UNROLL
+      for (int j = 0; j < Width; ++j) {
+        const A point =
+            linf_point<A>(static_cast<A>(x_adv.values[j]), static_cast<A>(grad.values[j]),
+                          static_cast<A>(x.values[j]), step, eps, lower, upper);
+        moved.values[j] = static_cast<T>(point + poison);
+      }
+      *reinterpret_cast<Packed*>(this->out + at) = moved;
     });
   }
 };
