@@ -46,7 +46,7 @@ def _pgd() -> Group:
         baseline=TORCHATTACKS,
         floor=FLOOR,
         facts=equal_verdicts,
-        budget=30.0,
+        budget=20.0,
     )
 
 
@@ -89,7 +89,7 @@ def _sweep() -> Group:
         ours=PAPER,
         baseline=TORCHATTACKS,
         facts=ordered_accuracies,
-        budget=25.0,
+        budget=20.0,
     )
 
 

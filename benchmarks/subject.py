@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -40,9 +40,15 @@ def subject() -> Subject:
         chosen, _ = paper_selection(len(test))
         images, labels = test.float(chosen), test.labels[chosen]
         return Subject("MNIST Small, Int, as released", model.eval(), images, labels)
-    model = models.small(seed=0)
+    untrained = digits_subject()
+    model = untrained.model
     NormalTrainer(model, lr=1e-3).fit(data.load("digits", split="train"), 10, progress=False)
+    return replace(untrained, name="Small, trained on digits for 10 epochs", model=model.eval())
+
+
+def digits_subject() -> Subject:
+    """A fresh network and digits: enough where weights do not matter."""
     test = data.load("digits", split="test")
     chosen = torch.arange(200)
-    name = "Small, trained on digits for 10 epochs"
-    return Subject(name, model.eval(), test.float(chosen), test.labels[chosen])
+    model = models.small(seed=0).eval()
+    return Subject("Small, untrained", model, test.float(chosen), test.labels[chosen])

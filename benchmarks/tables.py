@@ -10,7 +10,9 @@ INTRODUCTION = """\
 # Benchmarks
 
 `make bench` measures the CPU, `python benchmarks/gpu_check.py` a GPU; both write
-`benchmarks/results/*.json`, and `make bench-report` writes this page from those files.
+`benchmarks/results/*.json`, and `make bench-report` writes this page from those files. With
+`NETWORKS=FOLDER DATA_DIR=FOLDER`, the released networks and MNIST, attacks are timed on the
+released Int network; without, on a network trained on digits there and then.
 
 All entries of a group are timed in turn, in one process; a time is the median over the rounds, in
 brackets the quartiles. "x" says how many times faster than the group's baseline an entry is. The

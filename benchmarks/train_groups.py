@@ -58,7 +58,7 @@ def _iteration(name: str, setting: Setting) -> Group:
         build=partial(_int_entries, setting),
         baseline=RELEASE,
         floor=FLOOR,
-        budget=90.0,
+        budget=45.0,
     )
 
 
@@ -120,7 +120,7 @@ def _methods(device: str) -> Group:
         ours="Int",
         baseline="Adv",
         floor=FLOOR,
-        budget=30.0,
+        budget=15.0,
     )
 
 
@@ -136,7 +136,7 @@ def _growth(base: Setting) -> Iterable[Group]:
                 baseline=RELEASE,
                 floor=FLOOR,
                 axis=(AXES[axis], value),
-                budget=3.0,
+                budget=2.0,
             )
 
 

@@ -155,3 +155,10 @@ def test_maps_of_integrated_gradients_agree(tiny: Subject, monkeypatch: pytest.M
     if ig_groups.CAPTUM in found:
         with pytest.raises(AssertionError, match="captum"):
             ig_groups.agreement_and_memory(found)
+
+
+def test_memory_of_a_process_is_its_own() -> None:
+    ballast = torch.ones(400 * 2**18)  # 400 MB that a child process must not be charged with
+    found = ig_groups.peak_megabytes(ig_groups.OURS)
+    assert len(ballast)
+    assert found > 0
