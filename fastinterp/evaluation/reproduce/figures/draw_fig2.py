@@ -65,11 +65,11 @@ def _draw_curves(axes: Axes, rows: Rows, panel: str, norm: str) -> None:
     axes.set_title(f"{panel}  ISA against the {norm} discrepancy", loc="left", fontweight="bold")
     axes.set_xlabel("perturbation size $\\epsilon$")
     axes.set_ylabel(f"normalised {norm} discrepancy")
-    axes.set_ylim(0, 1.06 * axes.get_ylim()[1])
+    axes.set_ylim(0, 1.15 * axes.get_ylim()[1])  # room for the legend
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="0.92", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, loc="lower left")
+    axes.legend(frameon=False, loc="upper center", ncols=3, columnspacing=1.5)
 
 
 def _draw_examples(picture: Picture, grid: Any, measured: Measured) -> None:

@@ -98,10 +98,10 @@ def draw(measured: Measured) -> Picture:
 
     names = list(dict.fromkeys(row["interpreter"] for row in measured.rows))
     with mpl.rc_context(STYLE):
-        picture = Picture(figsize=(9.0, 3.3))
+        picture = Picture(figsize=(9.0, 3.42))
         grid = picture.add_gridspec(
             2, 3 * len(names) + 3, width_ratios=[1, *[0.1, 1, 1] * len(names), 0.02, 0.08],
-            left=0.03, right=0.925, top=0.835, bottom=0.135, wspace=0.05, hspace=0.16,
+            left=0.03, right=0.925, top=0.835, bottom=0.162, wspace=0.05, hspace=0.16,
         )  # fmt: skip
         axes = [picture.add_subplot(grid[row, 0]) for row in (0, 1)]
         _draw_images(axes, measured)
@@ -112,7 +112,7 @@ def draw(measured: Measured) -> Picture:
             picture.text(centre, 0.935, LABELS[name], ha="center", va="center", fontsize=10)
         label = "map / largest |value| in the column"
         colour_bar(picture, picture.add_subplot(grid[:, -1]), label)
-        picture.text(0.008, 0.012, _footnote(measured.rows[0]), fontsize=6.5, va="bottom")
+        picture.text(0.008, 0.012, _footnote(measured), fontsize=6.5, va="bottom")
     return picture
 
 
@@ -149,16 +149,24 @@ def shown(maps: Tensor) -> Tensor:
     """
     if maps.dim() != 5:
         return maps
-    patch = max(1, maps.shape[-1] // CELLS)
+    patch = _patch(maps.shape[-1])
     return patch**2 * F.avg_pool2d(maps.sum(dim=2), patch)
 
 
-def _footnote(row: Mapping[str, Any]) -> str:
+def _patch(width: int) -> int:
+    return max(1, width // CELLS)
+
+
+def _footnote(measured: Measured) -> str:
+    row = measured.rows[0]
+    patch = _patch(measured.arrays["x"].shape[-1])
+    summed = f"channels and {patch}x{patch} pixels" if patch > 1 else "channels"
     return (
         f"{row['dataset']}, test image {row['image']}, {row['model']} {row['method']} network. "
         f"$x'$: {row['steps']} steps of targeted PGD, eps = {format_eps(row['eps'])}, "
-        f"step {row['step_size']:.3g}. In the titles: probabilities. "
-        f"$\\tau$: Kendall's between $L(x, i)$ and $L(x', i)$."
+        f"step {row['step_size']:.3g}. Above the images: probabilities.\n"
+        f"$\\tau$: Kendall's between $L(x, i)$ and $L(x', i)$. "
+        f"IG: of every pixel and channel, shown as sums over {summed}."
     )
 
 
