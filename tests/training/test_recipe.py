@@ -158,9 +158,9 @@ def test_the_held_out_images_are_the_first(shared: Path) -> None:
     from fastinterp.training import recipe as module
 
     whole = data.load("mnist", shared / "data" / "MNIST", SPLITS[0])
-    train, val = module._data(load_recipe("mnist-small-int"), shared / "data" / "MNIST")
+    train, val = module.training_data(load_recipe("mnist-small-int"), shared / "data" / "MNIST")
     assert (len(train), len(val)) == (55000, 5000)
     assert torch.equal(val.images, whole.images[:5000])
     assert torch.equal(train.labels, whole.labels[5000:])
-    train, _ = module._data(load_recipe("mnist-quick-int"), shared / "data" / "MNIST")
+    train, _ = module.training_data(load_recipe("mnist-quick-int"), shared / "data" / "MNIST")
     assert len(train) == 5000
