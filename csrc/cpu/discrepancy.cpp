@@ -37,7 +37,7 @@ class Image {
         panel_(problem.sizes.channels * tiling_.ld),
         maps_(problem.sizes.classes * tiling_.ld * tiling_.count),
         signs_(problem.sizes.classes * tiling_.ld),
-        channels_(kRowsAtOnce * tiling_.ld),
+        channels_(kMostRows * tiling_.ld),
         sums(problem.sizes.channels),
         scaled_(2 * problem.sizes.classes) {}
 
@@ -68,10 +68,13 @@ class Image {
   // target[n] = (factor / u) W^T (q sign(maps) + r); r may be null.
   void gradient(const Maps<T>& target, int64_t n, const double* q, const double* r, double factor) {
     scale(q, r);
+    // Few rows stay in the first-level cache; in channels_last a position's channels lie side by
+    // side, and are better written together.
+    const int64_t at_once = target.channel_stride == 1 ? kMostRows : kFewRows;
     for (int64_t tile = 0; tile < tiling_.count; ++tile) {
       weigh_signs(tile, r != nullptr);
-      for (int64_t k = 0; k < channels(); k += kRowsAtOnce) {
-        const int64_t rows = std::min(kRowsAtOnce, channels() - k);
+      for (int64_t k = 0; k < channels(); k += at_once) {
+        const int64_t rows = std::min(at_once, channels() - k);
         vector_.product(channels_.get(), problem_.weight + k, {1, channels()}, signs_.get(), rows,
                         classes(), tiling_.ld);
         vector_.store(&target.at(n, k, tiling_.begin(tile)), strides_of(target), channels_.get(),
@@ -123,7 +126,7 @@ class Image {
                   with_offsets ? scaled_.data() + classes() : nullptr, classes(), tiling_.ld);
   }
 
-  static constexpr int64_t kRowsAtOnce = 32;  // of a gradient: they stay in the first-level cache
+  static constexpr int64_t kFewRows = 32, kMostRows = 128;  // of a gradient, made at a time
 
   const Primitives<T>& vector_ = primitives<T>();
   const Problem<T>& problem_;
@@ -131,7 +134,7 @@ class Image {
   const Scratch<T> panel_;     // [K, tile] A' - A
   const Scratch<T> maps_;      // [tiles, C, tile]
   const Scratch<T> signs_;     // [C, tile]
-  const Scratch<T> channels_;  // [kRowsAtOnce, tile]
+  const Scratch<T> channels_;  // [kMostRows, tile]
   std::vector<T> means_;       // [K]
 
  public:
