@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
+
 from benchmarks.group import Entries, Group, Skipped
 from benchmarks.timing import Thunk
 from benchmarks.train_peers import (
@@ -19,7 +21,8 @@ from benchmarks.train_peers import (
 )
 from fastinterp.training import AdvTrainer, IntTrainer, TRADESTrainer, Trainer
 
-FLOOR = "convolutions and ReLUs alone"
+FLOOR = "convolutions and ReLUs alone, channels_last"  # the faster layout, and the trainers' own
+CONTIGUOUS = "convolutions and ReLUs alone, contiguous"
 RELEASE = "release's structure, eager"
 KEPT = "clean maps kept, eager"
 FUSED = "fused"
@@ -54,7 +57,7 @@ def _iteration(name: str, setting: Setting) -> Group:
     return Group(
         section="one Int iteration",
         title=f"Int, {name}, batch {setting.batch}, {setting.steps} steps",
-        entries=(FLOOR, RELEASE, KEPT, FUSED, *([BF16] if _takes_precision() else [])),
+        entries=(FLOOR, CONTIGUOUS, RELEASE, KEPT, FUSED, *([BF16] if _takes_precision() else [])),
         build=partial(_int_entries, setting),
         baseline=RELEASE,
         floor=FLOOR,
@@ -64,7 +67,7 @@ def _iteration(name: str, setting: Setting) -> Group:
 
 def _int_entries(setting: Setting) -> Entries:
     made: Entries = {
-        FLOOR: convolutions_alone(setting),
+        **floors(setting),
         RELEASE: release_structure(setting),
         KEPT: clean_kept(setting),
         FUSED: trainer_step(IntTrainer, setting),
@@ -72,6 +75,14 @@ def _int_entries(setting: Setting) -> Entries:
     if _takes_precision():
         made[BF16] = _bf16(setting)
     return made
+
+
+def floors(setting: Setting) -> dict[str, Thunk]:
+    """The convolutions of an iteration in both memory layouts."""
+    return {
+        FLOOR: convolutions_alone(setting, torch.channels_last),
+        CONTIGUOUS: convolutions_alone(setting, torch.contiguous_format),
+    }
 
 
 def _takes_precision() -> bool:
@@ -115,7 +126,7 @@ def _methods(device: str) -> Group:
         entries=(*METHODS, FLOOR),
         build=lambda: {
             **{name: trainer_step(make, setting) for name, make in METHODS.items()},
-            FLOOR: convolutions_alone(setting),
+            FLOOR: floors(setting)[FLOOR],
         },
         ours="Int",
         baseline="Adv",
@@ -142,7 +153,7 @@ def _growth(base: Setting) -> Iterable[Group]:
 
 def _growth_entries(setting: Setting) -> Entries:
     made = {
-        FLOOR: convolutions_alone(setting),
+        FLOOR: floors(setting)[FLOOR],
         RELEASE: release_structure(setting),
         FUSED: trainer_step(IntTrainer, setting),
     }

@@ -47,17 +47,18 @@ class Setting:
         return x.to(self.device), y.to(self.device)
 
 
-def convolutions_alone(setting: Setting) -> Thunk:
+def convolutions_alone(setting: Setting, layout: torch.memory_format) -> Thunk:
     """The floor: nothing but what `model.features` computes, convolutions and ReLUs, in float32.
 
     As often as an iteration that keeps the clean features must: forward at x, for each inner step
     forward at x' and backward to the image, forward at x' once more, and one backward pass through
     both outer forward passes to the weights. The gradients that enter at the feature maps are
-    constants, x' stands still: no class map, loss, step, projection or optimiser.
+    constants, x' stands still: no class map, loss, step, projection or optimiser. `layout` is that
+    of the images, which the convolutions keep.
     """
     model = setting.model()
-    x, _ = setting.images()
-    x_adv = x.flip(0).clone().requires_grad_()
+    x = setting.images()[0].to(memory_format=layout)
+    x_adv = x.flip(0).to(memory_format=layout).requires_grad_()
     above = torch.ones_like(model.features(x))
     convolutions = [p for name, p in model.named_parameters() if name != "weight"]
 
