@@ -133,6 +133,11 @@ def test_only_keeps_rows_that_fit_each_kind_of_word() -> None:
     assert normal == Network("mnist", "small", "normal")
 
 
+def test_a_folder_without_any_network_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="digits-small-normal/model.safetensors"):
+        reproduce.reproduce(TABLE, tmp_path, None)
+
+
 def test_bad_input(networks: Path) -> None:
     with pytest.raises(InputError, match="There is no folder"):
         reproduce.reproduce(TABLE, networks / "nowhere", None)

@@ -17,7 +17,7 @@ from ...errors import InputError
 from ...files import write_json
 from .choose import kept
 from .kinds import KINDS, Task
-from .networks import Network, find_network, network_name, recipe_of
+from .networks import Network, find_network, network_name, recipe_of, require_any
 from .paper import Block, Table
 
 Rows = list[dict[str, Any]]
@@ -79,12 +79,14 @@ def reproduce(
         judged.
 
     Raises:
-        InputError: a folder or data set is not there, or `only` keeps nothing.
+        InputError: a folder or data set is not there, the folder holds none of the networks, or
+            `only` keeps nothing.
     """
     place = _Place(
         Path(networks), None if data_dir is None else Path(data_dir), torch.device(device)
     )
     wanted = _wanted(table, only)
+    require_any(place.networks, [_network(block, row) for block, row in wanted])
     known = _known(out, table)
     rows: Rows = []
     loaded: dict[str, ImageData] = {}

@@ -96,6 +96,21 @@ def find_network(folder: Path, network: Network, scales: Sequence[Scale] = SCALE
     return found[0] if found else None
 
 
+def require_any(folder: Path, networks: Sequence[Network]) -> None:
+    """Raise unless a folder holds at least one of the networks.
+
+    Raises:
+        InputError: it holds none; the message says what the first would be called.
+    """
+    if any(find_network(folder, network) is not None for network in networks):
+        return
+    raise InputError(
+        f"{folder} holds none of the networks that this takes: neither released .pkl files nor "
+        f"runs such as {networks[0]}/model.safetensors; name another folder, or let --train "
+        "make them."
+    )
+
+
 def network_name(path: Path) -> str:
     """How a network's file is called in results: a run by its folder."""
     return f"{path.parent.name}/{path.name}" if path.name == "model.safetensors" else path.name
