@@ -231,12 +231,12 @@ def _model_and_data(args: Words) -> tuple[GapClassifier, ImageData]:
 def _require_fit(path: str, model: GapClassifier, dataset: str, images: ImageData) -> None:
     config = model.config or {}
     for what, takes, has in (
-        ("channels", config.get("in_channels"), images.images.shape[1]),
+        ("input channels", config.get("in_channels"), images.images.shape[1]),
         ("classes", model.num_classes, images.num_classes),
     ):
         if takes not in (None, has):
             raise InputError(
-                f"{path} is a network for {takes} {what}, but {dataset} has {has}; "
+                f"{path} takes {what}: {takes}, but {dataset} has {has}; "
                 "choose the data set that it was trained on."
             )
 

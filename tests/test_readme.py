@@ -73,6 +73,16 @@ def test_the_table_is_the_one_that_was_measured() -> None:
     assert [line for line in shown.splitlines() if line.startswith("|")] == measured
 
 
+def test_the_speeds_are_those_that_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    from readme_tables import speeds_of
+
+    ((folder, shown),) = re.findall(
+        r"<!-- speed: (\S+) -->\n(.*?)<!-- end -->", README, flags=re.DOTALL
+    )
+    assert shown.strip() == speeds_of(ROOT / folder)
+
+
 def test_links_lead_somewhere() -> None:
     pages = [ROOT / "README.md", ROOT / "csrc" / "README.md", *(ROOT / "docs").glob("*.md")]
     for page in pages:

@@ -134,7 +134,7 @@ def test_only_keeps_rows_that_fit_each_kind_of_word() -> None:
 
 
 def test_a_folder_without_any_network_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="digits-small-normal/model.safetensors"):
+    with pytest.raises(InputError, match=r"digits-small-normal/model\.safetensors"):
         reproduce.reproduce(TABLE, tmp_path, None)
 
 
