@@ -185,9 +185,9 @@ def test_what_does_not_fit_the_network_is_refused(
     assert "0..359" in refused(capsys, "explain", network, "--indices", 999, *words, "a.png")
     assert "--target" in refused(capsys, "explain", network, "--target", "dog", *words, "a.png")
     models.save(models.small(3, 10, seed=0), network)
-    assert "3 channels" in refused(capsys, "eval", network, *words, "a.json")
+    assert "channels: 3" in refused(capsys, "eval", network, *words, "a.json")
     models.save(models.small(1, 5, seed=0), network)
-    assert "5 classes" in refused(capsys, "eval", network, *words, "a.json")
+    assert "classes: 5" in refused(capsys, "eval", network, *words, "a.json")
 
 
 def test_a_target_that_an_image_already_is_is_refused(
