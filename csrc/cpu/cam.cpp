@@ -38,23 +38,18 @@ void project(const Maps<T>& target, int64_t target_rows, const Maps<T>& source, 
 template <typename T>
 void correlate(double* partial, int64_t parts, const Maps<T>& maps, const Maps<T>& features,
                const Sizes& sizes) {
-  const auto& vector = primitives<T>();
   const Tiling<T> tiling(sizes);
   const int64_t outputs = sizes.classes * sizes.channels;
   at::parallel_for(0, parts, 1, [&](int64_t first, int64_t last) {
-    const Scratch<T> a(sizes.classes * tiling.ld), b(sizes.channels * tiling.ld);
+    const Correlation<T> correlation(sizes, tiling);
     for (int64_t part = first; part < last; ++part) {
       const int64_t begin = sizes.images * part / parts, end = sizes.images * (part + 1) / parts;
       for (int64_t n = begin; n < end; ++n) {
         for (int64_t tile = 0; tile < tiling.count; ++tile) {
-          const int64_t p = tiling.begin(tile), columns = tiling.columns(tile);
-          vector.load(a.get(), tiling.ld, tile_of(maps, n, p), strides_of(maps), nullptr, {},
-                      sizes.classes, columns, nullptr);
-          vector.load(b.get(), tiling.ld, tile_of(features, n, p), strides_of(features), nullptr,
-                      {}, sizes.channels, columns, nullptr);
-          vector.outer(partial + part * outputs, sizes.channels, a.get(), tiling.ld, sizes.classes,
-                       b.get(), tiling.ld, sizes.channels, tiling.ld,
-                       1.0 / static_cast<double>(sizes.positions));
+          const int64_t p = tiling.begin(tile);
+          correlation.add(partial + part * outputs, tile_of(maps, n, p), strides_of(maps),
+                          tile_of(features, n, p), strides_of(features), nullptr, {},
+                          tiling.columns(tile), 1.0 / static_cast<double>(sizes.positions));
         }
       }
     }

@@ -10,6 +10,7 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -85,15 +86,16 @@ class Image {
   }
 
   // partial [C, K] += factor dD/dW.
-  void weight_gradient(double* partial, int64_t n, const double* q, const double* r,
-                       double factor) {
+  void weight_gradient(const Correlation<T>& correlation, double* partial, int64_t n,
+                       const double* q, const double* r, double factor) {
     const double scale_by = factor / static_cast<double>(problem_.sizes.positions);
     scale(q, nullptr);
     for (int64_t tile = 0; tile < tiling_.count; ++tile) {
-      load(n, tile, nullptr);
       weigh_signs(tile, false);
-      vector_.outer(partial, channels(), signs_.get(), tiling_.ld, classes(), panel_.get(),
-                    tiling_.ld, channels(), tiling_.ld, scale_by);
+      const int64_t p = tiling_.begin(tile);
+      correlation.add(partial, signs_.get(), {tiling_.ld, 1}, tile_of(problem_.after, n, p),
+                      strides_of(problem_.after), tile_of(problem_.before, n, p),
+                      strides_of(problem_.before), tiling_.columns(tile), scale_by);
     }
     for (int64_t c = 0; c < classes(); ++c) {
       for (int64_t k = 0; k < channels(); ++k) {
@@ -177,6 +179,8 @@ void backward(const Problem<T>& problem, const T* grad, const T* coefficient,
   const int64_t classes = problem.sizes.classes, images = problem.sizes.images;
   at::parallel_for(0, parts, 1, [&](int64_t first, int64_t last) {
     Image<T> image(problem);
+    std::optional<Correlation<T>> correlation;
+    if (weight_partial) correlation.emplace(problem.sizes, Tiling<T>(problem.sizes));
     std::vector<double> q(classes), r(classes);
     for (int64_t part = first; part < last; ++part) {
       for (int64_t n = images * part / parts; n < images * (part + 1) / parts; ++n) {
@@ -187,7 +191,8 @@ void backward(const Problem<T>& problem, const T* grad, const T* coefficient,
         if (grad_before.data) image.gradient(grad_before, n, q.data(), nullptr, -grad[n]);
         if (grad_after.data) image.gradient(grad_after, n, q.data(), r.data(), grad[n]);
         if (weight_partial) {
-          image.weight_gradient(weight_partial + part * classes * problem.sizes.channels, n,
+          image.weight_gradient(*correlation,
+                                weight_partial + part * classes * problem.sizes.channels, n,
                                 q.data(), r.data(), grad[n]);
         }
       }

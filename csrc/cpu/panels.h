@@ -60,6 +60,39 @@ T* tile_of(const Maps<T>& maps, int64_t n, int64_t first_position) {
   return &maps.at(n, 0, first_position);
 }
 
+// out [C, K] += scale * a b^T, tile by tile: a [C, positions] is read through strides, b is staged
+// with its channels side by side, so that vectors run along them and nothing is summed across one.
+template <typename T>
+class Correlation {
+ public:
+  Correlation(const Sizes& sizes, const Tiling<T>& tiling)
+      : classes_(sizes.classes),
+        channels_(sizes.channels),
+        ld_(Tiling<T>::round_up(sizes.channels, primitives<T>().width)),
+        staged_(tiling.ld * ld_),
+        product_(sizes.classes * ld_) {}
+
+  // b = source - minus (or source, where minus is null), `columns` positions of it.
+  void add(double* out, const T* a, Strides a_at, const T* source, Strides at, const T* minus,
+           Strides minus_at, int64_t columns, double scale) const {
+    const auto& vector = primitives<T>();
+    const auto turned = [](Strides s) { return Strides{s.column, s.row}; };
+    vector.load(staged_.get(), ld_, source, turned(at), minus, turned(minus_at), columns, channels_,
+                nullptr);
+    vector.product(product_.get(), a, a_at, staged_.get(), classes_, columns, ld_);
+    for (int64_t c = 0; c < classes_; ++c) {
+      double* const to = out + c * channels_;
+      const T* const from = product_.get() + c * ld_;
+      for (int64_t k = 0; k < channels_; ++k) to[k] += scale * from[k];
+    }
+  }
+
+ private:
+  int64_t classes_, channels_, ld_;
+  Scratch<T> staged_;   // [positions of a tile, K]
+  Scratch<T> product_;  // [C, K]
+};
+
 // Gradients by the weight are summed over images in a fixed number of parts, so that the result
 // does not depend on how many threads there are.
 inline int64_t parts_of(const Sizes& sizes) {
