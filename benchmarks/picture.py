@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from fastinterp.files import atomic_path
@@ -69,7 +70,7 @@ def _draw_bars(axis: Any, bars: list[tuple[str, float, str]]) -> None:
     axis.tick_params(axis="y", labelsize=6)
     axis.axvline(1, color="black", linewidth=0.8)
     for row, ratio in enumerate(ratios):
-        axis.text(max(ratio, 1), row, f" {ratio:.2g}", va="center", fontsize=7)
+        axis.text(max(ratio, 1), row, f" {float(f'{ratio:.2g}'):g}", va="center", fontsize=7)
     axis.set_xscale("log")
     low, high = min([0.8, *ratios]) / 1.2, max([2, *ratios]) * 1.5
     axis.set_xlim(low, high)
@@ -102,12 +103,13 @@ def _plots(result: Record) -> list[tuple[str, dict[str, Curve]]]:
 def _draw_growth(axis: Any, name: str, curves: dict[str, Curve]) -> None:
     for colour, (entry, curve) in zip(COLOURS, curves.items(), strict=False):
         values, medians, lower, upper = zip(*sorted(curve), strict=True)
-        axis.plot(values, medians, "o-", color=colour, label=entry, markersize=3, linewidth=1.3)
+        label = fill(entry, 30)
+        axis.plot(values, medians, "o-", color=colour, label=label, markersize=3, linewidth=1.3)
         axis.fill_between(values, lower, upper, color=colour, alpha=0.2, linewidth=0)
     axis.set_xlim(left=0)
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, 1.35 * max(point[3] for curve in curves.values() for point in curve))
     axis.set_xlabel(name)
     axis.set_ylabel("ms per Int iteration")
-    axis.legend(fontsize=7, frameon=False)
+    axis.legend(fontsize=7, frameon=False, loc="upper left")
     axis.grid(alpha=0.2)
     axis.spines[["top", "right"]].set_visible(False)
