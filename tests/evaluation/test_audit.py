@@ -214,4 +214,4 @@ def test_the_command_refuses_what_does_not_fit(
     models.save(models.small(3, seed=0), other)
     words = ["audit", network, "--dataset", "digits", "--device", "cpu", "--transfer-from", other]
     assert main([str(word) for word in words]) == 2
-    assert "network for 3 channels" in capsys.readouterr().err
+    assert "input channels: 3" in capsys.readouterr().err
