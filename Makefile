@@ -46,7 +46,7 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.inc')
 
-# Meant to take under ten minutes on two quiet cores. ROUNDS=2 RESULTS=/tmp/quick is for trying things out;
+# Under ten minutes on two quiet cores. ROUNDS=2 RESULTS=/tmp/quick is for trying things out;
 # NETWORKS and DATA_DIR name folders with the released networks and MNIST for the attacks.
 RESULTS ?= benchmarks/results
 BENCH := --rounds $(or $(ROUNDS),11) --results $(RESULTS)

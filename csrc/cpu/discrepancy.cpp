@@ -62,8 +62,7 @@ class Image {
     }
     for (int64_t c = 0; c < classes(); ++c) size[c] *= inverse;
     means_.assign(sums.begin(), sums.end());
-    vector_.outer(logit, 1, problem_.weight, channels(), classes(), means_.data(), 0, 1, channels(),
-                  inverse);
+    vector_.dots(logit, problem_.weight, channels(), means_.data(), classes(), channels(), inverse);
   }
 
   // target[n] = (factor / u) W^T (q sign(maps) + r); r may be null.

@@ -162,6 +162,20 @@ def test_empty_batch(device: str) -> None:
     assert not found[3].any()
 
 
+@needs_extension
+def test_a_gradient_written_over_is_never_taken_again() -> None:
+    """The forward pass's gradient may be handed out itself; a second pass must then refuse."""
+    features, features_adv, weight, labels, _ = MapCase(3, 5, 4, 3, 4).tensors()
+    value = ops.discrepancy(features, features_adv.requires_grad_(), weight, labels).sum()
+    (first,) = torch.autograd.grad(value, features_adv, retain_graph=True)
+    kept = first.clone()
+    (second,) = torch.autograd.grad(value, features_adv, retain_graph=True)
+    assert torch.equal(second, kept)
+    first.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(value, features_adv)
+
+
 def test_equal_images_have_no_discrepancy_and_no_gradient() -> None:
     features, _, weight, labels, _ = MapCase(3, 5, 4, 3, 4).tensors()
     features_adv = features.clone().requires_grad_()

@@ -38,9 +38,9 @@ struct Primitives {
   void (*store)(T* target, Strides at, const T* panel, int64_t ld, int64_t rows, int64_t columns,
                 T scale);
 
-  // out[i, j] += scale * sum_p a[i, p] b[j, p]; rows of a and b may have any length.
-  void (*outer)(double* out, int64_t out_ld, const T* a, int64_t a_ld, int64_t a_rows, const T* b,
-                int64_t b_ld, int64_t b_rows, int64_t columns, double scale);
+  // out[i] += scale * sum_p a[i, p] b[p]; rows of a lie ld apart and may have any length.
+  void (*dots)(double* out, const T* a, int64_t ld, const T* b, int64_t rows, int64_t columns,
+               double scale);
 
   // out = clamp(project(x_adv + step sign(grad)), lower, upper)
   void (*linf_step)(T* out, const T* x_adv, const T* grad, const T* x, int64_t count, T step, T eps,
