@@ -5,28 +5,30 @@
 
 namespace fastinterp {
 
+// V is a number or, on the CPU, a vector of them: comparisons then choose element by element.
+
 // NaN comes through, as in torch.clamp, because no comparison with it holds.
-template <typename T>
-FI_HD T bounded(T value, T lower, T upper) {
+template <typename V>
+FI_HD V bounded(V value, V lower, V upper) {
   value = value < lower ? lower : value;
   return value > upper ? upper : value;
 }
 
 // x_adv + step sign(grad), into [x - eps, x + eps] and [lower, upper]. A NaN in grad moves
 // nothing, as in torch.sign.
-template <typename T>
-FI_HD T linf_point(T x_adv, T grad, T x, T step, T eps, T lower, T upper) {
-  const T up = grad > 0 ? step : T(0);
-  const T down = grad < 0 ? step : T(0);
-  return bounded<T>(bounded<T>(x_adv + (up - down), x - eps, x + eps), lower, upper);
+template <typename V>
+FI_HD V linf_point(V x_adv, V grad, V x, V step, V eps, V lower, V upper) {
+  const V up = grad > V{} ? step : V{};
+  const V down = grad < V{} ? step : V{};
+  return bounded<V>(bounded<V>(x_adv + (up - down), x - eps, x + eps), lower, upper);
 }
 
 // x + delta, with `threshold` taken off delta's size but not below zero, into [lower, upper].
-template <typename T>
-FI_HD T land_point(T delta, T x, T threshold, T lower, T upper) {
-  const T less = delta < 0 ? delta + threshold : delta - threshold;
-  const bool through_zero = delta < 0 ? less > 0 : less < 0;
-  return bounded<T>(x + (through_zero ? T(0) : less), lower, upper);
+template <typename V>
+FI_HD V land_point(V delta, V x, V threshold, V lower, V upper) {
+  const V more = delta + threshold, less = delta - threshold;
+  const V negative = more > V{} ? V{} : more, positive = less < V{} ? V{} : less;
+  return bounded<V>(x + (delta < V{} ? negative : positive), lower, upper);
 }
 
 struct Above {
