@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..models.gap import folded_for
 from .modes import constant_parameters, eval_mode, own_autograd
 from .objectives import Bound, Objective, Scored
 from .outputs import Outputs, Precision
@@ -35,7 +36,9 @@ def ascend(
 
     The model runs in eval mode and is left as it was: modes, gradients, requires_grad. Callers may
     be under no_grad, inference_mode or autocast. Each image's climb depends on that image alone.
-    With keep="last" nothing waits for a GPU. Inputs are not checked here; `PGD` does.
+    Where the objective does not need A itself, the climb may run on a folded network, which has the
+    same logits and maps up to rounding. With keep="last" nothing waits for a GPU. Inputs are not
+    checked here; `PGD` does.
 
     Args:
         x: images [N, ...].
@@ -45,7 +48,8 @@ def ascend(
             whose prediction is wrong (targeted: is the target), else the last, where an image
             leaves the batch once it is fooled; "best": the one with the highest value.
         targeted: whether y are targets, which only "first_fooled" asks.
-        clean: the model's outputs at x, where the caller has them already.
+        clean: the model's outputs at x, where the caller has them already; x' then goes through
+            the very network that gave them.
         precision: of the passes at x'; see `Outputs`. The iterate, its projection and what is
             computed from features and logits stay in x's type.
 
@@ -58,6 +62,8 @@ def ascend(
     require_keep(keep)
     with eval_mode(model), constant_parameters(model), own_autograd(x.device.type):
         x, y = _ordinary(x.detach()), _ordinary(y)
+        if clean is None:
+            model = folded_for(model, objective.needs, x)
         bound = objective.bind(model, x, y, clean, precision)
         z = threat.init(x, random_start, generator)
         if keep == "last":

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import InputError
+from ..models.gap import Keeps
 from .objectives import Objective
 from .outputs import Outputs
 from .slopes import Value
@@ -28,6 +29,7 @@ class IGNorm(Objective):
     """
 
     flat_at_x = True
+    needs: Keeps = "logits"
 
     def __init__(self, steps: int = 5, units: Literal["paper", "release"] = "paper") -> None:
         if steps < 1:

@@ -169,7 +169,7 @@ class Capped(Objective):
     def __init__(self, term: Objective, cap: float) -> None:
         self.term = term
         self.cap = cap
-        self.flat_at_x = term.flat_at_x
+        self.flat_at_x, self.needs = term.flat_at_x, term.needs
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
         inner, cap = self.term.prepare(clean, labels), self.cap

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from .. import ops
 from ..errors import InputError
+from ..models.gap import Keeps, widest
 from ..ops.discrepancy import Reduction
 from ..ops.discrepancy_gradient import discrepancy_gradient
 from .outputs import Outputs, Precision
@@ -79,9 +80,13 @@ class Objective(ABC):
     Attributes:
         flat_at_x: whether its value and gradient vanish at x' = x, as those of every distance do.
             Such an objective is climbed from a random start.
+        needs: what it reads of a pass beside the images: "logits"; "maps", `features` and `weight`
+            as far as the class maps that they give; or "features", A itself. What is not needed
+            may come from a shorter network with the same logits; see `GapClassifier.folded`.
     """
 
     flat_at_x: bool = False
+    needs: Keeps = "features"
 
     @abstractmethod
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
@@ -125,6 +130,8 @@ class Objective(ABC):
 class CrossEntropy(Objective):
     """Cross-entropy at x'. Targeted: its negative, with the targets as labels."""
 
+    needs: Keeps = "logits"
+
     def __init__(self, targeted: bool = False) -> None:
         self.sign = -1.0 if targeted else 1.0
 
@@ -141,6 +148,8 @@ class Margin(Objective):
 
     Targeted: f_target - max_{j != target} f_j, with the targets as labels.
     """
+
+    needs: Keeps = "logits"
 
     def __init__(self, targeted: bool = False) -> None:
         self.sign = -1.0 if targeted else 1.0
@@ -160,6 +169,7 @@ class KL(Objective):
     """KL(softmax f(x) || softmax f(x')), the regulariser of TRADES (Zhang et al., 2019)."""
 
     flat_at_x = True
+    needs: Keeps = "logits"
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
         log_p = F.log_softmax(clean.logits, dim=1)  # [N, C]
@@ -183,6 +193,7 @@ class Discrepancy(Objective):
     """
 
     flat_at_x = True
+    needs: Keeps = "maps"
 
     def __init__(
         self,
@@ -243,6 +254,7 @@ class Sum(Objective):
     def __init__(self, *terms: Objective) -> None:
         self.terms = terms
         self.flat_at_x = all(term.flat_at_x for term in terms)
+        self.needs = widest(term.needs for term in terms)
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
         return SumValue([term.prepare(clean, labels) for term in self.terms])
@@ -257,7 +269,7 @@ class Scaled(Objective):
     def __init__(self, term: Objective, weight: float | Tensor) -> None:
         self.term = term
         self.weight = weight
-        self.flat_at_x = term.flat_at_x
+        self.flat_at_x, self.needs = term.flat_at_x, term.needs
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
         return ScaledValue(self.term.prepare(clean, labels), self.weight)

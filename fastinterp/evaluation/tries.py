@@ -12,7 +12,7 @@ from torch import Tensor
 from ..attacks import CrossEntropy, Objective, Outputs, Threat, ascend
 from ..attacks.ascent import Keep
 from ..errors import InputError
-from ..models.gap import GapClassifier
+from ..models.gap import GapClassifier, Keeps
 
 
 class FlushedCrossEntropy(CrossEntropy):
@@ -22,6 +22,8 @@ class FlushedCrossEntropy(CrossEntropy):
     has a gradient that small and nothing else; that attack cannot move it, and the paper's tables
     count it as robust. Here the gradient by the feature maps is flushed, on every device alike.
     """
+
+    needs: Keeps = "features"
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Callable[[Outputs], Tensor]:
         cross_entropy = super().prepare(clean, labels)
@@ -63,6 +65,8 @@ class MarginTowards(Objective):
 
     Any wrong class is a success, so this is an untargeted attack that is steered.
     """
+
+    needs: Keeps = "logits"
 
     def __init__(self, rank: int) -> None:
         self.rank = rank

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Keeps = Literal["logits", "maps", "features"]  # each keeps what stands before it
+
+
+def widest(keeps: Iterable[Keeps]) -> Keeps:
+    """The one that keeps all that the others do; of none of them, "logits"."""
+    return max(keeps, key=get_args(Keeps).index, default="logits")
+
+
+def folded_for(model: nn.Module, keeps: Keeps, x: Tensor) -> nn.Module:
+    """The shortest network for images like x that keeps so much; a model of another kind itself."""
+    if not isinstance(model, GapClassifier) or x.dim() != 4:
+        return model
+    return model.folded(keeps, (x.shape[2], x.shape[3]))
 
 
 class GapClassifier(nn.Module):
@@ -32,6 +47,22 @@ class GapClassifier(nn.Module):
     def logits(self, features: Tensor) -> Tensor:
         """Feature maps A [N, K, h, w] -> logits [N, C]."""
         return F.linear(features.mean(dim=(2, 3)), self.weight, self.bias)
+
+    def folded(self, keeps: Keeps, image_size: tuple[int, int]) -> GapClassifier:
+        """A network with the same logits for less work, or this one where there is none.
+
+        Where the last layers are linear in what lies below them, so are logits and class maps, and
+        the classifier can be multiplied into those layers beforehand. Gradients reach the
+        parameters through the folded network, which holds their present values: fold again after
+        they have changed. A subclass that knows a shorter way overrides this.
+
+        Args:
+            keeps: what must stay what it is beside the logits. "maps": the class activation maps,
+                which are the feature maps of the folded network, whose classifier is the identity.
+                "features": A itself, so nothing can be folded. "logits": nothing.
+            image_size: H, W of the images that it will see.
+        """
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Images x [N, C_in, H, W] in [0, 1] -> logits [N, C]."""

@@ -9,29 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InputError
-from .gap import GapClassifier
-
-
-class Conv(NamedTuple):
-    """A convolution; `adds_pooled` > 0 adds the output two layers before it, pooled that much."""
-
-    filters: int
-    kernel: int
-    stride: int = 1
-    adds_pooled: int = 0
-
-
-class MaxPool(NamedTuple):
-    kernel: int
-    stride: int
-
+from .folded import FoldedClassifier, fold
+from .gap import GapClassifier, Keeps
+from .layers import Conv, MaxPool, SameConv2d, SameMaxPool2d, shortcut
+from .layers import same_padding as same_padding
 
 Table = Sequence[Conv | MaxPool]
 
@@ -47,58 +35,6 @@ TABLES: dict[str, Table] = {
     "pool": [Conv(32, 5), MaxPool(2, 2), Conv(64, 5), MaxPool(2, 2)],
     "wresnet": [Conv(16, 3), *_stage(16, 1), *_stage(32, 2), *_stage(64, 2)],
 }
-
-
-def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow 'SAME': zeros (before, after) that leave ceil(size / stride) positions."""
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2
-
-
-def _pad_same(x: Tensor, kernel: int, stride: int, value: float) -> tuple[Tensor, tuple[int, int]]:
-    """x [N, K, h, w] -> x, padded only where an operator's own padding cannot, and the rest."""
-    top, bottom = same_padding(x.shape[2], kernel, stride)
-    left, right = same_padding(x.shape[3], kernel, stride)
-    if top == bottom and left == right:
-        return x, (top, left)
-    return F.pad(x, (left, right, top, bottom), value=value), (0, 0)
-
-
-class SameConv2d(nn.Module):
-    """Convolution with 'SAME' padding. Its weight [out, in, k, k] and bias [out] start empty."""
-
-    def __init__(self, channels: int, filters: int, kernel: int, stride: int) -> None:
-        super().__init__()
-        self.stride = stride
-        self.weight = nn.Parameter(torch.empty(filters, channels, kernel, kernel))
-        self.bias = nn.Parameter(torch.empty(filters))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x, padding = _pad_same(x, self.weight.shape[2], self.stride, 0.0)
-        return F.conv2d(x, self.weight, self.bias, self.stride, padding)
-
-
-class SameMaxPool2d(nn.Module):
-    """Max-pooling with 'SAME' padding."""
-
-    def __init__(self, kernel: int, stride: int) -> None:
-        super().__init__()
-        self.kernel, self.stride = kernel, stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        x, padding = _pad_same(x, self.kernel, self.stride, -math.inf)
-        return F.max_pool2d(x, self.kernel, self.stride, padding)
-
-
-def _shortcut(earlier: Tensor, pooled: int, channels: int) -> Tensor:
-    """An earlier output, average-pooled and zero-padded on the channel axis, equally each side."""
-    if pooled > 1:
-        # ceil_mode keeps a last row or column of odd sizes, as the strided convolution does.
-        earlier = F.avg_pool2d(earlier, pooled, ceil_mode=True, count_include_pad=False)
-    missing = channels - earlier.shape[1]
-    if missing:
-        earlier = F.pad(earlier, (0, 0, 0, 0, missing // 2, missing - missing // 2))
-    return earlier
 
 
 class LayeredClassifier(GapClassifier):
@@ -133,14 +69,31 @@ class LayeredClassifier(GapClassifier):
         return self
 
     def features(self, x: Tensor) -> Tensor:
+        return self._layer(len(self.table) - 1, *self.trunk(x))
+
+    def trunk(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Images x -> what the last layer reads: the output two layers before its own, and the one
+        before."""
         earlier = output = x
-        for row, layer in zip(self.table, self.layers, strict=True):
-            activated = isinstance(row, Conv) and output is not x
-            result = layer(F.relu(output) if activated else output)
-            if isinstance(row, Conv) and row.adds_pooled:
-                result = result + _shortcut(earlier, row.adds_pooled, row.filters)
-            earlier, output = output, result
-        return output
+        for index in range(len(self.table) - 1):
+            earlier, output = output, self._layer(index, earlier, output)
+        return earlier, output
+
+    def _layer(self, index: int, earlier: Tensor, output: Tensor) -> Tensor:
+        row, layer = self.table[index], self.layers[index]
+        if isinstance(row, MaxPool):
+            result: Tensor = layer(output)
+            return result
+        result = layer(F.relu(output) if index else output)
+        if row.adds_pooled:
+            result = result + shortcut(earlier, row.adds_pooled, row.filters)
+        return result
+
+    def folded(self, keeps: Keeps, image_size: tuple[int, int]) -> GapClassifier:
+        top = self.table[-1]
+        if keeps == "features" or not isinstance(top, Conv) or self.num_classes >= top.filters:
+            return self
+        return FoldedClassifier(self, fold(self, keeps, image_size))
 
     def extra_repr(self) -> str:
         return ", ".join(f"{key}={value!r}" for key, value in (self.config or {}).items())

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..unpickle import read_pickle
-from .networks import TABLES, Conv, LayeredClassifier, SameConv2d, Table, empty
+from .layers import Conv, SameConv2d
+from .networks import TABLES, LayeredClassifier, Table, empty
 
 Layers = list[list[NDArray[Any]]]  # [W [kh, kw, in, out], b [out]] a layer; the last is [W]
 Shapes = list[list[tuple[int, ...]]]

@@ -22,6 +22,7 @@ from ..attacks import (
 )
 from ..errors import InputError
 from ..interpreters import CAM
+from ..models.gap import Keeps, widest
 
 Inner = Literal["discrepancy", "cross-entropy"]
 
@@ -45,6 +46,12 @@ class Method:
     on_clean: Objective | None
     on_adv: Objective | None
     options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def needs(self) -> Keeps:
+        """What its objectives read of a pass; see `Objective`."""
+        terms = (self.inner, self.on_clean, self.on_adv)
+        return widest(term.needs for term in terms if term is not None)
 
     def loss(self, clean: Outputs, adv: Outputs | None, labels: Tensor) -> Tensor:
         """The outer loss per image, [N], with the outputs at x and x' as computed by the caller."""

@@ -12,7 +12,7 @@ from ..attacks.objectives import require_a_way_up
 from ..attacks.outputs import Precision
 from ..attacks.threats import Threat, require_radius
 from ..errors import InputError
-from ..models.gap import GapClassifier
+from ..models.gap import GapClassifier, folded_for
 from .methods import Method
 
 
@@ -46,7 +46,8 @@ def robust_loss(
     """Seek x' as the method says and compute its outer loss, ready for `backward`.
 
     The clean pass made for the loss also gives the inner loop its constants, so features at x are
-    computed once. Nothing waits for a GPU; nothing is checked here.
+    computed once. All passes go through the shortest network that gives what the method reads (see
+    `GapClassifier.folded`). Nothing waits for a GPU; nothing is checked here.
 
     Args:
         x: images [N, C_in, H, W] in [0, 1], on the model's device.
@@ -59,14 +60,15 @@ def robust_loss(
     """
     if _wants_channels_last(x) if channels_last is None else channels_last and x.dim() == 4:
         x = x.to(memory_format=torch.channels_last)
-    clean = Outputs(model, x)
+    network = folded_for(model, method.needs, x)
+    clean = Outputs(network, x)
     _ = clean.logits  # the one pass at x, made before the inner loop borrows it
     adv: Outputs | None = None
     if method.inner is not None and threat is None:
         adv = clean
     elif method.inner is not None and threat is not None:
         x_adv = ascend(
-            model,
+            network,
             threat,
             method.inner,
             x,
@@ -77,7 +79,7 @@ def robust_loss(
             clean=clean if _shares_clean(model, x) else None,
             precision=precision,
         )
-        adv = Outputs(model, x_adv)
+        adv = Outputs(network, x_adv)
     return BatchLoss(method.loss(clean, adv, y).mean(), clean, adv)
 
 

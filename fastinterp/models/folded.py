@@ -1,0 +1,122 @@
+"""Networks whose classifier is multiplied into their last convolution.
+
+The paper's feature map A has no ReLU behind it: A is linear in what the last layer reads, the class
+maps are linear in A, and the logits are their means. So one convolution with C filters W * kernel
+gives the maps of all classes, where the network as written makes K > C feature maps first; and for
+the logits alone the positions of A can be added up beforehand, too. Neither changes anything but
+the order of the sums, and an attack or a training step asks for nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .gap import GapClassifier, Keeps
+from .layers import Conv, SameConv2d, same_conv2d, same_padding, shortcut
+
+if TYPE_CHECKING:
+    from .networks import LayeredClassifier
+
+
+class Head(NamedTuple):
+    """The last layer and the classifier in one.
+
+    Attributes:
+        kernel: [C, in, k, k] for the maps; [C, in, H, W] for the logits alone, H and W being the
+            size of what the last layer reads.
+        bias: [C], of the last layer; that of the classifier stays with the classifier.
+        weight: the classifier [C, K], for the shortcut around the last layer.
+        whole: whether the kernel spans the whole input, so that nothing is left to slide over.
+    """
+
+    kernel: Tensor
+    bias: Tensor
+    weight: Tensor
+    whole: bool
+
+
+def fold(model: LayeredClassifier, keeps: Keeps, image_size: tuple[int, int]) -> Head:
+    """The head of a network whose last layer is a convolution, for "maps" or "logits"."""
+    layer, weight = model.layers[-1], model.weight
+    assert isinstance(layer, SameConv2d)
+    # Under autocast the products would be rounded before they are used.
+    with torch.autocast(weight.device.type, enabled=False):
+        kernel = (weight @ layer.weight.flatten(1)).view(-1, *layer.weight.shape[1:])
+        bias = weight @ layer.bias
+        if keeps == "maps":
+            return Head(kernel, bias, weight, False)
+        height, width = _size_below(model, image_size)
+        rows, columns = (_mean_reach(kernel, size, layer.stride) for size in (height, width))
+        return Head(torch.einsum("ia,ckab,jb->ckij", rows, kernel, columns), bias, weight, True)
+
+
+def folded_features(model: LayeredClassifier, x: Tensor, head: Head) -> Tensor:
+    """Images x -> class maps [N, C, h, w], or logits without the classifier's bias [N, C, 1, 1]."""
+    top, layer = model.table[-1], model.layers[-1]
+    assert isinstance(top, Conv) and isinstance(layer, SameConv2d)
+    earlier, output = model.trunk(x)
+    activated = F.relu(output) if len(model.table) > 1 else output
+    if head.whole:
+        result = F.linear(activated.flatten(1), head.kernel.flatten(1), head.bias)
+        result = result[:, :, None, None]
+    else:
+        result = same_conv2d(activated, head.kernel, head.bias, layer.stride)
+    if not top.adds_pooled:
+        return result
+    around = shortcut(earlier, top.adds_pooled, top.filters)
+    if head.whole:
+        around = around.mean(dim=(2, 3), keepdim=True)
+    return result + F.conv2d(around, head.weight[:, :, None, None])
+
+
+Run = Callable[["LayeredClassifier", Tensor, Head], Tensor]
+
+
+class FoldedClassifier(GapClassifier):
+    """A network seen through its folded head: the feature maps are the maps of the classes.
+
+    Attributes:
+        model: the network itself, whose parameters and modes these are.
+        head: made of its parameters when this was made.
+        run: `folded_features`, or a compiled form of it.
+    """
+
+    def __init__(self, model: LayeredClassifier, head: Head, run: Run = folded_features) -> None:
+        super().__init__()
+        self.model, self.head, self.run = model, head, run
+        self.training = model.training
+        self.weight = torch.eye(len(head.bias), dtype=head.bias.dtype, device=head.bias.device)
+
+    @property
+    def bias(self) -> Tensor | None:  # type: ignore[override]
+        return self.model.bias
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.run(self.model, x, self.head)
+
+    def logits(self, features: Tensor) -> Tensor:
+        logits = features.mean(dim=(2, 3))
+        return logits if self.bias is None else logits + self.bias
+
+
+def _size_below(model: LayeredClassifier, image_size: tuple[int, int]) -> tuple[int, int]:
+    """The height and width of what the last layer reads."""
+    height, width = image_size
+    for row in model.table[:-1]:
+        height, width = -(-height // row.stride), -(-width // row.stride)
+    return height, width
+
+
+def _mean_reach(kernel: Tensor, size: int, stride: int) -> Tensor:
+    """[size, k]: how much input i counts through tap a in the mean over the outputs of a row."""
+    before, outputs = same_padding(size, kernel.shape[2], stride)[0], -(-size // stride)
+    inputs = torch.arange(size, device=kernel.device)[:, None]
+    taps = torch.arange(kernel.shape[2], device=kernel.device)[None, :]
+    at = inputs + before - taps  # the output where they meet, times the stride
+    meet = (at >= 0) & (at % stride == 0) & (at < outputs * stride)
+    return meet.to(kernel.dtype) / outputs

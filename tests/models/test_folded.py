@@ -1,0 +1,113 @@
+"""Folded networks: the same logits, maps and gradients as the network as written."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastinterp import models
+from fastinterp.models import GapClassifier
+from fastinterp.models.folded import FoldedClassifier
+from fastinterp.models.gap import Keeps, folded_for, widest
+from fastinterp.training.compiled import CompiledClassifier
+
+MAKE = {"small": models.small, "wresnet": models.wresnet}
+SIZES = [(28, 28), (32, 32), (13, 22)]
+
+
+def network(name: str, channels: int = 3, dtype: torch.dtype = torch.float64) -> GapClassifier:
+    model = MAKE[name](channels, 7, seed=0).to(dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:  # biases begin at zero, where a lost one would not show
+                parameter.normal_(generator=torch.Generator().manual_seed(1))
+    return model
+
+
+def images(size: tuple[int, int], channels: int = 3, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.rand(3, channels, *size, dtype=dtype, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("keeps", ["maps", "logits"])
+@pytest.mark.parametrize("name", MAKE)
+def test_same_values_and_gradients(name: str, keeps: Keeps, size: tuple[int, int]) -> None:
+    model, x = network(name), images(size).requires_grad_()
+    folded = model.folded(keeps, size)
+    assert isinstance(folded, FoldedClassifier)
+    features, short = model.features(x), folded.features(x)
+    maps = torch.einsum("ck,nkij->ncij", model.weight, features)
+    expected = maps if keeps == "maps" else model.logits(features)[:, :, None, None]
+    torch.testing.assert_close(short, expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(folded(x), model(x), rtol=1e-10, atol=1e-12)
+    above = torch.randn_like(expected)
+    inputs = [x, *model.parameters()]
+    ours = torch.autograd.grad(short, inputs, above)
+    theirs = torch.autograd.grad(expected, inputs, above)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("keeps", ["maps", "logits"])
+@pytest.mark.parametrize("name", MAKE)
+def test_float32_is_as_exact_as_the_network_as_written(name: str, keeps: Keeps) -> None:
+    exact, x = network(name), images((28, 28))
+    model = network(name, dtype=torch.float32)
+    truth = exact(x).detach()
+
+    def error(logits: Tensor) -> float:
+        return float((logits.detach().double() - truth).norm())
+
+    short = model.folded(keeps, (28, 28))
+    assert error(short(x.float())) <= 2 * error(model(x.float())) + 1e-7 * float(truth.norm())
+
+
+def test_a_bias_of_the_classifier_is_kept() -> None:
+    class Biased(type(network("small"))):  # type: ignore[misc]
+        bias = torch.arange(7.0, dtype=torch.float64)
+
+    model, x = network("small"), images((28, 28))
+    model.__class__ = Biased
+    for keeps in ("maps", "logits"):
+        torch.testing.assert_close(model.folded(keeps, (28, 28))(x), model(x))
+
+
+def test_folding_keeps_to_what_it_can() -> None:
+    small, pool = models.small(seed=0), models.pool(seed=0)
+    many = models.small(num_classes=150, seed=0)
+    assert small.folded("features", (28, 28)) is small
+    assert pool.folded("logits", (28, 28)) is pool  # its last layer is no linear one
+    assert many.folded("maps", (28, 28)) is many  # more maps than features: nothing to gain
+    folded = small.folded("maps", (28, 28))
+    assert folded.folded("logits", (28, 28)) is folded
+    plain = torch.nn.Linear(4, 2)
+    assert folded_for(plain, "logits", images((28, 28))) is plain
+    assert widest(["logits", "maps"]) == "maps"
+    assert widest([]) == "logits"
+
+
+def test_shares_parameters_and_modes() -> None:
+    model = models.small(seed=0).eval()
+    folded = model.folded("maps", (28, 28))
+    assert {id(p) for p in folded.parameters()} == {id(p) for p in model.parameters()}
+    assert not folded.training
+    folded.train()
+    assert model.training
+
+
+def test_autocast_rounds_no_product_of_weights() -> None:
+    model, x = models.small(seed=0), images((28, 28), 1, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        folded = model.folded("maps", (28, 28))
+    torch.testing.assert_close(folded(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_compiled_networks_fold_too() -> None:
+    model, x = models.small(seed=0), images((28, 28), 1, torch.float32)
+    compiled = CompiledClassifier(model)
+    for keeps in ("maps", "logits"):
+        folded = compiled.folded(keeps, (28, 28))
+        assert isinstance(folded, FoldedClassifier)
+        torch.testing.assert_close(folded(x), model(x), rtol=1e-4, atol=1e-5)
+    assert compiled.folded("features", (28, 28)) is compiled
