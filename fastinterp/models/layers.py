@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .image_layer import image_conv2d
+
 
 class Conv(NamedTuple):
     """A convolution; `adds_pooled` > 0 adds the output two layers before it, pooled that much."""
@@ -42,7 +44,7 @@ def _pad_same(x: Tensor, kernel: int, stride: int, value: float) -> tuple[Tensor
 def same_conv2d(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     """x [N, in, H, W], weight [out, in, k, k], bias [out] -> [N, out, ceil(H/s), ceil(W/s)]."""
     x, padding = _pad_same(x, weight.shape[2], stride, 0.0)
-    return F.conv2d(x, weight, bias, stride, padding)
+    return image_conv2d(x, weight, bias, stride, padding)
 
 
 class SameConv2d(nn.Module):
