@@ -21,7 +21,9 @@ floor is measured in the same run:
 - for an op, a copy that reads and writes as many bytes as the op must move at least;
 - for a training iteration, its float32 convolutions and ReLUs alone: forward at x, for each inner
   step forward at x' and backward to the image, forward at x' once more, and one backward pass to
-  the weights, with constant gradients at the feature maps and no map, loss, step or optimiser;
+  the weights, with constant gradients at the last maps and no loss, step or optimiser. They are
+  the trainer's own, with the classifier folded into the last convolution where it can be; those of
+  the network as it is written stand beside them, as torch runs them;
 - for an attack, the network's forward and backward passes alone.
 
 "Forward" runs without autograd; "backward" starts from a graph that is kept.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -17,18 +16,21 @@ from benchmarks.train_peers import (
     Setting,
     clean_kept,
     convolutions_alone,
+    folded_convolutions_alone,
     release_structure,
 )
 from fastinterp.training import AdvTrainer, IntTrainer, TRADESTrainer, Trainer
+from fastinterp.training.precision import has_bf16
 
-FLOOR = "convolutions and ReLUs alone, channels_last"  # the faster layout, and the trainers' own
+FLOOR = "convolutions and ReLUs alone, as the trainer runs them"
+CHANNELS_LAST = "convolutions and ReLUs alone, channels_last"
 CONTIGUOUS = "convolutions and ReLUs alone, contiguous"
 RELEASE = "release's structure, eager"
 KEPT = "clean maps kept, eager"
 FUSED = "fused"
 BF16 = "fused, bf16 inner loop"
 
-CPU_SETTINGS = {"MNIST Small": Setting()}
+CPU_SETTINGS = {"MNIST Small": Setting(), "MNIST Pool": Setting("pool")}
 GPU_SETTINGS = {
     "MNIST Small": Setting(device="cuda"),
     "CIFAR WResnet": Setting(
@@ -57,7 +59,7 @@ def _iteration(name: str, setting: Setting) -> Group:
     return Group(
         section="one Int iteration",
         title=f"Int, {name}, batch {setting.batch}, {setting.steps} steps",
-        entries=(FLOOR, CONTIGUOUS, RELEASE, KEPT, FUSED, *([BF16] if _takes_precision() else [])),
+        entries=(FLOOR, CHANNELS_LAST, CONTIGUOUS, RELEASE, KEPT, FUSED, BF16),
         build=partial(_int_entries, setting),
         baseline=RELEASE,
         floor=FLOOR,
@@ -66,34 +68,21 @@ def _iteration(name: str, setting: Setting) -> Group:
 
 
 def _int_entries(setting: Setting) -> Entries:
-    made: Entries = {
-        **floors(setting),
+    return {
+        FLOOR: folded_convolutions_alone(setting),
+        CHANNELS_LAST: convolutions_alone(setting, torch.channels_last),
+        CONTIGUOUS: convolutions_alone(setting, torch.contiguous_format),
         RELEASE: release_structure(setting),
         KEPT: clean_kept(setting),
         FUSED: trainer_step(IntTrainer, setting),
+        BF16: _bf16(setting),
     }
-    if _takes_precision():
-        made[BF16] = _bf16(setting)
-    return made
-
-
-def floors(setting: Setting) -> dict[str, Thunk]:
-    """The convolutions of an iteration in both memory layouts."""
-    return {
-        FLOOR: convolutions_alone(setting, torch.channels_last),
-        CONTIGUOUS: convolutions_alone(setting, torch.contiguous_format),
-    }
-
-
-def _takes_precision() -> bool:
-    return "precision" in inspect.signature(IntTrainer).parameters
 
 
 def _bf16(setting: Setting) -> Thunk | Skipped:
-    try:
-        return trainer_step(IntTrainer, setting, precision="bf16")
-    except Exception as error:
-        return Skipped(f"precision='bf16': {error}")
+    if not has_bf16(torch.device(setting.device)):
+        return Skipped("no units for bfloat16 here")
+    return trainer_step(IntTrainer, setting, precision="bf16")
 
 
 def trainer_step(
@@ -123,14 +112,13 @@ def _methods(device: str) -> Group:
     return Group(
         section="one iteration of each method",
         title=f"methods, MNIST Small, batch {setting.batch}, {setting.steps} steps",
-        entries=(*METHODS, FLOOR),
+        entries=(*METHODS, CHANNELS_LAST),
         build=lambda: {
             **{name: trainer_step(make, setting) for name, make in METHODS.items()},
-            FLOOR: floors(setting)[FLOOR],
+            CHANNELS_LAST: convolutions_alone(setting, torch.channels_last),
         },
         ours="Int",
         baseline="Adv",
-        floor=FLOOR,
         budget=15.0,
     )
 
@@ -152,9 +140,8 @@ def _growth(base: Setting) -> Iterable[Group]:
 
 
 def _growth_entries(setting: Setting) -> Entries:
-    made = {
-        FLOOR: floors(setting)[FLOOR],
+    return {
+        FLOOR: folded_convolutions_alone(setting),
         RELEASE: release_structure(setting),
         FUSED: trainer_step(IntTrainer, setting),
     }
-    return dict(made)

@@ -1,11 +1,13 @@
 """What one Int iteration is measured against: its convolutions alone, and eager programs.
 
-All take the setting, draw the random start as `IntTrainer` does, and make one step of Adam.
+The programs draw the random start as `IntTrainer` does and make one step of Adam. Floors and
+programs run the network as it is written, all its convolutions torch's own, unless they say
+otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +17,20 @@ from torch.nn import functional as F
 from benchmarks.timing import Thunk
 from fastinterp import models
 from fastinterp.models import GapClassifier
+from fastinterp.models.folded import FoldedClassifier
+from fastinterp.models.layers import SameConv2d, pad_same
 from fastinterp.training.seeds import derive
 
 LR = 1e-4
 GAMMA = 0.01
+
+
+class TorchConv2d(SameConv2d):
+    """The same layer with torch's derivatives alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, padding = pad_same(x, self.weight.shape[2], self.stride, 0.0)
+        return F.conv2d(x, self.weight, self.bias, self.stride, padding)
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,14 @@ class Setting:
         config = {"name": self.network, "in_channels": self.channels, "num_classes": self.classes}
         return models.build(config, seed=0).to(self.device)
 
+    def written(self) -> GapClassifier:
+        """The same network without anything of ours in its passes."""
+        model = self.model()
+        for layer in model.modules():
+            if isinstance(layer, SameConv2d):
+                layer.__class__ = TorchConv2d
+        return model
+
     def images(self) -> tuple[Tensor, Tensor]:
         """x [batch, channels, size, size] and y [batch], the same at each call."""
         generator = torch.Generator().manual_seed(0)
@@ -48,7 +68,7 @@ class Setting:
 
 
 def convolutions_alone(setting: Setting, layout: torch.memory_format) -> Thunk:
-    """The floor: nothing but what `model.features` computes, convolutions and ReLUs, in float32.
+    """Nothing but what `model.features` computes, convolutions and ReLUs, in float32.
 
     As often as an iteration that keeps the clean features must: forward at x, for each inner step
     forward at x' and backward to the image, forward at x' once more, and one backward pass through
@@ -56,18 +76,41 @@ def convolutions_alone(setting: Setting, layout: torch.memory_format) -> Thunk:
     constants, x' stands still: no class map, loss, step, projection or optimiser. `layout` is that
     of the images, which the convolutions keep.
     """
+    model = setting.written()
+    convolutions = [p for name, p in model.named_parameters() if name != "weight"]
+    return _passes(setting, layout, model, convolutions)
+
+
+def folded_convolutions_alone(setting: Setting) -> Thunk:
+    """The same for the passes that the trainer makes: the classifier is folded in, if it can be,
+    and the derivative by a grey image is ours."""
     model = setting.model()
+    folded = model.folded("maps", (setting.size, setting.size))
+    if not isinstance(folded, FoldedClassifier):
+        convolutions = [p for name, p in model.named_parameters() if name != "weight"]
+        return _passes(setting, torch.channels_last, model, convolutions)
+    kernel, bias = (t.detach().requires_grad_() for t in folded.head[:2])
+    constant = FoldedClassifier(folded.model, folded.head._replace(kernel=kernel, bias=bias))
+    top = f"layers.{len(folded.model.layers) - 1}."
+    below = [
+        p for name, p in model.named_parameters() if name != "weight" and not name.startswith(top)
+    ]
+    return _passes(setting, torch.channels_last, constant, [*below, kernel, bias])
+
+
+def _passes(
+    setting: Setting, layout: torch.memory_format, model: GapClassifier, wanted: Sequence[Tensor]
+) -> Thunk:
     x = setting.images()[0].to(memory_format=layout)
     x_adv = x.flip(0).to(memory_format=layout).requires_grad_()
     above = torch.ones_like(model.features(x))
-    convolutions = [p for name, p in model.named_parameters() if name != "weight"]
 
     def run() -> tuple[Tensor, ...]:
         clean = model.features(x)
         for _ in range(setting.steps):
             torch.autograd.grad(model.features(x_adv), x_adv, above)
         adv = model.features(x_adv.detach())
-        return torch.autograd.grad((clean, adv), convolutions, (above, above))
+        return torch.autograd.grad((clean, adv), wanted, (above, above))
 
     return run
 
@@ -107,7 +150,7 @@ def clean_kept(setting: Setting) -> Thunk:
 
 
 def _eager_iteration(setting: Setting, inner_value: Callable[..., InnerValue]) -> Thunk:
-    model = setting.model()
+    model = setting.written()
     optimizer = torch.optim.Adam(model.parameters(), lr=LR)
     x, y = setting.images()
     generator = torch.Generator(device=setting.device)

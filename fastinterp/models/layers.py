@@ -32,7 +32,7 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def _pad_same(x: Tensor, kernel: int, stride: int, value: float) -> tuple[Tensor, tuple[int, int]]:
+def pad_same(x: Tensor, kernel: int, stride: int, value: float) -> tuple[Tensor, tuple[int, int]]:
     """x [N, K, h, w] -> x, padded only where an operator's own padding cannot, and the rest."""
     top, bottom = same_padding(x.shape[2], kernel, stride)
     left, right = same_padding(x.shape[3], kernel, stride)
@@ -43,7 +43,7 @@ def _pad_same(x: Tensor, kernel: int, stride: int, value: float) -> tuple[Tensor
 
 def same_conv2d(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     """x [N, in, H, W], weight [out, in, k, k], bias [out] -> [N, out, ceil(H/s), ceil(W/s)]."""
-    x, padding = _pad_same(x, weight.shape[2], stride, 0.0)
+    x, padding = pad_same(x, weight.shape[2], stride, 0.0)
     return image_conv2d(x, weight, bias, stride, padding)
 
 
@@ -68,7 +68,7 @@ class SameMaxPool2d(nn.Module):
         self.kernel, self.stride = kernel, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        x, padding = _pad_same(x, self.kernel, self.stride, -math.inf)
+        x, padding = pad_same(x, self.kernel, self.stride, -math.inf)
         return F.max_pool2d(x, self.kernel, self.stride, padding)
 
 

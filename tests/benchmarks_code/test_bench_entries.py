@@ -92,16 +92,18 @@ def test_the_floor_makes_the_convolutions_of_an_iteration(monkeypatch: pytest.Mo
     entries = train_groups._int_entries(SETTING)
     convolve = F.conv2d
 
-    for name, run in entries.items():
+    runs = {name: run for name, run in entries.items() if not isinstance(run, Skipped)}
+    for name, run in runs.items():
 
         def counted(*arguments: Any, name: str = name) -> torch.Tensor:
             counts[name] += 1
             return convolve(*arguments)
 
         monkeypatch.setattr(F, "conv2d", counted)
-        run()  # type: ignore[operator]
+        run()
     per_pass = 3
     assert counts[train_groups.FLOOR] == counts["fused"] == counts[train_groups.KEPT]
+    assert counts[train_groups.CHANNELS_LAST] == counts[train_groups.CONTIGUOUS] == counts["fused"]
     assert counts["fused"] == (SETTING.steps + 2) * per_pass
     assert counts[train_groups.RELEASE] == (2 * SETTING.steps + 2) * per_pass
 
