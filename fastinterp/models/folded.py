@@ -3,8 +3,8 @@
 The paper's feature map A has no ReLU behind it: A is linear in what the last layer reads, the class
 maps are linear in A, and the logits are their means. So one convolution with C filters W * kernel
 gives the maps of all classes, where the network as written makes K > C feature maps first; and for
-the logits alone the positions of A can be added up beforehand, too. Neither changes anything but
-the order of the sums, and an attack or a training step asks for nothing else.
+the logits alone the positions of A can be added up beforehand, too. Only the order of the sums
+changes, and attacks and training steps ask for nothing else.
 """
 
 from __future__ import annotations
