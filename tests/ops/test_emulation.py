@@ -25,16 +25,21 @@ def truth_of(tensors, reduction: str, cotangent):
     return value, torch.autograd.grad(value, leaves, cotangent)
 
 
+# Several tiles for each block of a cluster; more classes than one word of signs holds.
+CLUSTERS = [MapCase(2, 20, 28, 28, 9), MapCase(1, 70, 12, 25, 37)]
+
+
+@pytest.mark.parametrize("forward", ["emulated_discrepancy", "emulated_discrepancy_in_steps"])
 @pytest.mark.parametrize("reduction", ["weighted", "1-class"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("case", ODD, ids=str)
-def test_discrepancy(case: MapCase, layout: str, reduction: str) -> None:
+@pytest.mark.parametrize("case", ODD + CLUSTERS, ids=str)
+def test_discrepancy(case: MapCase, layout: str, reduction: str, forward: str) -> None:
     for dtype in DTYPES:
         tensors = case.tensors(dtype, layout=layout)
         features, features_adv, weight, labels, bias = tensors
         cotangent = torch.rand(case.images).to(dtype)
         weighted = reduction == "weighted"
-        value, unit_grad, coefficients = emulated.emulated_discrepancy(
+        value, unit_grad, coefficients = getattr(emulated, forward)(
             features, features_adv, weight, labels, bias, weighted, True
         )
         grads = emulated.emulated_discrepancy_backward(

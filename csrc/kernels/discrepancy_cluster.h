@@ -1,0 +1,97 @@
+// The discrepancy of eq. (8) in one launch: the blocks of a cluster share out the tiles of an
+// image.
+//
+// A block keeps the signs of its own tiles in shared memory, and the cluster's blocks read each
+// other's sums there. Of what belongs to a class, only the coefficients go to global memory.
+#pragma once
+
+#include "discrepancy.h"
+
+namespace fastinterp {
+
+// How a cluster shares out an image, and where a block of it keeps what: offsets in bytes.
+struct ClusterPlan {
+  int64_t ranks;         // blocks of a cluster; 0 where an image does not fit
+  int64_t tiles;         // of a block, at most
+  int64_t sums;          // [2, C]: S_c and the logits over the block's own tiles
+  int64_t coefficients;  // [2, C]: q, r
+  int64_t signs;         // [groups, tiles * kLanes]
+  int64_t bytes;
+};
+
+// A program for a cluster runs in three phases; between them, the whole cluster waits. peer(rank)
+// is the shared memory of another block of the cluster, which `settle` alone may read.
+// Clusters [N]; block.x is the image, block.y the rank.
+template <typename T>
+struct DiscrepancyCluster : Discrepancy<T> {
+  ClusterPlan plan;
+
+  template <typename Block>
+  FI_HD void measure_tiles(Block& block, char* memory) const {
+    const auto& s = this->sizes;
+    const int64_t n = block.x, begin = first_tile(block.y), end = first_tile(block.y + 1);
+    Acc<T>* sums = sums_in(memory);
+    const Signs kept = signs_in(memory);
+    block.each(2 * s.classes, [&](int64_t i) { sums[i] = 0; });
+    for (int64_t tile = begin; tile < end; ++tile) {
+      for (int64_t group = 0; group < groups_of(s); ++group) {
+        this->measure(
+            block, reinterpret_cast<Acc<T>*>(memory), tile, group,
+            [&](int64_t k, int64_t p, Acc<T>* values) {
+              values[1] = static_cast<Acc<T>>(this->after.at(n, k, p));
+              values[0] = values[1] - static_cast<Acc<T>>(this->before.at(n, k, p));
+            },
+            [&](int64_t p, uint32_t word) { kept.word(group, p - begin * kLanes) = word; },
+            [&](int64_t field, int64_t c, Acc<T> sum) { sums[field * s.classes + c] += sum; });
+      }
+    }
+  }
+
+  template <typename Block, typename Peer>
+  FI_HD void settle(Block& block, char* memory, const Peer& peer) const {
+    const int64_t n = block.x, classes = this->sizes.classes;
+    const Acc<T> positions = static_cast<Acc<T>>(this->sizes.positions);
+    Acc<T>* q = coefficients_in(memory);
+    Acc<T>* r = q + classes;
+    block.each(classes, [&](int64_t c) {
+      Acc<T> size = 0, logit = 0;
+      for (int64_t rank = 0; rank < plan.ranks; ++rank) {
+        const Acc<T>* from = sums_in(peer(rank));
+        size += from[c];
+        logit += from[classes + c];
+      }
+      q[c] = size / positions;
+      r[c] = logit / positions + this->bias_of(c);
+    });
+    const Acc<T> total = coefficients(block, reinterpret_cast<Acc<T>*>(memory), q, r, classes,
+                                      this->labels[n], this->weighted, q, r);
+    if (block.y != 0) return;  // every block has the same
+    block.each(2 * classes, [&](int64_t i) { this->coefficient[2 * n * classes + i] = q[i]; });
+    block.each(1, [&](int64_t) { this->value[n] = static_cast<T>(total); });
+  }
+
+  template <typename Block>
+  FI_HD void spread(Block& block, char* memory) const {
+    if (!this->by_after.data) return;
+    const int64_t begin = first_tile(block.y), end = first_tile(block.y + 1);
+    const Signs kept = signs_in(memory);
+    for (int64_t tile = begin; tile < end; ++tile) {
+      this->spread_after(block, reinterpret_cast<Acc<T>*>(memory), block.x, tile,
+                         coefficients_in(memory),
+                         [&](int64_t c, int64_t p) { return kept.at(c, p - begin * kLanes); });
+    }
+  }
+
+  FI_HD int64_t first_tile(int64_t rank) const { return tiles_of(this->sizes) * rank / plan.ranks; }
+  FI_HD Acc<T>* sums_in(char* memory) const {
+    return reinterpret_cast<Acc<T>*>(memory + plan.sums);
+  }
+  FI_HD Acc<T>* coefficients_in(char* memory) const {
+    return reinterpret_cast<Acc<T>*>(memory + plan.coefficients);
+  }
+  FI_HD Signs signs_in(char* memory) const {
+    return {reinterpret_cast<uint32_t*>(memory + plan.signs), plan.tiles * kLanes};
+  }
+};
+
+}  // namespace fastinterp
