@@ -5,9 +5,8 @@
 
 #include <tuple>
 
-#include "../kernels/discrepancy_cluster.h"
 #include "cam.h"
-#include "cluster.h"
+#include "cluster_plan.h"
 
 namespace fastinterp::blocks {
 
@@ -27,25 +26,6 @@ Discrepancy<T> discrepancy_args(const Sizes& sizes, const at::Tensor& before,
 inline at::Tensor empty_signs(const Sizes& sizes, const at::Tensor& like) {
   return at::empty({sizes.images, groups_of(sizes), sizes.positions},
                    like.options().dtype(at::kInt));
-}
-
-// As many blocks for each image as it has tiles, up to the limit; none where their shared memory
-// would not hold the signs.
-template <typename T>
-ClusterPlan cluster_plan(const Sizes& sizes, const ClusterLimits& limits) {
-  const int64_t tiles = tiles_of(sizes), wide = sizeof(Acc<T>);
-  ClusterPlan plan{};
-  int64_t ranks = 1;
-  while (ranks < tiles && ranks < limits.ranks) ranks *= 2;
-  plan.tiles = (tiles + ranks - 1) / ranks;
-  plan.sums = shared_bytes<T>();
-  plan.coefficients = plan.sums + 2 * sizes.classes * wide;
-  plan.signs = plan.coefficients + 2 * sizes.classes * wide;
-  plan.bytes = plan.signs + groups_of(sizes) * plan.tiles * kLanes * int64_t{sizeof(uint32_t)};
-  // Without clusters, one block for each image would leave a GPU idle; larger maps go tile by tile.
-  const bool shares = limits.ranks > 1 || tiles == 1;
-  if (shares && plan.bytes <= limits.bytes) plan.ranks = ranks;
-  return plan;
 }
 
 // Three launches, with signs and sums in global memory.
@@ -98,7 +78,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy(const at::Tensor& fea
     args.value = value.data_ptr<T>();
     if (with_grad) args.by_after = maps_of<T>(grad);
     const Launcher launch;
-    const auto plan = cluster_plan<T>(sizes, launch.template limits<DiscrepancyCluster<T>>());
+    const auto plan = cluster_plan(args, launch.template limits<DiscrepancyCluster<T>>());
     if (plan.ranks > 0) {
       launch.cluster(sizes.images, plan.ranks, plan.bytes, DiscrepancyCluster<T>{args, plan});
     } else {

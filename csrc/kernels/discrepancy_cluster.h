@@ -6,16 +6,18 @@
 #pragma once
 
 #include "discrepancy.h"
+#include "staging.h"
 
 namespace fastinterp {
 
 // How a cluster shares out an image, and where a block of it keeps what: offsets in bytes.
 struct ClusterPlan {
-  int64_t ranks;         // blocks of a cluster; 0 where an image does not fit
-  int64_t tiles;         // of a block, at most
-  int64_t sums;          // [2, C]: S_c and the logits over the block's own tiles
-  int64_t coefficients;  // [2, C]: q, r
-  int64_t signs;         // [groups, tiles * kLanes]
+  int64_t ranks;          // blocks of a cluster; 0 where an image does not fit
+  int64_t tiles;          // of a block, at most
+  int64_t sums;           // [2, C]: S_c and the logits over the block's own tiles
+  int64_t coefficients;   // [2, C]: q, r
+  int64_t signs;          // [groups, tiles * kLanes]
+  int64_t before, after;  // a tile of A and of A'; 0 where they are not staged
   int64_t bytes;
 };
 
@@ -31,19 +33,36 @@ struct DiscrepancyCluster : Discrepancy<T> {
     const auto& s = this->sizes;
     const int64_t n = block.x, begin = first_tile(block.y), end = first_tile(block.y + 1);
     Acc<T>* sums = sums_in(memory);
-    const Signs kept = signs_in(memory);
     block.each(2 * s.classes, [&](int64_t i) { sums[i] = 0; });
     for (int64_t tile = begin; tile < end; ++tile) {
-      for (int64_t group = 0; group < groups_of(s); ++group) {
-        this->measure(
-            block, reinterpret_cast<Acc<T>*>(memory), tile, group,
-            [&](int64_t k, int64_t p, Acc<T>* values) {
-              values[1] = static_cast<Acc<T>>(this->after.at(n, k, p));
-              values[0] = values[1] - static_cast<Acc<T>>(this->before.at(n, k, p));
-            },
-            [&](int64_t p, uint32_t word) { kept.word(group, p - begin * kLanes) = word; },
-            [&](int64_t field, int64_t c, Acc<T> sum) { sums[field * s.classes + c] += sum; });
+      if (plan.after == 0) {
+        measure_groups(block, memory, begin, tile, [&](int64_t k, int64_t p, Acc<T>* values) {
+          values[1] = static_cast<Acc<T>>(this->after.at(n, k, p));
+          values[0] = values[1] - static_cast<Acc<T>>(this->before.at(n, k, p));
+        });
+        continue;
       }
+      const auto before = stage(block, this->before, s, n, tile, at<T>(memory, plan.before));
+      const auto after = stage(block, this->after, s, n, tile, at<T>(memory, plan.after));
+      measure_groups(block, memory, begin, tile, [&](int64_t k, int64_t p, Acc<T>* values) {
+        values[1] = static_cast<Acc<T>>(after.at(k, p - tile * kLanes));
+        values[0] = values[1] - static_cast<Acc<T>>(before.at(k, p - tile * kLanes));
+      });
+    }
+  }
+
+  template <typename Block, typename Load>
+  FI_HD void measure_groups(Block& block, char* memory, int64_t begin, int64_t tile,
+                            const Load& load) const {
+    Acc<T>* sums = sums_in(memory);
+    const Signs kept = signs_in(memory);
+    for (int64_t group = 0; group < groups_of(this->sizes); ++group) {
+      this->measure(
+          block, at<Acc<T>>(memory, 0), tile, group, load,
+          [&](int64_t p, uint32_t word) { kept.word(group, p - begin * kLanes) = word; },
+          [&](int64_t field, int64_t c, Acc<T> sum) {
+            sums[field * this->sizes.classes + c] += sum;
+          });
     }
   }
 
@@ -63,8 +82,8 @@ struct DiscrepancyCluster : Discrepancy<T> {
       q[c] = size / positions;
       r[c] = logit / positions + this->bias_of(c);
     });
-    const Acc<T> total = coefficients(block, reinterpret_cast<Acc<T>*>(memory), q, r, classes,
-                                      this->labels[n], this->weighted, q, r);
+    const Acc<T> total = coefficients(block, at<Acc<T>>(memory, 0), q, r, classes, this->labels[n],
+                                      this->weighted, q, r);
     if (block.y != 0) return;  // every block has the same
     block.each(2 * classes, [&](int64_t i) { this->coefficient[2 * n * classes + i] = q[i]; });
     block.each(1, [&](int64_t) { this->value[n] = static_cast<T>(total); });
@@ -76,21 +95,22 @@ struct DiscrepancyCluster : Discrepancy<T> {
     const int64_t begin = first_tile(block.y), end = first_tile(block.y + 1);
     const Signs kept = signs_in(memory);
     for (int64_t tile = begin; tile < end; ++tile) {
-      this->spread_after(block, reinterpret_cast<Acc<T>*>(memory), block.x, tile,
-                         coefficients_in(memory),
+      this->spread_after(block, at<Acc<T>>(memory, 0), block.x, tile, coefficients_in(memory),
                          [&](int64_t c, int64_t p) { return kept.at(c, p - begin * kLanes); });
     }
   }
 
   FI_HD int64_t first_tile(int64_t rank) const { return tiles_of(this->sizes) * rank / plan.ranks; }
-  FI_HD Acc<T>* sums_in(char* memory) const {
-    return reinterpret_cast<Acc<T>*>(memory + plan.sums);
-  }
+  FI_HD Acc<T>* sums_in(char* memory) const { return at<Acc<T>>(memory, plan.sums); }
   FI_HD Acc<T>* coefficients_in(char* memory) const {
-    return reinterpret_cast<Acc<T>*>(memory + plan.coefficients);
+    return at<Acc<T>>(memory, plan.coefficients);
   }
   FI_HD Signs signs_in(char* memory) const {
-    return {reinterpret_cast<uint32_t*>(memory + plan.signs), plan.tiles * kLanes};
+    return {at<uint32_t>(memory, plan.signs), plan.tiles * kLanes};
+  }
+  template <typename Element>
+  FI_HD static Element* at(char* memory, int64_t offset) {
+    return reinterpret_cast<Element*>(memory + offset);
   }
 };
 
