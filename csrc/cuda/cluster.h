@@ -15,15 +15,16 @@ namespace fastinterp {
 constexpr int64_t kMostRanks = 8;  // what every GPU with clusters can do
 
 struct ClusterLimits {
-  int64_t ranks;  // blocks of a cluster
-  int64_t bytes;  // shared memory of a block
+  int64_t ranks;      // blocks of a cluster
+  int64_t bytes;      // shared memory of a block
+  bool tensor_cores;  // that multiply both half types
 };
 
 // As a GPU of compute capability 9.0 would.
 struct HostClusterLauncher : HostLauncher {
   template <typename Program>
   static ClusterLimits limits() {
-    return {kMostRanks, 227 * 1024};
+    return {kMostRanks, 227 * 1024, true};
   }
 
   template <typename Program>
@@ -51,7 +52,7 @@ struct HostClusterLauncher : HostLauncher {
 struct HostStepsLauncher : HostClusterLauncher {
   template <typename Program>
   static ClusterLimits limits() {
-    return {1, 0};
+    return {1, 0, false};
   }
 };
 
@@ -85,14 +86,15 @@ struct CudaClusterLauncher : CudaLauncher {
   // Asked of the driver once for each GPU and program: it costs as much as a launch.
   template <typename Program>
   static ClusterLimits limits() {
-    static std::array<std::atomic<int64_t>, 64> known{};  // bytes * 16 + ranks
+    static std::array<std::atomic<int64_t>, 64>
+        known{};  // bytes, then 4 bits of tensor_cores, 4 of ranks
     const auto device = static_cast<size_t>(c10::cuda::current_device());
     int64_t found = device < known.size() ? known[device].load() : 0;
     if (found == 0) {
       found = ask<Program>(static_cast<int>(device));
       if (device < known.size()) known[device].store(found);
     }
-    return {found % 16, found / 16};
+    return {found % 16, found / 256, found / 16 % 16 != 0};
   }
 
   template <typename Program>
@@ -124,9 +126,10 @@ struct CudaClusterLauncher : CudaLauncher {
     bytes -= static_cast<int>(built.sharedSizeBytes);
     C10_CUDA_CHECK(cudaFuncSetAttribute(run_cluster<Program>,
                                         cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    // A newer GPU may be running code that was compiled for one without clusters.
+    // A newer GPU may be running code that was compiled for an older one.
     const bool clusters = major >= 9 && built.ptxVersion >= 90;
-    return int64_t{bytes} * 16 + (clusters ? kMostRanks : 1);
+    const bool tensor_cores = major >= 8 && built.ptxVersion >= 80;
+    return int64_t{bytes} * 256 + (tensor_cores ? 16 : 0) + (clusters ? kMostRanks : 1);
   }
 };
 #endif

@@ -40,12 +40,19 @@ ClusterPlan cluster_plan(const Discrepancy<T>& args, const ClusterLimits& limits
   if (!shares || plan.bytes > limits.bytes) return plan;
   plan.ranks = ranks;
   if (sizes.channels > limits.bytes) return plan;  // so that int holds what staging computes
+  // Below these sizes a tensor core's tiles would be padding for the most part.
+  const bool multiplies =
+      sizeof(T) == 2 && limits.tensor_cores && sizes.channels >= 64 && sizes.classes >= 32;
+  const int64_t work = multiplies ? pieces.take<ClassWork<T>>(1) : 0;
   const int64_t before = pieces.take<T>(staged_size(args.before, sizes));
   const int64_t after = pieces.take<T>(staged_size(args.after, sizes));
-  if (pieces.end > limits.bytes) return plan;
+  const int64_t spreading = multiplies ? work + int64_t{sizeof(ChannelWork<T>)} : 0;
+  const int64_t bytes = spreading > pieces.end ? spreading : pieces.end;
+  if (bytes > limits.bytes) return plan;
   plan.before = before;
   plan.after = after;
-  plan.bytes = pieces.end;
+  plan.work = work;
+  plan.bytes = bytes;
   return plan;
 }
 

@@ -25,15 +25,25 @@ struct Discrepancy {
   const T* grad;        // [N], by D; null stands for ones
   Maps<T> by_before, by_after;
 
-  // One group of classes on one tile: keep(p, word) takes the signs at a position, and total(field,
-  // c, sum) the sums over the tile of |W (A' - A)| and of W A', which a backward pass does without.
-  // `load` is class_product's.
+  // One group of classes on one tile; `load` is class_product's, the others as in summarise.
   template <typename Block, typename Load, typename Keep, typename Total>
   FI_HD void measure(Block& block, Acc<T>* shared, int64_t tile, int64_t group, const Load& load,
                      const Keep& keep, const Total& total, bool signs_alone = false) const {
-    const int64_t first_class = group * kGroup;
     Local<Block, Acc<T>, 2 * kGroup> sums(block);
-    class_product<2, T>(block, shared, sums, weight, sizes, first_class, tile, load);
+    class_product<2, T>(block, shared, sums, weight, sizes, group * kGroup, tile, load);
+    summarise(
+        block, shared, tile, group,
+        [&](int t, int field, int c) { return sums.at(t, field * kGroup + c); }, keep, total,
+        signs_alone);
+  }
+
+  // From map(lane, field, c), W (A' - A) and W A': keep(p, word) takes the signs at a position, and
+  // total(field, c, sum) the sums over the tile of |W (A' - A)| and of W A', which a backward pass
+  // does without.
+  template <typename Block, typename Map, typename Keep, typename Total>
+  FI_HD void summarise(Block& block, Acc<T>* shared, int64_t tile, int64_t group, const Map& map_of,
+                       const Keep& keep, const Total& total, bool signs_alone) const {
+    const int64_t first_class = group * kGroup;
     block.each_thread([&](int t) {
       if (t >= kLanes) return;
       const int64_t p = tile * kLanes + t;
@@ -41,10 +51,10 @@ struct Discrepancy {
       uint32_t word = 0;
       FI_UNROLL
       for (int c = 0; c < kGroup; ++c) {
-        const Acc<T> map = sums.at(t, c);
+        const Acc<T> map = map_of(t, 0, c);
         word |= Signs::bits(map, c);
         shared[c * kLanes + t] = inside ? (map < 0 ? -map : map) : Acc<T>(0);
-        shared[(kGroup + c) * kLanes + t] = inside ? sums.at(t, kGroup + c) : Acc<T>(0);
+        shared[(kGroup + c) * kLanes + t] = inside ? map_of(t, 1, c) : Acc<T>(0);
       }
       if (inside) keep(p, word);
     });
@@ -84,16 +94,20 @@ struct Discrepancy {
   template <typename Block, typename Sign>
   FI_HD void spread_after(Block& block, Acc<T>* shared, int64_t n, int64_t tile, const Acc<T>* q,
                           const Sign& sign) const {
-    const Acc<T> scale = scale_of(n);
     channel_product<1, T>(
         block, shared, weight, sizes, tile,
         [&](int64_t c, int64_t p, Acc<T>* values) {
           values[0] = q[c] * static_cast<Acc<T>>(sign(c, p)) + q[sizes.classes + c];
         },
-        [&](int64_t k, int count, int64_t p, const auto& sum) {
-          store_channels<kChannelsAtOnce>(by_after, n, k, count, p,
-                                          [&](int i) { return scale * sum(0, i); });
-        });
+        emit_after(n));
+  }
+
+  FI_HD auto emit_after(int64_t n) const {
+    const Acc<T> scale = scale_of(n);
+    return [this, n, scale](int64_t k, int count, int64_t p, const auto& sum) {
+      store_channels<kChannelsAtOnce>(by_after, n, k, count, p,
+                                      [&](int i) { return scale * sum(0, i); });
+    };
   }
 
   template <typename Block>

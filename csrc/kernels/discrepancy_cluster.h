@@ -6,7 +6,7 @@
 #pragma once
 
 #include "discrepancy.h"
-#include "staging.h"
+#include "tensor_products.h"
 
 namespace fastinterp {
 
@@ -18,6 +18,8 @@ struct ClusterPlan {
   int64_t coefficients;   // [2, C]: q, r
   int64_t signs;          // [groups, tiles * kLanes]
   int64_t before, after;  // a tile of A and of A'; 0 where they are not staged
+  int64_t work;           // of tensor cores; 0 where they are not used. Spreading, A and A' are
+                          // no longer needed, and it may reach into them.
   int64_t bytes;
 };
 
@@ -44,6 +46,12 @@ struct DiscrepancyCluster : Discrepancy<T> {
       }
       const auto before = stage(block, this->before, s, n, tile, at<T>(memory, plan.before));
       const auto after = stage(block, this->after, s, n, tile, at<T>(memory, plan.after));
+      if constexpr (sizeof(T) == 2) {
+        if (plan.work != 0) {
+          measure_by_tiles(block, memory, begin, tile, before, after);
+          continue;
+        }
+      }
       measure_groups(block, memory, begin, tile, [&](int64_t k, int64_t p, Acc<T>* values) {
         values[1] = static_cast<Acc<T>>(after.at(k, p - tile * kLanes));
         values[0] = values[1] - static_cast<Acc<T>>(before.at(k, p - tile * kLanes));
@@ -63,6 +71,28 @@ struct DiscrepancyCluster : Discrepancy<T> {
           [&](int64_t field, int64_t c, Acc<T> sum) {
             sums[field * this->sizes.classes + c] += sum;
           });
+    }
+  }
+
+  template <typename Block>
+  FI_HD void measure_by_tiles(Block& block, char* memory, int64_t begin, int64_t tile,
+                              const StagedTile<T>& before, const StagedTile<T>& after) const {
+    auto& work = *at<ClassWork<T>>(memory, plan.work);
+    Acc<T>* sums = sums_in(memory);
+    const Signs kept = signs_in(memory);
+    for (int64_t group = 0; group < groups_of(this->sizes); ++group) {
+      class_tiles(block, work, this->weight, this->sizes, group * kGroup, before, after);
+      this->summarise(
+          block, at<Acc<T>>(memory, 0), tile, group,
+          [&](int lane, int field, int c) {
+            const float with = work.sums[(kTile + c) * kSumPitch + lane];
+            return field ? with : with - work.sums[c * kSumPitch + lane];
+          },
+          [&](int64_t p, uint32_t word) { kept.word(group, p - begin * kLanes) = word; },
+          [&](int64_t field, int64_t c, Acc<T> sum) {
+            sums[field * this->sizes.classes + c] += sum;
+          },
+          false);
     }
   }
 
@@ -94,9 +124,22 @@ struct DiscrepancyCluster : Discrepancy<T> {
     if (!this->by_after.data) return;
     const int64_t begin = first_tile(block.y), end = first_tile(block.y + 1);
     const Signs kept = signs_in(memory);
+    const Acc<T>* q = coefficients_in(memory);
+    const auto sign = [&](int64_t c, int64_t p) { return kept.at(c, p - begin * kLanes); };
     for (int64_t tile = begin; tile < end; ++tile) {
-      this->spread_after(block, at<Acc<T>>(memory, 0), block.x, tile, coefficients_in(memory),
-                         [&](int64_t c, int64_t p) { return kept.at(c, p - begin * kLanes); });
+      if constexpr (sizeof(T) == 2) {
+        if (plan.work != 0) {
+          channel_tiles(
+              block, *at<ChannelWork<T>>(memory, plan.work), this->weight, this->sizes, tile,
+              [&](int64_t c, int64_t lane) {
+                return q[c] * static_cast<float>(sign(c, tile * kLanes + lane)) +
+                       q[this->sizes.classes + c];
+              },
+              this->emit_after(block.x));
+          continue;
+        }
+      }
+      this->spread_after(block, at<Acc<T>>(memory, 0), block.x, tile, q, sign);
     }
   }
 

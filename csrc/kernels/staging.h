@@ -105,7 +105,12 @@ FI_HD StagedTile<T> stage(Block& block, const Maps<T>& maps, const Sizes& sizes,
       to[row * pitch + column] = from[row * stride + column * step];
     });
   }
-  return {to, by_channels ? 1 : pitch, by_channels ? pitch : 1};
+  const StagedTile<T> staged{to, by_channels ? 1 : pitch, by_channels ? pitch : 1};
+  // Tensor cores multiply the padding by weights of zero, which a NaN would survive.
+  const int wide = staged_rows<T>(width);
+  block.each((staged_rows<T>(channels) - channels) * wide,
+             [&](int64_t i) { staged.at(channels + i / wide, i % wide) = T(0); });
+  return staged;
 }
 
 }  // namespace fastinterp

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support import DTYPES, EPS, needs_extension, relative_error
+from support import DTYPES, EPS, assert_as_good_as_torch, needs_extension, relative_error
 
 from benchmarks.cases import IMAGE_SHAPES, LAYOUTS, ODD, MapCase, lay_out
 from fastinterp.ops import reference
@@ -59,6 +59,27 @@ def test_discrepancy(case: MapCase, layout: str, reduction: str, forward: str) -
         ]
         for i, (found, expected) in enumerate(pairs):
             assert relative_error(found, expected) <= TOLERANCE[dtype], (i, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("case", [MapCase(2, 65, 13, 11, 33), MapCase(4, 512, 7, 7, 100)], ids=str)
+def test_products_for_tensor_cores_keep_the_error_rule(
+    case: MapCase, layout: str, dtype: torch.dtype
+) -> None:
+    tensors = case.tensors(dtype, layout=layout)
+    for weighted, reduction in ((True, "weighted"), (False, "1-class")):
+        ours = emulated.emulated_discrepancy(*tensors, weighted, True)
+        features, features_adv, weight, labels, bias = tensors
+        results = []
+        for wide in (dtype, torch.float64):
+            leaf = features_adv.to(wide).requires_grad_()
+            value = reference.discrepancy(
+                features.to(wide), leaf, weight.to(wide), labels, bias.to(wide), reduction
+            )
+            results.append((value, torch.autograd.grad(value.sum(), leaf)[0]))
+        for i, what in enumerate(("D", "dD/dA'")):
+            assert_as_good_as_torch(ours[i], results[0][i], results[1][i], f"{what} {reduction}")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
