@@ -28,10 +28,13 @@ sys.path.insert(0, str(ROOT))
 
 SANITIZED = """
 import torch
-from benchmarks.cases import ODD
+from itertools import product
+from benchmarks.cases import ODD, MapCase
 from fastinterp import ops
-for case in ODD:
-    features, features_adv, weight, labels, bias = case.tensors(torch.float32, "cuda")
+clusters = [MapCase(2, 20, 28, 28, 9), MapCase(1, 70, 12, 25, 37), MapCase(1, 900, 7, 9, 5)]
+types = (torch.float32, torch.bfloat16, torch.float16)
+for case, dtype, layout in product(ODD + clusters, types, ("contiguous", "channels_last")):
+    features, features_adv, weight, labels, bias = case.tensors(dtype, "cuda", layout)
     features_adv.requires_grad_()
     weight.requires_grad_()
     ops.discrepancy(features, features_adv, weight, labels, bias=bias).sum().backward()

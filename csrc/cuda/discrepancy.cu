@@ -6,7 +6,7 @@
 namespace fastinterp {
 
 TORCH_LIBRARY_IMPL(fastinterp, CUDA, m) {
-  m.impl("discrepancy", &OnDevice<&blocks::discrepancy<CudaLauncher>>::call);
+  m.impl("discrepancy", &OnDevice<&blocks::discrepancy<CudaClusterLauncher>>::call);
   m.impl("discrepancy_backward", &OnDevice<&blocks::discrepancy_backward<CudaLauncher>>::call);
 }
 

@@ -5,27 +5,42 @@
 
 #include <tuple>
 
-#include "../kernels/discrepancy.h"
 #include "cam.h"
+#include "cluster_plan.h"
 
 namespace fastinterp::blocks {
 
 template <typename T>
 Discrepancy<T> discrepancy_args(const Sizes& sizes, const at::Tensor& before,
                                 const at::Tensor& after, const at::Tensor& weight,
-                                const at::Tensor& signs, const at::Tensor& coefficient) {
+                                const at::Tensor& coefficient) {
   Discrepancy<T> args{};
   args.sizes = sizes;
   args.before = maps_of<T>(before);
   args.after = maps_of<T>(after);
   args.weight = weight.data_ptr<T>();
-  args.signs = signs.data_ptr<int8_t>();
   args.coefficient = coefficient.data_ptr<Acc<T>>();
   return args;
 }
 
 inline at::Tensor empty_signs(const Sizes& sizes, const at::Tensor& like) {
-  return at::empty({sizes.images, sizes.classes, sizes.positions}, like.options().dtype(at::kChar));
+  return at::empty({sizes.images, groups_of(sizes), sizes.positions},
+                   like.options().dtype(at::kInt));
+}
+
+// Three launches, with signs and sums in global memory.
+template <typename T, typename Launcher>
+void discrepancy_in_steps(const Launcher& launch, Discrepancy<T> args, const at::Tensor& like) {
+  const auto& sizes = args.sizes;
+  const int64_t tiles = tiles_of(sizes), groups = groups_of(sizes), bytes = shared_bytes<T>();
+  const auto signs = empty_signs(sizes, like);
+  const auto partial = at::empty({sizes.images, tiles, 2, sizes.classes},
+                                 like.options().dtype(accumulate_type<T>()));
+  args.signs = static_cast<uint32_t*>(signs.data_ptr());
+  args.partial = partial.template data_ptr<Acc<T>>();
+  launch(sizes.images, tiles, groups, bytes, DiscrepancyMeasure<T>{args});
+  launch(sizes.images, 1, 1, bytes, DiscrepancySettle<T>{args});
+  if (args.by_after.data) launch(sizes.images, tiles, 1, bytes, DiscrepancySpread<T>{args});
 }
 
 template <typename Launcher>
@@ -49,32 +64,25 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy(const at::Tensor& fea
   const auto b = bias ? bias->contiguous() : at::Tensor();
   const auto t = labels.contiguous();
   const auto type = features.scalar_type();
-  const auto signs = empty_signs(sizes, after);
   auto value = at::empty({sizes.images}, features.options());
   auto grad = with_grad ? empty_maps_like(features_adv, type) : at::empty({0}, features.options());
   at::Tensor coefficient;
   FI_DISPATCH(type, [&] {
     using T = scalar_t;
     const auto wide = features.options().dtype(accumulate_type<T>());
-    const int64_t tiles = tiles_of(sizes);
     coefficient = at::empty({sizes.images, 2, sizes.classes}, wide);
-    const auto partial = at::empty({sizes.images, tiles, 2, sizes.classes}, wide);
-    auto args = discrepancy_args<T>(sizes, before, after, w, signs, coefficient);
+    auto args = discrepancy_args<T>(sizes, before, after, w, coefficient);
     args.bias = bias ? b.data_ptr<T>() : nullptr;
     args.labels = t.data_ptr<int64_t>();
     args.weighted = weighted;
-    args.partial = partial.template data_ptr<Acc<T>>();
     args.value = value.data_ptr<T>();
     if (with_grad) args.by_after = maps_of<T>(grad);
     const Launcher launch;
-    if (tiles == 1) {
-      launch(sizes.images, 1, 1, shared_bytes<T>(), DiscrepancyWhole<T>{args});
-      return;
-    }
-    launch(sizes.images, tiles, groups_of(sizes), shared_bytes<T>(), DiscrepancyMeasure<T>{args});
-    launch(sizes.images, 1, 1, shared_bytes<T>(), DiscrepancySettle<T>{args});
-    if (with_grad) {
-      launch(sizes.images, tiles, 1, shared_bytes<T>(), DiscrepancySpread<T>{args});
+    const auto plan = cluster_plan(args, launch.template limits<DiscrepancyCluster<T>>());
+    if (plan.ranks > 0) {
+      launch.cluster(sizes.images, plan.ranks, plan.bytes, DiscrepancyCluster<T>{args, plan});
+    } else {
+      discrepancy_in_steps(launch, args, features);
     }
   });
   return {value, with_grad ? as_laid_out(grad, features_adv) : grad, coefficient};
@@ -104,7 +112,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy_backward(
   auto by_weight = nothing;
   FI_DISPATCH(type, [&] {
     using T = scalar_t;
-    auto args = discrepancy_args<T>(sizes, before, after, w, signs, coefficients);
+    auto args = discrepancy_args<T>(sizes, before, after, w, coefficients);
+    args.signs = static_cast<uint32_t*>(signs.data_ptr());
     args.grad = g.data_ptr<T>();
     if (need_features) args.by_before = maps_of<T>(by_before);
     if (need_features_adv) args.by_after = maps_of<T>(by_after);

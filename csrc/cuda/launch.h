@@ -38,7 +38,7 @@ struct HostLauncher {
 #if defined(__CUDACC__)
 template <typename Program>
 __global__ void __launch_bounds__(kThreads) run_program(const Program program) {
-  extern __shared__ double memory[];
+  extern __shared__ __align__(32) double memory[];
   DeviceBlock block;
   program(block, memory);
 }

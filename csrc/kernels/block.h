@@ -42,6 +42,12 @@ class HostBlock {
     for (int t = 0; t < threads_; ++t) f(t);
   }
 
+  // One phase in which every warp w does f(w) once, its threads together.
+  template <typename F>
+  FI_HD void each_warp(const F& f) {
+    for (int w = 0; w < threads_ / kWarp; ++w) f(w);
+  }
+
   // Combines value(t) of all threads, in the order that a GPU takes; every thread has the result.
   // `shared` holds a T for each thread; combine(a, start) must be a.
   template <typename T, typename Value, typename Combine>
@@ -100,6 +106,12 @@ class DeviceBlock {
   template <typename F>
   __device__ __forceinline__ void each_thread(const F& f) {
     f(static_cast<int>(threadIdx.x));
+    __syncthreads();
+  }
+
+  template <typename F>
+  __device__ __forceinline__ void each_warp(const F& f) {
+    f(static_cast<int>(threadIdx.x) / kWarp);
     __syncthreads();
   }
 

@@ -41,16 +41,17 @@ struct CamBackwardFeatures {
   const T* weight;
 
   template <typename Block>
-  FI_HD void operator()(Block& block, void*) const {
+  FI_HD void operator()(Block& block, void* memory) const {
     const int64_t n = block.x;
     channel_product<1, T>(
-        block, weight, sizes, block.y,
+        block, static_cast<Acc<T>*>(memory), weight, sizes, block.y,
         [&](int64_t c, int64_t p, Acc<T>* values) {
           values[0] = static_cast<Acc<T>>(grad_maps.at(n, c, p));
         },
-        [&](int64_t k, int64_t p, const Acc<T>* sums) {
-          grad_features.at(n, k, p) =
-              static_cast<T>(sums[0] / static_cast<Acc<T>>(sizes.positions));
+        [&](int64_t k, int count, int64_t p, const auto& sum) {
+          store_channels<kChannelsAtOnce>(grad_features, n, k, count, p, [&](int i) {
+            return sum(0, i) / static_cast<Acc<T>>(sizes.positions);
+          });
         });
   }
 };

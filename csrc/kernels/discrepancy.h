@@ -2,11 +2,11 @@
 //   measure  the maps' l1 distances S_c and the logits, tile by tile; only signs are kept;
 //   settle   D and its coefficients q, r from them (coefficients.h), one block for each image;
 //   spread   dD/dA' = (1/u) W^T (q sign + r) and dD/dA = -(1/u) W^T (q sign), tile by tile.
-// Where an image is a single tile, one block takes all three steps in one launch.
+// discrepancy_cluster.h takes all three in one launch.
 #pragma once
 
 #include "coefficients.h"
-#include "products.h"
+#include "signs.h"
 
 namespace fastinterp {
 
@@ -18,38 +18,47 @@ struct Discrepancy {
   const T* bias;          // [C] or null
   const int64_t* labels;  // [N]
   bool weighted;
-  int8_t* signs;        // [N, C, u], of W (A' - A)
+  uint32_t* signs;      // [N, groups, u], of W (A' - A)
   Acc<T>* partial;      // [N, tiles, 2, C]: sums over a tile of |W (A' - A)| and of W A'
   Acc<T>* coefficient;  // [N, 2, C]: q, r
   T* value;             // [N]
   const T* grad;        // [N], by D; null stands for ones
   Maps<T> by_before, by_after;
 
-  template <typename Block>
-  FI_HD void measure(Block& block, Acc<T>* shared, int64_t n, int64_t tile, int64_t group) const {
-    const int64_t first_class = group * kGroup;
+  // One group of classes on one tile; `load` is class_product's, the others as in summarise.
+  template <typename Block, typename Load, typename Keep, typename Total>
+  FI_HD void measure(Block& block, Acc<T>* shared, int64_t tile, int64_t group, const Load& load,
+                     const Keep& keep, const Total& total, bool signs_alone = false) const {
     Local<Block, Acc<T>, 2 * kGroup> sums(block);
-    class_product<2, T>(block, shared, sums, weight, sizes, first_class, tile,
-                        [&](int64_t k, int64_t p, Acc<T>* values) {
-                          values[1] = static_cast<Acc<T>>(after.at(n, k, p));
-                          values[0] = values[1] - static_cast<Acc<T>>(before.at(n, k, p));
-                        });
+    class_product<2, T>(block, shared, sums, weight, sizes, group * kGroup, tile, load);
+    summarise(
+        block, shared, tile, group,
+        [&](int t, int field, int c) { return sums.at(t, field * kGroup + c); }, keep, total,
+        signs_alone);
+  }
+
+  // From map(lane, field, c), W (A' - A) and W A': keep(p, word) takes the signs at a position, and
+  // total(field, c, sum) the sums over the tile of |W (A' - A)| and of W A', which a backward pass
+  // does without.
+  template <typename Block, typename Map, typename Keep, typename Total>
+  FI_HD void summarise(Block& block, Acc<T>* shared, int64_t tile, int64_t group, const Map& map_of,
+                       const Keep& keep, const Total& total, bool signs_alone) const {
+    const int64_t first_class = group * kGroup;
     block.each_thread([&](int t) {
       if (t >= kLanes) return;
       const int64_t p = tile * kLanes + t;
       const bool inside = p < sizes.positions;
+      uint32_t word = 0;
       FI_UNROLL
       for (int c = 0; c < kGroup; ++c) {
-        const Acc<T> map = sums.at(t, c);
-        if (inside && first_class + c < sizes.classes) {
-          signs[(n * sizes.classes + first_class + c) * sizes.positions + p] =
-              static_cast<int8_t>((map > 0) - (map < 0));
-        }
+        const Acc<T> map = map_of(t, 0, c);
+        word |= Signs::bits(map, c);
         shared[c * kLanes + t] = inside ? (map < 0 ? -map : map) : Acc<T>(0);
-        shared[(kGroup + c) * kLanes + t] = inside ? sums.at(t, kGroup + c) : Acc<T>(0);
+        shared[(kGroup + c) * kLanes + t] = inside ? map_of(t, 1, c) : Acc<T>(0);
       }
+      if (inside) keep(p, word);
     });
-    if (partial == nullptr) return;  // a backward pass wants the signs alone
+    if (signs_alone) return;
     for (int half = kLanes / 2; half > 0; half /= 2) {
       block.each(2 * kGroup * half, [&](int64_t i) {
         Acc<T>* row = shared + i / half * kLanes;
@@ -57,9 +66,8 @@ struct Discrepancy {
       });
     }
     block.each(2 * kGroup, [&](int64_t i) {
-      const int64_t field = i / kGroup, c = first_class + i % kGroup;
-      if (c >= sizes.classes) return;
-      partial[((n * tiles_of(sizes) + tile) * 2 + field) * sizes.classes + c] = shared[i * kLanes];
+      const int64_t c = first_class + i % kGroup;
+      if (c < sizes.classes) total(i / kGroup, c, shared[i * kLanes]);
     });
   }
 
@@ -76,46 +84,57 @@ struct Discrepancy {
         logit += from[classes + c];
       }
       q[c] = size / static_cast<Acc<T>>(sizes.positions);
-      r[c] = logit / static_cast<Acc<T>>(sizes.positions) +
-             (bias ? static_cast<Acc<T>>(bias[c]) : Acc<T>(0));
+      r[c] = logit / static_cast<Acc<T>>(sizes.positions) + bias_of(c);
     });
     const Acc<T> total = coefficients(block, shared, q, r, classes, labels[n], weighted, q, r);
     block.each(1, [&](int64_t) { value[n] = static_cast<T>(total); });
   }
 
-  template <typename Block>
-  FI_HD void spread_after(Block& block, int64_t n, int64_t tile) const {
-    const Acc<T>* q = coefficient + 2 * n * sizes.classes;
-    const Acc<T> scale = scale_of(n);
+  // dD/dA' for one tile, from the coefficients q [C], r [C] and sign(c, p).
+  template <typename Block, typename Sign>
+  FI_HD void spread_after(Block& block, Acc<T>* shared, int64_t n, int64_t tile, const Acc<T>* q,
+                          const Sign& sign) const {
     channel_product<1, T>(
-        block, weight, sizes, tile,
+        block, shared, weight, sizes, tile,
         [&](int64_t c, int64_t p, Acc<T>* values) {
-          values[0] = q[c] * sign_at(n, c, p) + q[sizes.classes + c];
+          values[0] = q[c] * static_cast<Acc<T>>(sign(c, p)) + q[sizes.classes + c];
         },
-        [&](int64_t k, int64_t p, const Acc<T>* sums) {
-          by_after.at(n, k, p) = static_cast<T>(scale * sums[0]);
-        });
+        emit_after(n));
+  }
+
+  FI_HD auto emit_after(int64_t n) const {
+    const Acc<T> scale = scale_of(n);
+    return [this, n, scale](int64_t k, int count, int64_t p, const auto& sum) {
+      store_channels<kChannelsAtOnce>(by_after, n, k, count, p,
+                                      [&](int i) { return scale * sum(0, i); });
+    };
   }
 
   template <typename Block>
-  FI_HD void spread_both(Block& block, int64_t n, int64_t tile) const {
+  FI_HD void spread_both(Block& block, Acc<T>* shared, int64_t n, int64_t tile) const {
     const Acc<T>* q = coefficient + 2 * n * sizes.classes;
     const Acc<T> scale = scale_of(n);
+    const Signs kept = signs_of(n);
     channel_product<2, T>(
-        block, weight, sizes, tile,
+        block, shared, weight, sizes, tile,
         [&](int64_t c, int64_t p, Acc<T>* values) {
-          values[0] = q[c] * sign_at(n, c, p);
+          values[0] = q[c] * static_cast<Acc<T>>(kept.at(c, p));
           values[1] = values[0] + q[sizes.classes + c];
         },
-        [&](int64_t k, int64_t p, const Acc<T>* sums) {
-          by_before.at(n, k, p) = static_cast<T>(-scale * sums[0]);
-          if (by_after.data) by_after.at(n, k, p) = static_cast<T>(scale * sums[1]);
+        [&](int64_t k, int count, int64_t p, const auto& sum) {
+          store_channels<kChannelsAtOnce>(by_before, n, k, count, p,
+                                          [&](int i) { return -scale * sum(0, i); });
+          if (!by_after.data) return;
+          store_channels<kChannelsAtOnce>(by_after, n, k, count, p,
+                                          [&](int i) { return scale * sum(1, i); });
         });
   }
 
-  FI_HD Acc<T> sign_at(int64_t n, int64_t c, int64_t p) const {
-    return static_cast<Acc<T>>(signs[(n * sizes.classes + c) * sizes.positions + p]);
+  FI_HD Signs signs_of(int64_t n) const {
+    return {signs + n * groups_of(sizes) * sizes.positions, sizes.positions};
   }
+
+  FI_HD Acc<T> bias_of(int64_t c) const { return bias ? static_cast<Acc<T>>(bias[c]) : Acc<T>(0); }
 
   FI_HD Acc<T> scale_of(int64_t n) const {
     const Acc<T> by_value = grad ? static_cast<Acc<T>>(grad[n]) : Acc<T>(1);
@@ -128,7 +147,20 @@ template <typename T>
 struct DiscrepancyMeasure : Discrepancy<T> {
   template <typename Block>
   FI_HD void operator()(Block& block, void* memory) const {
-    this->measure(block, static_cast<Acc<T>*>(memory), block.x, block.y, block.z);
+    const auto& s = this->sizes;
+    const int64_t n = block.x, tile = block.y, group = block.z;
+    const Signs kept = this->signs_of(n);
+    this->measure(
+        block, static_cast<Acc<T>*>(memory), tile, group,
+        [&](int64_t k, int64_t p, Acc<T>* values) {
+          values[1] = static_cast<Acc<T>>(this->after.at(n, k, p));
+          values[0] = values[1] - static_cast<Acc<T>>(this->before.at(n, k, p));
+        },
+        [&](int64_t p, uint32_t word) { kept.word(group, p) = word; },
+        [&](int64_t field, int64_t c, Acc<T> sum) {
+          this->partial[((n * tiles_of(s) + tile) * 2 + field) * s.classes + c] = sum;
+        },
+        this->partial == nullptr);
   }
 };
 
@@ -145,26 +177,16 @@ struct DiscrepancySettle : Discrepancy<T> {
 template <typename T>
 struct DiscrepancySpread : Discrepancy<T> {
   template <typename Block>
-  FI_HD void operator()(Block& block, void*) const {
-    if (this->by_before.data) {
-      this->spread_both(block, block.x, block.y);
-    } else {
-      this->spread_after(block, block.x, block.y);
-    }
-  }
-};
-
-// Grid [N]: all three steps, for images of a single tile.
-template <typename T>
-struct DiscrepancyWhole : Discrepancy<T> {
-  template <typename Block>
   FI_HD void operator()(Block& block, void* memory) const {
     Acc<T>* shared = static_cast<Acc<T>*>(memory);
-    for (int64_t group = 0; group < groups_of(this->sizes); ++group) {
-      this->measure(block, shared, block.x, 0, group);
+    const int64_t n = block.x, tile = block.y;
+    if (this->by_before.data) {
+      this->spread_both(block, shared, n, tile);
+      return;
     }
-    this->settle(block, shared, block.x);
-    if (this->by_after.data) this->spread_after(block, block.x, 0);
+    const Signs kept = this->signs_of(n);
+    this->spread_after(block, shared, n, tile, this->coefficient + 2 * n * this->sizes.classes,
+                       [&](int64_t c, int64_t p) { return kept.at(c, p); });
   }
 };
 
@@ -191,7 +213,8 @@ struct DiscrepancyWeight : Discrepancy<T> {
         },
         [&](int64_t n, int64_t c, int64_t p, const Pair& value) {
           const Acc<T>* q = this->coefficient + 2 * n * s.classes;
-          return q[c] * this->sign_at(n, c, p) * value.difference + q[s.classes + c] * value.after;
+          const Acc<T> sign = static_cast<Acc<T>>(this->signs_of(n).at(c, p));
+          return q[c] * sign * value.difference + q[s.classes + c] * value.after;
         },
         weight_partial + part * s.classes * s.channels + k, s.channels);
   }

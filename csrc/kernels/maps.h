@@ -29,6 +29,41 @@ struct Maps {
   }
 };
 
+// What a thread of a GPU moves best: 16 bytes at once.
+template <typename T>
+struct alignas(16) Chunk {
+  static constexpr int kSize = 16 / static_cast<int>(sizeof(T));
+  T values[kSize];
+};
+
+// Whether `data` may be read and written as Chunks.
+template <typename T>
+FI_HD bool in_chunks(const T* data) {
+  return reinterpret_cast<uintptr_t>(data) % sizeof(Chunk<T>) == 0;
+}
+
+// value(i) to the maps of channels k + i, i < count <= Most.
+template <int Most, typename T, typename Value>
+FI_HD void store_channels(const Maps<T>& maps, int64_t n, int64_t k, int count, int64_t p,
+                          const Value& value) {
+  constexpr int kSize = Chunk<T>::kSize;
+  T* to = &maps.at(n, k, p);
+  if (maps.channel_stride == 1 && count == Most && in_chunks(to)) {
+    FI_UNROLL
+    for (int i = 0; i < Most; i += kSize) {
+      Chunk<T> chunk;
+      FI_UNROLL
+      for (int j = 0; j < kSize; ++j) chunk.values[j] = static_cast<T>(value(i + j));
+      *reinterpret_cast<Chunk<T>*>(to + i) = chunk;
+    }
+    return;
+  }
+  FI_UNROLL
+  for (int i = 0; i < Most; ++i) {
+    if (i < count) to[i * maps.channel_stride] = static_cast<T>(value(i));
+  }
+}
+
 struct Sizes {
   int64_t images;     // N
   int64_t channels;   // K

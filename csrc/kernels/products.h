@@ -11,10 +11,10 @@ namespace fastinterp {
 constexpr int kLanes = 64;
 constexpr int kSlices = 4;
 constexpr int kThreads = kLanes * kSlices;
-constexpr int kGroup = 16;          // classes whose sums a thread holds in registers
-constexpr int kStaged = 32;         // channels of one slice whose weights are staged at a time
-constexpr int kAhead = 4;           // channels whose values a thread loads at a time
-constexpr int kChannelsAtOnce = 8;  // channels whose sums a thread holds in registers
+constexpr int kGroup = 16;           // classes whose sums a thread holds in registers
+constexpr int kStaged = 32;          // channels of one slice whose weights are staged at a time
+constexpr int kAhead = 4;            // channels whose values a thread loads at a time
+constexpr int kChannelsAtOnce = 16;  // channels whose sums a thread holds in registers
 static_assert(kStaged % kAhead == 0);
 constexpr int kShared = kThreads * kGroup;  // accumulators of shared memory that each product needs
 
@@ -79,38 +79,49 @@ FI_HD void class_product(Block& block, Acc<T>* shared, Local<Block, Acc<T>, Fiel
   }
 }
 
-// For the positions of one tile and all channels: sum_c weight[c, k] value_f(c, p), handed to
-// emit(k, p, sums). `load(c, p, values)` gives the Fields values.
+// For the positions of one tile and all channels: sum_c weight[c, k] value_f(c, p). `load(c, p,
+// values)` gives the Fields values; emit(k, count, p, sum) takes those of `count` channels from k
+// on, sum(f, i) being that of channel k + i.
 template <int Fields, typename T, typename Block, typename Load, typename Emit>
-FI_HD void channel_product(Block& block, const T* weight, const Sizes& sizes, int64_t tile,
-                           const Load& load, const Emit& emit) {
-  block.each_thread([&](int t) {
-    const int64_t p = tile * kLanes + t % kLanes, slice = t / kLanes;
-    if (p >= sizes.positions) return;
-    for (int64_t first = slice * kChannelsAtOnce; first < sizes.channels;
-         first += kSlices * kChannelsAtOnce) {
-      Acc<T> sums[Fields][kChannelsAtOnce] = {};
-      for (int64_t c = 0; c < sizes.classes; ++c) {
-        Acc<T> values[Fields];
-        load(c, p, values);
-        FI_UNROLL
-        for (int i = 0; i < kChannelsAtOnce; ++i) {
-          if (first + i >= sizes.channels) continue;
-          const Acc<T> w = static_cast<Acc<T>>(weight[c * sizes.channels + first + i]);
+FI_HD void channel_product(Block& block, Acc<T>* shared, const T* weight, const Sizes& sizes,
+                           int64_t tile, const Load& load, const Emit& emit) {
+  constexpr int kWide = kSlices * kChannelsAtOnce, kClasses = kShared / kWide;
+  Local<Block, Acc<T>, Fields * kChannelsAtOnce> sums(block);
+  for (int64_t first = 0; first < sizes.channels; first += kWide) {
+    for (int64_t begin = 0; begin < sizes.classes; begin += kClasses) {
+      const int64_t left = sizes.classes - begin, classes = left < kClasses ? left : kClasses;
+      block.each(classes * kWide, [&](int64_t i) {
+        const int64_t k = first + i % kWide;
+        const bool inside = k < sizes.channels;
+        shared[i] = inside ? static_cast<Acc<T>>(weight[(begin + i / kWide) * sizes.channels + k])
+                           : Acc<T>(0);
+      });
+      block.each_thread([&](int t) {
+        const int64_t p = tile * kLanes + t % kLanes, slice = t / kLanes;
+        const int64_t k = first + slice * kChannelsAtOnce, channels = sizes.channels - k;
+        if (p >= sizes.positions || channels <= 0) return;
+        if (begin == 0) {
           FI_UNROLL
-          for (int f = 0; f < Fields; ++f) sums[f][i] += w * values[f];
+          for (int i = 0; i < Fields * kChannelsAtOnce; ++i) sums.at(t, i) = 0;
         }
-      }
-      FI_UNROLL
-      for (int i = 0; i < kChannelsAtOnce; ++i) {
-        if (first + i >= sizes.channels) continue;
-        Acc<T> result[Fields];
-        FI_UNROLL
-        for (int f = 0; f < Fields; ++f) result[f] = sums[f][i];
-        emit(first + i, p, result);
-      }
+        for (int64_t c = 0; c < classes; ++c) {
+          Acc<T> values[Fields];
+          load(begin + c, p, values);
+          const Acc<T>* weights = shared + c * kWide + slice * kChannelsAtOnce;
+          FI_UNROLL
+          for (int f = 0; f < Fields; ++f) {
+            FI_UNROLL
+            for (int i = 0; i < kChannelsAtOnce; ++i) {
+              sums.at(t, f * kChannelsAtOnce + i) += weights[i] * values[f];
+            }
+          }
+        }
+        if (begin + classes < sizes.classes) return;
+        emit(k, channels < kChannelsAtOnce ? static_cast<int>(channels) : kChannelsAtOnce, p,
+             [&](int f, int i) { return sums.at(t, f * kChannelsAtOnce + i); });
+      });
     }
-  });
+  }
 }
 
 // For one channel and the classes of one group, over the images first_image..last_image - 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support import DTYPES, EPS, needs_extension, relative_error
+from support import DTYPES, EPS, assert_as_good_as_torch, needs_extension, relative_error
 
 from benchmarks.cases import IMAGE_SHAPES, LAYOUTS, ODD, MapCase, lay_out
 from fastinterp.ops import reference
@@ -25,16 +25,22 @@ def truth_of(tensors, reduction: str, cotangent):
     return value, torch.autograd.grad(value, leaves, cotangent)
 
 
+# Several tiles for each block of a cluster; several groups of classes;
+# channels too many to stage in float64.
+CLUSTERS = [MapCase(2, 20, 28, 28, 9), MapCase(1, 70, 12, 25, 37), MapCase(1, 300, 8, 9, 5)]
+
+
+@pytest.mark.parametrize("forward", ["emulated_discrepancy", "emulated_discrepancy_in_steps"])
 @pytest.mark.parametrize("reduction", ["weighted", "1-class"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("case", ODD, ids=str)
-def test_discrepancy(case: MapCase, layout: str, reduction: str) -> None:
+@pytest.mark.parametrize("case", ODD + CLUSTERS, ids=str)
+def test_discrepancy(case: MapCase, layout: str, reduction: str, forward: str) -> None:
     for dtype in DTYPES:
         tensors = case.tensors(dtype, layout=layout)
         features, features_adv, weight, labels, bias = tensors
         cotangent = torch.rand(case.images).to(dtype)
         weighted = reduction == "weighted"
-        value, unit_grad, coefficients = emulated.emulated_discrepancy(
+        value, unit_grad, coefficients = getattr(emulated, forward)(
             features, features_adv, weight, labels, bias, weighted, True
         )
         grads = emulated.emulated_discrepancy_backward(
@@ -53,6 +59,27 @@ def test_discrepancy(case: MapCase, layout: str, reduction: str) -> None:
         ]
         for i, (found, expected) in enumerate(pairs):
             assert relative_error(found, expected) <= TOLERANCE[dtype], (i, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("case", [MapCase(2, 65, 13, 11, 33), MapCase(4, 512, 7, 7, 100)], ids=str)
+def test_products_for_tensor_cores_keep_the_error_rule(
+    case: MapCase, layout: str, dtype: torch.dtype
+) -> None:
+    tensors = case.tensors(dtype, layout=layout)
+    for weighted, reduction in ((True, "weighted"), (False, "1-class")):
+        ours = emulated.emulated_discrepancy(*tensors, weighted, True)
+        features, features_adv, weight, labels, bias = tensors
+        results = []
+        for wide in (dtype, torch.float64):
+            leaf = features_adv.to(wide).requires_grad_()
+            value = reference.discrepancy(
+                features.to(wide), leaf, weight.to(wide), labels, bias.to(wide), reduction
+            )
+            results.append((value, torch.autograd.grad(value.sum(), leaf)[0]))
+        for i, what in enumerate(("D", "dD/dA'")):
+            assert_as_good_as_torch(ours[i], results[0][i], results[1][i], f"{what} {reduction}")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -1,0 +1,137 @@
+// Starting programs for clusters of blocks: on a GPU, or phase after phase on the CPU, for tests.
+#pragma once
+
+#include "launch.h"
+
+#if defined(__CUDACC__)
+#include <cooperative_groups.h>
+
+#include <array>
+#include <atomic>
+#endif
+
+namespace fastinterp {
+
+constexpr int64_t kMostRanks = 8;  // what every GPU with clusters can do
+
+struct ClusterLimits {
+  int64_t ranks;      // blocks of a cluster
+  int64_t bytes;      // shared memory of a block
+  bool tensor_cores;  // that multiply both half types
+};
+
+// As a GPU of compute capability 9.0 would.
+struct HostClusterLauncher : HostLauncher {
+  template <typename Program>
+  static ClusterLimits limits() {
+    return {kMostRanks, 227 * 1024, true};
+  }
+
+  template <typename Program>
+  void cluster(int64_t clusters, int64_t ranks, int64_t bytes, const Program& program) const {
+    std::vector<std::vector<double>> memory(ranks, std::vector<double>(bytes / sizeof(double) + 1));
+    const auto peer = [&](int64_t rank) { return reinterpret_cast<char*>(memory[rank].data()); };
+    const auto phase = [&](int64_t image, const auto& run) {
+      for (int64_t rank = 0; rank < ranks; ++rank) {
+        HostBlock block(kThreads, image, rank, 0);
+        run(block, peer(rank));
+      }
+    };
+    for (int64_t i = 0; i < clusters; ++i) {
+      for (auto& of_rank : memory) {
+        of_rank.assign(of_rank.size(), std::numeric_limits<double>::quiet_NaN());
+      }
+      phase(i, [&](HostBlock& block, char* own) { program.measure_tiles(block, own); });
+      phase(i, [&](HostBlock& block, char* own) { program.settle(block, own, peer); });
+      phase(i, [&](HostBlock& block, char* own) { program.spread(block, own); });
+    }
+  }
+};
+
+// As a GPU without clusters whose shared memory holds nothing of note.
+struct HostStepsLauncher : HostClusterLauncher {
+  template <typename Program>
+  static ClusterLimits limits() {
+    return {1, 0, false};
+  }
+};
+
+#if defined(__CUDACC__)
+template <typename Program>
+__global__ void __launch_bounds__(kThreads) run_cluster(const Program program) {
+  extern __shared__ __align__(32) double memory[];
+  char* own = reinterpret_cast<char*>(memory);
+  DeviceBlock block;
+#if __CUDA_ARCH__ >= 900
+  const auto cluster = cooperative_groups::this_cluster();
+  block.x = blockIdx.x / cluster.num_blocks();
+  block.y = cluster.block_rank();
+  program.measure_tiles(block, own);
+  cluster.sync();
+  program.settle(block, own, [&](int64_t rank) {
+    return cluster.map_shared_rank(own, static_cast<int>(rank));
+  });
+  cluster.barrier_arrive();
+  program.spread(block, own);
+  cluster.barrier_wait();  // the others may still be reading this block's shared memory
+#else
+  block.y = 0;
+  program.measure_tiles(block, own);
+  program.settle(block, own, [&](int64_t) { return own; });
+  program.spread(block, own);
+#endif
+}
+
+struct CudaClusterLauncher : CudaLauncher {
+  // Asked of the driver once for each GPU and program: it costs as much as a launch.
+  template <typename Program>
+  static ClusterLimits limits() {
+    static std::array<std::atomic<int64_t>, 64>
+        known{};  // bytes, then 4 bits of tensor_cores, 4 of ranks
+    const auto device = static_cast<size_t>(c10::cuda::current_device());
+    int64_t found = device < known.size() ? known[device].load() : 0;
+    if (found == 0) {
+      found = ask<Program>(static_cast<int>(device));
+      if (device < known.size()) known[device].store(found);
+    }
+    return {found % 16, found / 256, found / 16 % 16 != 0};
+  }
+
+  template <typename Program>
+  void cluster(int64_t clusters, int64_t ranks, int64_t bytes, const Program& program) const {
+    if (clusters == 0) return;
+    TORCH_CHECK(clusters <= 0x7fffffff / ranks,
+                "fastinterp: the batch is too large for one launch; split it.");
+    cudaLaunchAttribute size{};
+    size.id = cudaLaunchAttributeClusterDimension;
+    size.val.clusterDim = {static_cast<unsigned>(ranks), 1, 1};
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(static_cast<unsigned>(clusters * ranks));
+    config.blockDim = dim3(kThreads);
+    config.dynamicSmemBytes = static_cast<size_t>(bytes);
+    config.stream = c10::cuda::getCurrentCUDAStream();
+    config.attrs = &size;
+    config.numAttrs = ranks > 1 ? 1 : 0;  // GPUs without clusters run single blocks
+    C10_CUDA_CHECK(cudaLaunchKernelEx(&config, run_cluster<Program>, program));
+  }
+
+ private:
+  template <typename Program>
+  static int64_t ask(int device) {
+    int bytes = 0, major = 0;
+    cudaFuncAttributes built{};
+    C10_CUDA_CHECK(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+    C10_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+    C10_CUDA_CHECK(cudaFuncGetAttributes(&built, run_cluster<Program>));
+    bytes -= static_cast<int>(built.sharedSizeBytes);
+    C10_CUDA_CHECK(cudaFuncSetAttribute(run_cluster<Program>,
+                                        cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    // A newer GPU may be running code that was compiled for an older one.
+    const bool clusters = major >= 9 && built.ptxVersion >= 90;
+    const bool tensor_cores = major >= 8 && built.ptxVersion >= 80;
+    return int64_t{bytes} * 256 + (tensor_cores ? 16 : 0) + (clusters ? kMostRanks : 1);
+  }
+};
+#endif
+
+}  // namespace fastinterp

@@ -1,0 +1,59 @@
+// How a cluster shares out an image of the discrepancy, from the sizes and the GPU's limits.
+#pragma once
+
+#include "../kernels/discrepancy_cluster.h"
+#include "cluster.h"
+
+namespace fastinterp::blocks {
+
+// Hands out a block's shared memory, piece after piece.
+struct Pieces {
+  int64_t end = 0;
+
+  template <typename Element>
+  int64_t take(int64_t count) {
+    constexpr int64_t kAlign = 32;  // what tensor cores ask for
+    const int64_t begin = (end + kAlign - 1) / kAlign * kAlign;
+    end = begin + count * static_cast<int64_t>(sizeof(Element));
+    return begin;
+  }
+};
+
+// As many blocks for each image as it has tiles, up to the limit; none where their shared memory
+// would not hold the signs. Features are staged where they fit beside them.
+template <typename T>
+ClusterPlan cluster_plan(const Discrepancy<T>& args, const ClusterLimits& limits) {
+  const auto& sizes = args.sizes;
+  const int64_t tiles = tiles_of(sizes);
+  int64_t ranks = 1;
+  while (ranks < tiles && ranks < limits.ranks) ranks *= 2;
+  ClusterPlan plan{};
+  Pieces pieces;
+  plan.tiles = (tiles + ranks - 1) / ranks;
+  pieces.take<Acc<T>>(kShared);
+  plan.sums = pieces.take<Acc<T>>(2 * sizes.classes);
+  plan.coefficients = pieces.take<Acc<T>>(2 * sizes.classes);
+  plan.signs = pieces.take<uint32_t>(groups_of(sizes) * plan.tiles * kLanes);
+  plan.bytes = pieces.end;
+  // Without clusters, one block for each image would leave a GPU idle; larger maps go tile by tile.
+  const bool shares = limits.ranks > 1 || tiles == 1;
+  if (!shares || plan.bytes > limits.bytes) return plan;
+  plan.ranks = ranks;
+  if (sizes.channels > limits.bytes) return plan;  // so that int holds what staging computes
+  // Below these sizes a tensor core's tiles would be padding for the most part.
+  const bool multiplies =
+      sizeof(T) == 2 && limits.tensor_cores && sizes.channels >= 64 && sizes.classes >= 32;
+  const int64_t work = multiplies ? pieces.take<ClassWork<T>>(1) : 0;
+  const int64_t before = pieces.take<T>(staged_size(args.before, sizes));
+  const int64_t after = pieces.take<T>(staged_size(args.after, sizes));
+  const int64_t spreading = multiplies ? work + int64_t{sizeof(ChannelWork<T>)} : 0;
+  const int64_t bytes = spreading > pieces.end ? spreading : pieces.end;
+  if (bytes > limits.bytes) return plan;
+  plan.before = before;
+  plan.after = after;
+  plan.work = work;
+  plan.bytes = bytes;
+  return plan;
+}
+
+}  // namespace fastinterp::blocks

@@ -1,0 +1,160 @@
+// The discrepancy of eq. (8) in one launch: the blocks of a cluster share out the tiles of an
+// image.
+//
+// A block keeps the signs of its own tiles in shared memory, and the cluster's blocks read each
+// other's sums there. Of what belongs to a class, only the coefficients go to global memory.
+#pragma once
+
+#include "discrepancy.h"
+#include "tensor_products.h"
+
+namespace fastinterp {
+
+// How a cluster shares out an image, and where a block of it keeps what: offsets in bytes.
+struct ClusterPlan {
+  int64_t ranks;          // blocks of a cluster; 0 where an image does not fit
+  int64_t tiles;          // of a block, at most
+  int64_t sums;           // [2, C]: S_c and the logits over the block's own tiles
+  int64_t coefficients;   // [2, C]: q, r
+  int64_t signs;          // [groups, tiles * kLanes]
+  int64_t before, after;  // a tile of A and of A'; 0 where they are not staged
+  int64_t work;           // of tensor cores; 0 where they are not used. Spreading, A and A' are
+                          // no longer needed, and it may reach into them.
+  int64_t bytes;
+};
+
+// A program for a cluster runs in three phases; between them, the whole cluster waits. peer(rank)
+// is the shared memory of another block of the cluster, which `settle` alone may read.
+// Clusters [N]; block.x is the image, block.y the rank.
+template <typename T>
+struct DiscrepancyCluster : Discrepancy<T> {
+  ClusterPlan plan;
+
+  template <typename Block>
+  FI_HD void measure_tiles(Block& block, char* memory) const {
+    const auto& s = this->sizes;
+    const int64_t n = block.x, begin = first_tile(block.y), end = first_tile(block.y + 1);
+    Acc<T>* sums = sums_in(memory);
+    block.each(2 * s.classes, [&](int64_t i) { sums[i] = 0; });
+    for (int64_t tile = begin; tile < end; ++tile) {
+      if (plan.after == 0) {
+        measure_groups(block, memory, begin, tile, [&](int64_t k, int64_t p, Acc<T>* values) {
+          values[1] = static_cast<Acc<T>>(this->after.at(n, k, p));
+          values[0] = values[1] - static_cast<Acc<T>>(this->before.at(n, k, p));
+        });
+        continue;
+      }
+      const auto before = stage(block, this->before, s, n, tile, at<T>(memory, plan.before));
+      const auto after = stage(block, this->after, s, n, tile, at<T>(memory, plan.after));
+      if constexpr (sizeof(T) == 2) {
+        if (plan.work != 0) {
+          measure_by_tiles(block, memory, begin, tile, before, after);
+          continue;
+        }
+      }
+      measure_groups(block, memory, begin, tile, [&](int64_t k, int64_t p, Acc<T>* values) {
+        values[1] = static_cast<Acc<T>>(after.at(k, p - tile * kLanes));
+        values[0] = values[1] - static_cast<Acc<T>>(before.at(k, p - tile * kLanes));
+      });
+    }
+  }
+
+  template <typename Block, typename Load>
+  FI_HD void measure_groups(Block& block, char* memory, int64_t begin, int64_t tile,
+                            const Load& load) const {
+    Acc<T>* sums = sums_in(memory);
+    const Signs kept = signs_in(memory);
+    for (int64_t group = 0; group < groups_of(this->sizes); ++group) {
+      this->measure(
+          block, at<Acc<T>>(memory, 0), tile, group, load,
+          [&](int64_t p, uint32_t word) { kept.word(group, p - begin * kLanes) = word; },
+          [&](int64_t field, int64_t c, Acc<T> sum) {
+            sums[field * this->sizes.classes + c] += sum;
+          });
+    }
+  }
+
+  template <typename Block>
+  FI_HD void measure_by_tiles(Block& block, char* memory, int64_t begin, int64_t tile,
+                              const StagedTile<T>& before, const StagedTile<T>& after) const {
+    auto& work = *at<ClassWork<T>>(memory, plan.work);
+    Acc<T>* sums = sums_in(memory);
+    const Signs kept = signs_in(memory);
+    for (int64_t group = 0; group < groups_of(this->sizes); ++group) {
+      class_tiles(block, work, this->weight, this->sizes, group * kGroup, before, after);
+      this->summarise(
+          block, at<Acc<T>>(memory, 0), tile, group,
+          [&](int lane, int field, int c) {
+            const float with = work.sums[(kTile + c) * kSumPitch + lane];
+            return field ? with : with - work.sums[c * kSumPitch + lane];
+          },
+          [&](int64_t p, uint32_t word) { kept.word(group, p - begin * kLanes) = word; },
+          [&](int64_t field, int64_t c, Acc<T> sum) {
+            sums[field * this->sizes.classes + c] += sum;
+          },
+          false);
+    }
+  }
+
+  template <typename Block, typename Peer>
+  FI_HD void settle(Block& block, char* memory, const Peer& peer) const {
+    const int64_t n = block.x, classes = this->sizes.classes;
+    const Acc<T> positions = static_cast<Acc<T>>(this->sizes.positions);
+    Acc<T>* q = coefficients_in(memory);
+    Acc<T>* r = q + classes;
+    block.each(classes, [&](int64_t c) {
+      Acc<T> size = 0, logit = 0;
+      for (int64_t rank = 0; rank < plan.ranks; ++rank) {
+        const Acc<T>* from = sums_in(peer(rank));
+        size += from[c];
+        logit += from[classes + c];
+      }
+      q[c] = size / positions;
+      r[c] = logit / positions + this->bias_of(c);
+    });
+    const Acc<T> total = coefficients(block, at<Acc<T>>(memory, 0), q, r, classes, this->labels[n],
+                                      this->weighted, q, r);
+    if (block.y != 0) return;  // every block has the same
+    block.each(2 * classes, [&](int64_t i) { this->coefficient[2 * n * classes + i] = q[i]; });
+    block.each(1, [&](int64_t) { this->value[n] = static_cast<T>(total); });
+  }
+
+  template <typename Block>
+  FI_HD void spread(Block& block, char* memory) const {
+    if (!this->by_after.data) return;
+    const int64_t begin = first_tile(block.y), end = first_tile(block.y + 1);
+    const Signs kept = signs_in(memory);
+    const Acc<T>* q = coefficients_in(memory);
+    const auto sign = [&](int64_t c, int64_t p) { return kept.at(c, p - begin * kLanes); };
+    for (int64_t tile = begin; tile < end; ++tile) {
+      if constexpr (sizeof(T) == 2) {
+        if (plan.work != 0) {
+          channel_tiles(
+              block, *at<ChannelWork<T>>(memory, plan.work), this->weight, this->sizes, tile,
+              [&](int64_t c, int64_t lane) {
+                return q[c] * static_cast<float>(sign(c, tile * kLanes + lane)) +
+                       q[this->sizes.classes + c];
+              },
+              this->emit_after(block.x));
+          continue;
+        }
+      }
+      this->spread_after(block, at<Acc<T>>(memory, 0), block.x, tile, q, sign);
+    }
+  }
+
+  FI_HD int64_t first_tile(int64_t rank) const { return tiles_of(this->sizes) * rank / plan.ranks; }
+  FI_HD Acc<T>* sums_in(char* memory) const { return at<Acc<T>>(memory, plan.sums); }
+  FI_HD Acc<T>* coefficients_in(char* memory) const {
+    return at<Acc<T>>(memory, plan.coefficients);
+  }
+  FI_HD Signs signs_in(char* memory) const {
+    return {at<uint32_t>(memory, plan.signs), plan.tiles * kLanes};
+  }
+  template <typename Element>
+  FI_HD static Element* at(char* memory, int64_t offset) {
+    return reinterpret_cast<Element*>(memory + offset);
+  }
+};
+
+}  // namespace fastinterp
