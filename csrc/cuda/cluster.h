@@ -86,8 +86,8 @@ struct CudaClusterLauncher : CudaLauncher {
   // Asked of the driver once for each GPU and program: it costs as much as a launch.
   template <typename Program>
   static ClusterLimits limits() {
-    static std::array<std::atomic<int64_t>, 64>
-        known{};  // bytes, then 4 bits of tensor_cores, 4 of ranks
+    // Of each GPU: the bytes, then four bits for tensor_cores and four for the ranks.
+    static std::array<std::atomic<int64_t>, 64> known{};
     const auto device = static_cast<size_t>(c10::cuda::current_device());
     int64_t found = device < known.size() ? known[device].load() : 0;
     if (found == 0) {

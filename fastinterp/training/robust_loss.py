@@ -21,7 +21,8 @@ class BatchLoss(NamedTuple):
 
     Attributes:
         loss: mean over the batch, a scalar with its graph.
-        clean: the pass at x.
+        clean: the pass at x. Where the network was folded for the method, its feature maps are the
+            class maps or the logits.
         adv: the pass at x'; None for a method without x'.
     """
 
