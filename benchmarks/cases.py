@@ -59,6 +59,7 @@ ODD = [
     MapCase(3, 33, 9, 8, 17),
     MapCase(2, 65, 13, 11, 33),
     MapCase(1, 300, 4, 4, 130),
+    MapCase(5, 131, 3, 3, 6),
 ]
 # What the networks of the paper, and larger ones, really have.
 REAL = [

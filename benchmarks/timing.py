@@ -12,6 +12,9 @@ Thunk = Callable[[], object]
 FEWEST_ROUNDS = 3
 
 
+BRIEF = 0.1  # seconds: runs this short depend on what the caches hold
+
+
 def measure_once(run: Thunk, device: str, inner: int) -> float:
     """Seconds for one of `inner` runs: device events on a GPU, the wall clock on a CPU."""
     if device == "cuda":
@@ -38,27 +41,32 @@ def samples(
     """Time every entry in turn, `rounds` times: {name: seconds of each round}.
 
     Alternating lets a drifting machine slow all entries alike; `least` seconds a measurement keeps
-    the clock's grain out. Once `budget` seconds are spent, three rounds are enough.
+    the clock's grain out. A brief entry runs once unmeasured before each measurement: what is timed
+    is the run after one of its own, not how the entry before it left the caches. Once `budget`
+    seconds are spent, three rounds are enough.
     """
-    inner = {name: _warm_up(run, device, least) for name, run in runs.items()}
+    alone = {name: _warm_up(run, device) for name, run in runs.items()}
+    inner = {name: max(1, int(least / max(once, 1e-7))) for name, once in alone.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     begin = time.perf_counter()
     for done in range(max(rounds, 2)):
         if done >= FEWEST_ROUNDS and time.perf_counter() - begin > budget:
             break
         for name, run in runs.items():
+            if alone[name] < BRIEF:
+                run()
             seconds[name].append(measure_once(run, device, inner[name]))
     return seconds
 
 
-def _warm_up(run: Thunk, device: str, least: float) -> int:
-    """Run a few times; how many runs a measurement of `least` seconds needs."""
+def _warm_up(run: Thunk, device: str) -> float:
+    """Run a few times; the seconds of one run after that."""
     once = measure_once(run, device, 1)
-    if once > 0.1:  # slow enough for a first run to leave nothing to warm up
-        return 1
+    if once > BRIEF:  # slow enough for a first run to leave nothing to warm up
+        return once
     for _ in range(2):
         run()
-    return max(1, int(least / max(measure_once(run, device, 3), 1e-7)))
+    return measure_once(run, device, 3)
 
 
 def summary(seconds: list[float]) -> dict[str, float]:

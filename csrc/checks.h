@@ -62,10 +62,12 @@ inline at::Tensor with_regular_positions(const at::Tensor& maps) {
   return has_regular_positions(maps) ? maps : maps.contiguous();
 }
 
-// Room for a gradient, laid out like the maps that it belongs to.
+// Room for a gradient, laid out like the maps that it belongs to where these are contiguous or
+// channels_last: positions or channels side by side.
 inline at::Tensor empty_maps_like(const at::Tensor& like, at::ScalarType type) {
   const auto out = at::empty_like(like, like.options().dtype(type));
-  return has_regular_positions(out) ? out : at::empty(like.sizes(), out.options());
+  const bool in_rows = out.is_contiguous() || out.is_contiguous(at::MemoryFormat::ChannelsLast);
+  return in_rows ? out : at::empty(like.sizes(), out.options());
 }
 
 // What empty_maps_like laid out otherwise, in the layout that torch.empty_like promises.

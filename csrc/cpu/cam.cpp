@@ -1,5 +1,6 @@
 // Class activation maps on the CPU: check, allocate, loop over images.
 #include <ATen/Parallel.h>
+#include <ATen/ops/div.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
@@ -11,24 +12,22 @@
 namespace fastinterp::cpu {
 namespace {
 
-// target[n] = scale * weights source[n] for every image, weights [target rows, source rows] read
-// through strides (so also transposed).
+// target[n] = weights source[n] for every image, weights [target rows, source rows] read through
+// strides (so also transposed).
 template <typename T>
-void project(const Maps<T>& target, int64_t target_rows, const Maps<T>& source, int64_t source_rows,
+void project(T* target, int64_t target_rows, const Maps<T>& source, int64_t source_rows,
              const T* weights, Strides at, const Sizes& sizes) {
   const auto& vector = primitives<T>();
   const Tiling<T> tiling(sizes);
-  const T scale = T(1) / static_cast<T>(sizes.positions);
   at::parallel_for(0, sizes.images, 1, [&](int64_t first, int64_t last) {
-    const Scratch<T> in(source_rows * tiling.ld), out(target_rows * tiling.ld);
+    const Scratch<T> in(source_rows * tiling.ld);
     for (int64_t n = first; n < last; ++n) {
       for (int64_t tile = 0; tile < tiling.count; ++tile) {
         const int64_t p = tiling.begin(tile), columns = tiling.columns(tile);
         vector.load(in.get(), tiling.ld, tile_of(source, n, p), strides_of(source), nullptr, {},
                     source_rows, columns, nullptr);
-        vector.product(out.get(), weights, at, in.get(), target_rows, source_rows, tiling.ld);
-        vector.store(tile_of(target, n, p), strides_of(target), out.get(), tiling.ld, target_rows,
-                     columns, scale);
+        vector.product(target + n * target_rows * sizes.positions + p, sizes.positions, weights, at,
+                       in.get(), tiling.ld, target_rows, source_rows, columns, /*add=*/false);
       }
     }
   });
@@ -41,7 +40,7 @@ void correlate(double* partial, int64_t parts, const Maps<T>& maps, const Maps<T
   const Tiling<T> tiling(sizes);
   const int64_t outputs = sizes.classes * sizes.channels;
   at::parallel_for(0, parts, 1, [&](int64_t first, int64_t last) {
-    const Correlation<T> correlation(sizes, tiling);
+    Correlation<T> correlation(sizes, tiling, 1.0 / static_cast<double>(sizes.positions));
     for (int64_t part = first; part < last; ++part) {
       const int64_t begin = sizes.images * part / parts, end = sizes.images * (part + 1) / parts;
       for (int64_t n = begin; n < end; ++n) {
@@ -49,9 +48,10 @@ void correlate(double* partial, int64_t parts, const Maps<T>& maps, const Maps<T
           const int64_t p = tiling.begin(tile);
           correlation.add(partial + part * outputs, tile_of(maps, n, p), strides_of(maps),
                           tile_of(features, n, p), strides_of(features), nullptr, {},
-                          tiling.columns(tile), 1.0 / static_cast<double>(sizes.positions));
+                          tiling.columns(tile));
         }
       }
+      correlation.flush(partial + part * outputs);
     }
   });
 }
@@ -63,16 +63,21 @@ void check_grad(const at::Tensor& grad, const at::Tensor& features, const at::Te
               "cam: the gradient must be like the maps, got ", grad.sizes(), ".");
 }
 
+// W / u: what a map is made with, so that products need no scaling.
+at::Tensor scaled(const at::Tensor& weight, at::ScalarType type, const Sizes& sizes) {
+  return weight.to(type).contiguous().div(static_cast<double>(sizes.positions));
+}
+
 at::Tensor cam(const at::Tensor& features, const at::Tensor& weight) {
   check_maps("cam", features, weight);
   const auto type = compute_type(features);
   const auto in = with_regular_positions(features.to(type));
-  const auto w = weight.to(type).contiguous();
+  const auto sizes = sizes_of(features, weight);
+  const auto w = scaled(weight, type, sizes);
   auto out = at::empty({features.size(0), weight.size(0), features.size(2), features.size(3)},
                        in.options());
-  const auto sizes = sizes_of(features, weight);
   const auto run = [&]<typename T>(T) {
-    project<T>(maps_of<T>(out), sizes.classes, maps_of<T>(in), sizes.channels, w.data_ptr<T>(),
+    project<T>(out.data_ptr<T>(), sizes.classes, maps_of<T>(in), sizes.channels, w.data_ptr<T>(),
                {sizes.channels, 1}, sizes);
   };
   type == at::kDouble ? run(double{}) : run(float{});
@@ -85,11 +90,11 @@ at::Tensor cam_backward_features(const at::Tensor& grad, const at::Tensor& featu
   check_grad(grad, features, weight);
   const auto type = compute_type(features);
   const auto in = with_regular_positions(grad.to(type));
-  const auto w = weight.to(type).contiguous();
-  auto out = at::empty(features.sizes(), in.options());
   const auto sizes = sizes_of(features, weight);
+  const auto w = scaled(weight, type, sizes);
+  auto out = at::empty(features.sizes(), in.options());
   const auto run = [&]<typename T>(T) {
-    project<T>(maps_of<T>(out), sizes.channels, maps_of<T>(in), sizes.classes, w.data_ptr<T>(),
+    project<T>(out.data_ptr<T>(), sizes.channels, maps_of<T>(in), sizes.classes, w.data_ptr<T>(),
                {1, sizes.channels}, sizes);
   };
   type == at::kDouble ? run(double{}) : run(float{});

@@ -5,6 +5,7 @@
 //   dD/dW  = (1/u) (q sign(maps)) (A' - A)^T + r (mean A')^T.
 // A thread holds the maps of one image only; they never reach main memory.
 #include <ATen/Parallel.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
@@ -26,6 +27,8 @@ struct Problem {
   Sizes sizes;
   Maps<T> before, after;  // A, A'
   const T* weight;        // [C, K]
+  const T* rows;          // the same, rows `ld` apart and zeros behind them: a panel
+  int64_t ld;
 };
 
 // The maps of one image, and what they were made from, in one thread's scratch memory.
@@ -38,17 +41,19 @@ class Image {
         panel_(problem.sizes.channels * tiling_.ld),
         maps_(problem.sizes.classes * tiling_.ld * tiling_.count),
         signs_(problem.sizes.classes * tiling_.ld),
-        channels_(kMostRows * tiling_.ld),
         sums(problem.sizes.channels),
-        scaled_(2 * problem.sizes.classes) {}
+        scaled_(2 * problem.sizes.classes) {
+    // Columns past the last one in use are never written; they add nothing to a map's size.
+    std::fill_n(maps_.get(), problem.sizes.classes * tiling_.ld * tiling_.count, T(0));
+  }
 
   // maps = W (A' - A); sums[k] = the sum of A' over positions.
   void make_maps(int64_t n) {
     std::fill(sums.begin(), sums.end(), 0.0);
     for (int64_t tile = 0; tile < tiling_.count; ++tile) {
       load(n, tile, sums.data());
-      vector_.product(maps(tile), problem_.weight, {channels(), 1}, panel_.get(), classes(),
-                      channels(), tiling_.ld);
+      vector_.product(maps(tile), tiling_.ld, problem_.weight, {channels(), 1}, panel_.get(),
+                      tiling_.ld, classes(), channels(), tiling_.columns(tile), /*add=*/false);
     }
   }
 
@@ -65,40 +70,35 @@ class Image {
     vector_.dots(logit, problem_.weight, channels(), means_.data(), classes(), channels(), inverse);
   }
 
-  // target[n] = (factor / u) W^T (q sign(maps) + r); r may be null.
-  void gradient(const Maps<T>& target, int64_t n, const double* q, const double* r, double factor) {
-    scale(q, r);
-    // Few rows stay in the first-level cache; in channels_last a position's channels lie side by
-    // side, and are better written together.
-    const int64_t at_once = target.channel_stride == 1 ? kMostRows : kFewRows;
-    for (int64_t tile = 0; tile < tiling_.count; ++tile) {
-      weigh_signs(tile, r != nullptr);
-      for (int64_t k = 0; k < channels(); k += at_once) {
-        const int64_t rows = std::min(at_once, channels() - k);
-        vector_.product(channels_.get(), problem_.weight + k, {1, channels()}, signs_.get(), rows,
-                        classes(), tiling_.ld);
-        vector_.store(&target.at(n, k, tiling_.begin(tile)), strides_of(target), channels_.get(),
-                      tiling_.ld, rows, tiling_.columns(tile),
-                      static_cast<T>(factor / static_cast<double>(problem_.sizes.positions)));
-      }
+  // before[n] = -(factor / u) W^T (q sign(maps)), after[n] = (factor / u) W^T (q sign(maps) + r).
+  // Either may be left out. One product makes both, since they differ by numbers of each channel.
+  void gradients(const Maps<T>& before, const Maps<T>& after, int64_t n, const double* q,
+                 const double* r, double factor) {
+    const double by = factor / static_cast<double>(problem_.sizes.positions);
+    if (!before.data) {
+      scale(q, r, by);
+      return pull_back(after, n, true);
     }
+    scale(q, r, -by);
+    pull_back(before, n, false);
+    if (after.data) turn(after, before, n);
   }
 
-  // partial [C, K] += factor dD/dW.
-  void weight_gradient(const Correlation<T>& correlation, double* partial, int64_t n,
-                       const double* q, const double* r, double factor) {
-    const double scale_by = factor / static_cast<double>(problem_.sizes.positions);
-    scale(q, nullptr);
+  // partial [C, K] += factor dD/dW, up to what `correlation` still holds.
+  void weight_gradient(Correlation<T>& correlation, double* partial, int64_t n, const double* q,
+                       const double* r, double factor) {
+    const double by = factor / static_cast<double>(problem_.sizes.positions);
+    scale(q, nullptr, by);
     for (int64_t tile = 0; tile < tiling_.count; ++tile) {
       weigh_signs(tile, false);
       const int64_t p = tiling_.begin(tile);
       correlation.add(partial, signs_.get(), {tiling_.ld, 1}, tile_of(problem_.after, n, p),
                       strides_of(problem_.after), tile_of(problem_.before, n, p),
-                      strides_of(problem_.before), tiling_.columns(tile), scale_by);
+                      strides_of(problem_.before), tiling_.columns(tile));
     }
     for (int64_t c = 0; c < classes(); ++c) {
       for (int64_t k = 0; k < channels(); ++k) {
-        partial[c * channels() + k] += scale_by * r[c] * sums[k];
+        partial[c * channels() + k] += by * r[c] * sums[k];
       }
     }
   }
@@ -115,10 +115,47 @@ class Image {
                  strides_of(problem_.before), channels(), tiling_.columns(tile), row_sums);
   }
 
-  void scale(const double* q, const double* r) {
+  void scale(const double* q, const double* r, double by) {
     for (int64_t c = 0; c < classes(); ++c) {
-      scaled_[c] = static_cast<T>(q[c]);
-      scaled_[classes() + c] = r ? static_cast<T>(r[c]) : T(0);
+      scaled_[c] = static_cast<T>(by * q[c]);
+      scaled_[classes() + c] = r ? static_cast<T>(by * r[c]) : T(0);
+    }
+  }
+
+  // target[n] = W^T (scaled q sign(maps) + scaled r)
+  void pull_back(const Maps<T>& target, int64_t n, bool with_offsets) {
+    for (int64_t tile = 0; tile < tiling_.count; ++tile) {
+      weigh_signs(tile, with_offsets);
+      T* const out = &target.at(n, 0, tiling_.begin(tile));
+      if (target.position_stride == 1) {
+        vector_.product(out, target.channel_stride, problem_.weight, {1, channels()}, signs_.get(),
+                        tiling_.ld, channels(), classes(), tiling_.columns(tile), /*add=*/false);
+      } else {  // channels_last: a row for each position
+        vector_.product(out, target.position_stride, signs_.get(), {1, tiling_.ld}, problem_.rows,
+                        problem_.ld, tiling_.columns(tile), classes(), channels(), /*add=*/false);
+      }
+    }
+  }
+
+  // after[n] = -before[n] - W^T (scaled r), the same number at all positions of a channel.
+  void turn(const Maps<T>& after, const Maps<T>& before, int64_t n) {
+    means_.assign(channels(), T(0));
+    for (int64_t c = 0; c < classes(); ++c) {
+      const T by = scaled_[classes() + c];
+      for (int64_t k = 0; k < channels(); ++k)
+        means_[k] -= by * problem_.weight[c * channels() + k];
+    }
+    const int64_t positions = problem_.sizes.positions;
+    if (after.position_stride == 1 && before.position_stride == 1) {
+      for (int64_t k = 0; k < channels(); ++k) {
+        T* const to = &after.at(n, k, 0);
+        const T* const from = &before.at(n, k, 0);
+        for (int64_t p = 0; p < positions; ++p) to[p] = means_[k] - from[p];
+      }
+      return;
+    }
+    for (int64_t p = 0; p < positions; ++p) {
+      for (int64_t k = 0; k < channels(); ++k) after.at(n, k, p) = means_[k] - before.at(n, k, p);
     }
   }
 
@@ -127,16 +164,13 @@ class Image {
                   with_offsets ? scaled_.data() + classes() : nullptr, classes(), tiling_.ld);
   }
 
-  static constexpr int64_t kFewRows = 32, kMostRows = 128;  // of a gradient, made at a time
-
   const Primitives<T>& vector_ = primitives<T>();
   const Problem<T>& problem_;
   const Tiling<T> tiling_;
-  const Scratch<T> panel_;     // [K, tile] A' - A
-  const Scratch<T> maps_;      // [tiles, C, tile]
-  const Scratch<T> signs_;     // [C, tile]
-  const Scratch<T> channels_;  // [kMostRows, tile]
-  std::vector<T> means_;       // [K]
+  const Scratch<T> panel_;  // [K, tile] A' - A
+  const Scratch<T> maps_;   // [tiles, C, tile]
+  const Scratch<T> signs_;  // [C, tile]
+  std::vector<T> means_;    // [K] of A'; later of what two gradients differ by
 
  public:
   std::vector<double> sums;  // [K], of A' over positions
@@ -166,7 +200,7 @@ void forward(const Problem<T>& problem, const int64_t* labels, const T* bias, bo
         coefficient[(2 * n) * classes + c] = static_cast<T>(q[c]);
         coefficient[(2 * n + 1) * classes + c] = static_cast<T>(r[c]);
       }
-      if (grad_adv.data) image.gradient(grad_adv, n, q.data(), r.data(), 1.0);
+      if (grad_adv.data) image.gradients({}, grad_adv, n, q.data(), r.data(), 1.0);
     }
   });
 }
@@ -179,25 +213,36 @@ void backward(const Problem<T>& problem, const T* grad, const T* coefficient,
   at::parallel_for(0, parts, 1, [&](int64_t first, int64_t last) {
     Image<T> image(problem);
     std::optional<Correlation<T>> correlation;
-    if (weight_partial) correlation.emplace(problem.sizes, Tiling<T>(problem.sizes));
+    if (weight_partial) correlation.emplace(problem.sizes, Tiling<T>(problem.sizes), 1.0);
     std::vector<double> q(classes), r(classes);
     for (int64_t part = first; part < last; ++part) {
+      double* const out =
+          weight_partial ? weight_partial + part * classes * problem.sizes.channels : nullptr;
       for (int64_t n = images * part / parts; n < images * (part + 1) / parts; ++n) {
         const T* from = coefficient + 2 * n * classes;
         q.assign(from, from + classes);
         r.assign(from + classes, from + 2 * classes);
         image.make_maps(n);
-        if (grad_before.data) image.gradient(grad_before, n, q.data(), nullptr, -grad[n]);
-        if (grad_after.data) image.gradient(grad_after, n, q.data(), r.data(), grad[n]);
-        if (weight_partial) {
-          image.weight_gradient(*correlation,
-                                weight_partial + part * classes * problem.sizes.channels, n,
-                                q.data(), r.data(), grad[n]);
+        if (grad_before.data || grad_after.data) {
+          image.gradients(grad_before, grad_after, n, q.data(), r.data(), grad[n]);
         }
+        if (out) image.weight_gradient(*correlation, out, n, q.data(), r.data(), grad[n]);
       }
+      if (out) correlation->flush(out);
     }
   });
 }
+
+// W with zeros behind its rows, which vectors may then read whole. Only a gradient in channels_last
+// asks for it.
+at::Tensor in_whole_vectors(const at::Tensor& weight, bool wanted) {
+  const int64_t width =
+      weight.scalar_type() == at::kDouble ? primitives<double>().width : primitives<float>().width;
+  const int64_t missing = Tiling<float>::round_up(weight.size(1), width) - weight.size(1);
+  return wanted && missing ? at::constant_pad_nd(weight, {0, missing}) : weight;
+}
+
+bool is_channels_last(const at::Tensor& maps) { return !maps.is_contiguous(); }
 
 void check_label_values(const at::Tensor& labels, int64_t classes) {
   const int64_t* label = labels.data_ptr<int64_t>();
@@ -230,8 +275,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy(const at::Tensor& fea
   auto value = at::empty({sizes.images}, after.options());
   auto coefficient = at::empty({sizes.images, 2, sizes.classes}, after.options());
   auto grad = with_grad ? empty_maps_like(features_adv, type) : at::empty({0}, after.options());
+  const auto rows = in_whole_vectors(w, with_grad && is_channels_last(grad));
   const auto run = [&]<typename T>(T) {
-    const Problem<T> problem{sizes, maps_of<T>(before), maps_of<T>(after), w.data_ptr<T>()};
+    const Problem<T> problem{sizes,           maps_of<T>(before), maps_of<T>(after),
+                             w.data_ptr<T>(), rows.data_ptr<T>(), rows.size(1)};
     forward<T>(problem, t.data_ptr<int64_t>(), bias ? b.data_ptr<T>() : nullptr, weighted,
                value.data_ptr<T>(), coefficient.data_ptr<T>(),
                with_grad ? maps_of<T>(grad) : Maps<T>{});
@@ -265,8 +312,11 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy_backward(
   const int64_t parts = need_weight ? parts_of(sizes) : sizes.images;
   auto partial = at::zeros({need_weight ? parts : 0, sizes.classes, sizes.channels},
                            after.options().dtype(at::kDouble));
+  const auto rows = in_whole_vectors(w, (need_features && is_channels_last(by_before)) ||
+                                            (need_features_adv && is_channels_last(by_after)));
   const auto run = [&]<typename T>(T) {
-    const Problem<T> problem{sizes, maps_of<T>(before), maps_of<T>(after), w.data_ptr<T>()};
+    const Problem<T> problem{sizes,           maps_of<T>(before), maps_of<T>(after),
+                             w.data_ptr<T>(), rows.data_ptr<T>(), rows.size(1)};
     backward<T>(problem, g.data_ptr<T>(), coefficients.data_ptr<T>(),
                 need_features ? maps_of<T>(by_before) : Maps<T>{},
                 need_features_adv ? maps_of<T>(by_after) : Maps<T>{},

@@ -62,33 +62,48 @@ T* tile_of(const Maps<T>& maps, int64_t n, int64_t first_position) {
 
 // out [C, K] += scale * a b^T, tile by tile: a [C, positions] is read through strides, b is staged
 // with its channels side by side, so that vectors run along them and nothing is summed across one.
+// Sums over some hundred positions are kept in T; these come together in double.
 template <typename T>
 class Correlation {
  public:
-  Correlation(const Sizes& sizes, const Tiling<T>& tiling)
+  Correlation(const Sizes& sizes, const Tiling<T>& tiling, double scale)
       : classes_(sizes.classes),
         channels_(sizes.channels),
         ld_(Tiling<T>::round_up(sizes.channels, primitives<T>().width)),
+        scale_(scale),
         staged_(tiling.ld * ld_),
         product_(sizes.classes * ld_) {}
 
   // b = source - minus (or source, where minus is null), `columns` positions of it.
   void add(double* out, const T* a, Strides a_at, const T* source, Strides at, const T* minus,
-           Strides minus_at, int64_t columns, double scale) const {
+           Strides minus_at, int64_t columns) {
+    if (summed_ + columns > kMostSummed) flush(out);
     const auto& vector = primitives<T>();
     const auto turned = [](Strides s) { return Strides{s.column, s.row}; };
     vector.load(staged_.get(), ld_, source, turned(at), minus, turned(minus_at), columns, channels_,
                 nullptr);
-    vector.product(product_.get(), a, a_at, staged_.get(), classes_, columns, ld_);
+    vector.product(product_.get(), ld_, a, a_at, staged_.get(), ld_, classes_, columns, ld_,
+                   /*add=*/summed_ > 0);
+    summed_ += columns;
+  }
+
+  // What is not in `out` yet. Due before another `out` is added to.
+  void flush(double* out) {
+    if (summed_ == 0) return;
     for (int64_t c = 0; c < classes_; ++c) {
       double* const to = out + c * channels_;
       const T* const from = product_.get() + c * ld_;
-      for (int64_t k = 0; k < channels_; ++k) to[k] += scale * from[k];
+      for (int64_t k = 0; k < channels_; ++k) to[k] += scale_ * from[k];
     }
+    summed_ = 0;
   }
 
  private:
+  static constexpr int64_t kMostSummed = 512;  // positions
+
   int64_t classes_, channels_, ld_;
+  double scale_;
+  int64_t summed_ = 0;  // positions in product_
   Scratch<T> staged_;   // [positions of a tile, K]
   Scratch<T> product_;  // [C, K]
 };

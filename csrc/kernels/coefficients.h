@@ -32,14 +32,16 @@ FI_HD T coefficients(Block& block, T* shared, const T* size, const T* logit, int
       block, shared, classes, static_cast<T>(-INFINITY),
       [&](int64_t c) { return c == label ? static_cast<T>(-INFINITY) : logit[c]; },
       [](T a, T b) { return a > b || a != a ? a : b; });
-  const auto likelihood = [&](int64_t c) { return c == label ? T(0) : exp(logit[c] - top); };
-  const T whole = reduce(block, shared, classes, T(0), likelihood, add);
+  // r holds the likelihoods meanwhile: a thread comes back to the classes that it wrote itself.
+  const T whole = reduce(
+      block, shared, classes, T(0),
+      [&](int64_t c) { return r[c] = c == label ? T(0) : exp(logit[c] - top); }, add);
   const T mean = reduce(
                      block, shared, classes, T(0),
-                     [&](int64_t c) { return c == label ? T(0) : likelihood(c) * size[c]; }, add) /
+                     [&](int64_t c) { return c == label ? T(0) : r[c] * size[c]; }, add) /
                  whole;
   block.each(classes, [&](int64_t c) {
-    const T half_p = T(0.5) * likelihood(c) / whole;
+    const T half_p = T(0.5) * r[c] / whole;
     const T excess = size[c] - mean;
     q[c] = c == label ? T(0.5) : half_p;
     r[c] = c == label ? T(0) : half_p * excess;

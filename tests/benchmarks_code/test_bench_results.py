@@ -41,8 +41,15 @@ def test_entries_are_timed_in_turn_after_a_warm_up() -> None:
     runs = {name: lambda name=name: calls.append(name) for name in "ab"}
     found = samples(runs, rounds=4, least=0.0)
     assert [len(s) for s in found.values()] == [4, 4]
-    assert calls[-8:] == list("abababab")
-    assert set(calls[:-8]) == {"a", "b"}
+    assert calls[-16:] == list("aabb" * 4)  # each time once unmeasured, then once measured
+    assert set(calls[:-16]) == {"a", "b"}
+
+
+def test_slow_entries_run_no_more_often_than_they_are_timed(monkeypatch) -> None:
+    monkeypatch.setattr("benchmarks.timing.BRIEF", 0.0)
+    calls: list[str] = []
+    samples({"a": lambda: calls.append("a")}, rounds=4, least=0.0)
+    assert len(calls) == 5  # one to see how slow it is
 
 
 def test_a_spent_budget_leaves_three_rounds() -> None:

@@ -24,19 +24,17 @@ struct Primitives {
   void (*load)(T* panel, int64_t ld, const T* source, Strides at, const T* minus, Strides minus_at,
                int64_t rows, int64_t columns, double* row_sums);
 
-  // out[i, :] = sum_j weights(i, j) panel[j, :]; out and panel share ld.
-  void (*product)(T* out, const T* weights, Strides at, const T* panel, int64_t rows, int64_t inner,
-                  int64_t ld);
+  // out[i, p] = sum_j weights(i, j) panel[j, p], p < columns. Rows of out lie out_ld apart; rows of
+  // the panel lie ld apart and may be read up to the next multiple of `width`. With `add` it comes
+  // on top of what out holds.
+  void (*product)(T* out, int64_t out_ld, const T* weights, Strides at, const T* panel, int64_t ld,
+                  int64_t rows, int64_t inner, int64_t columns, bool add);
 
   // sums[i] += sum_p |panel[i, p]|
   void (*abs_sums)(double* sums, const T* panel, int64_t rows, int64_t ld);
 
   // out[i, :] = q[i] * sign(panel[i, :]) + r[i]; r may be null.
   void (*signs)(T* out, const T* panel, const T* q, const T* r, int64_t rows, int64_t ld);
-
-  // target = scale * panel
-  void (*store)(T* target, Strides at, const T* panel, int64_t ld, int64_t rows, int64_t columns,
-                T scale);
 
   // out[i] += scale * sum_p a[i, p] b[p]; rows of a lie ld apart and may have any length.
   void (*dots)(double* out, const T* a, int64_t ld, const T* b, int64_t rows, int64_t columns,
