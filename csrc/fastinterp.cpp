@@ -1,9 +1,13 @@
 // Every op's schema, and the Python module that says how this library was built.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <torch/csrc/utils/pybind.h>
 #include <torch/library.h>
 
+#include <optional>
 #include <string>
 
+#include "autograd/find.h"
 #include "cpu/vector/primitives.h"
 
 TORCH_LIBRARY(fastinterp, m) {
@@ -63,9 +67,30 @@ pybind11::dict build_info() {
   return info;
 }
 
+// The step as a plain function. It goes through the same dispatcher, but torch.ops takes longer to
+// read ten arguments by a schema than a batch of small images takes to step.
+using Rows = const std::optional<at::Tensor>&;
+
+at::Tensor pgd_step(const at::Tensor& x_adv, const at::Tensor& grad, const at::Tensor& x,
+                    double step_size, double eps, Rows step_sizes, Rows eps_rows, double lower,
+                    double upper, int64_t norm) {
+  static const auto op = fastinterp::find<decltype(pgd_step)>("fastinterp::pgd_step");
+  return op.call(x_adv, grad, x, step_size, eps, step_sizes, eps_rows, lower, upper, norm);
+}
+
+void pgd_step_(at::Tensor x_adv, const at::Tensor& grad, const at::Tensor& x, double step_size,
+               double eps, Rows step_sizes, Rows eps_rows, double lower, double upper,
+               int64_t norm) {
+  static const auto op = fastinterp::find<decltype(pgd_step_)>("fastinterp::pgd_step_");
+  op.call(x_adv, grad, x, step_size, eps, step_sizes, eps_rows, lower, upper, norm);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "fastinterp's compiled kernels; importing this registers torch.ops.fastinterp.";
   m.def("build_info", &build_info, "How this extension was built, as a dict.");
+  const auto without_gil = pybind11::call_guard<pybind11::gil_scoped_release>();
+  m.def("pgd_step", &pgd_step, without_gil, "torch.ops.fastinterp.pgd_step, called directly.");
+  m.def("pgd_step_", &pgd_step_, without_gil, "torch.ops.fastinterp.pgd_step_, called directly.");
 }

@@ -268,10 +268,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy(const at::Tensor& fea
   check_label_values(t, sizes.classes);
 
   const auto type = compute_type(features);
-  const auto before = with_regular_positions(features.to(type));
-  const auto after = with_regular_positions(features_adv.to(type));
-  const auto w = weight.to(type).contiguous();
-  const auto b = bias ? bias->to(type).contiguous() : at::Tensor();
+  const auto before = with_regular_positions(as_type(features, type));
+  const auto after = with_regular_positions(as_type(features_adv, type));
+  const auto w = as_type(weight, type).contiguous();
+  const auto b = bias ? as_type(*bias, type).contiguous() : at::Tensor();
   auto value = at::empty({sizes.images}, after.options());
   auto coefficient = at::empty({sizes.images, 2, sizes.classes}, after.options());
   auto grad = with_grad ? empty_maps_like(features_adv, type) : at::empty({0}, after.options());
@@ -285,7 +285,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy(const at::Tensor& fea
   };
   type == at::kDouble ? run(double{}) : run(float{});
   const auto out = features.scalar_type();
-  return {value.to(out), with_grad ? as_laid_out(grad, features_adv) : grad.to(out), coefficient};
+  return {as_type(value, out), with_grad ? as_laid_out(grad, features_adv) : as_type(grad, out),
+          coefficient};
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy_backward(
@@ -301,10 +302,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy_backward(
       coefficient.numel() == 2 * sizes.images * sizes.classes && coefficient.scalar_type() == type,
       "discrepancy: coefficients must be the forward pass's.");
 
-  const auto before = with_regular_positions(features.to(type));
-  const auto after = with_regular_positions(features_adv.to(type));
-  const auto w = weight.to(type).contiguous();
-  const auto g = grad.to(type).contiguous();
+  const auto before = with_regular_positions(as_type(features, type));
+  const auto after = with_regular_positions(as_type(features_adv, type));
+  const auto w = as_type(weight, type).contiguous();
+  const auto g = as_type(grad, type).contiguous();
   const auto coefficients = coefficient.contiguous();
   const auto nothing = at::empty({0}, after.options());
   auto by_before = need_features ? empty_maps_like(features, type) : nothing;

@@ -118,8 +118,9 @@ at::Tensor pgd_step(const at::Tensor& x_adv, const at::Tensor& grad, const at::T
   const RowSettings settings{step_size, eps, step_sizes, eps_rows, lower, upper, norm};
   check_step(x_adv, grad, x, settings);
   const auto type = compute_type(x);
-  const auto out = compute(x_adv.to(type), grad.to(type), x.to(type), settings, {});
-  if (rows_are_dense(x_adv)) return out.to(x.scalar_type());
+  const auto out =
+      compute(as_type(x_adv, type), as_type(grad, type), as_type(x, type), settings, {});
+  if (rows_are_dense(x_adv)) return as_type(out, x.scalar_type());
   return at::empty_like(x_adv).copy_(out);
 }
 
@@ -130,8 +131,8 @@ void pgd_step_(at::Tensor x_adv, const at::Tensor& grad, const at::Tensor& x, do
   const RowSettings settings{step_size, eps, step_sizes, eps_rows, lower, upper, norm};
   check_step(x_adv, grad, x, settings);
   const auto type = compute_type(x);
-  const auto in = x_adv.to(type);
-  const auto result = compute(in, grad.to(type), x.to(type), settings, in);
+  const auto in = as_type(x_adv, type);
+  const auto result = compute(in, as_type(grad, type), as_type(x, type), settings, in);
   if (!result.is_same(x_adv)) x_adv.copy_(result);
 }
 

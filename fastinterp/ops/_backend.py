@@ -86,9 +86,8 @@ _NATIVE_DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.
 
 def is_native(tensor: torch.Tensor) -> bool:
     """Whether the compiled kernels serve tensors like this one."""
-    device_type = tensor.device.type
-    if device_type == "meta":
-        device_type = "cpu"
+    # Loops on a CPU ask often, and a torch.device takes a while to make.
+    device_type = "cpu" if tensor.is_cpu or tensor.is_meta else tensor.device.type
     if device_type in _NATIVE_DEVICE_TYPES:
         return tensor.dtype in _NATIVE_DTYPES
     if not torch.compiler.is_compiling():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -139,19 +139,26 @@ def pgd_step(
         raise InputError(f"{op}: norm must be one of {', '.join(NORMS)}, got {norm!r}.")
     if not lower <= upper:
         raise InputError(f"{op}: lower must not exceed upper, got {lower} and {upper}.")
-    _check_radius(op, "step_size", step_size, x, validate)
-    _check_radius(op, "eps", eps, x, validate)
+    step_number, step_rows = _radius(op, "step_size", step_size, x, validate)
+    eps_number, eps_rows = _radius(op, "eps", eps, x, validate)
     if not _backend.is_native(x):
         with torch.no_grad():
             result = reference(x_adv, grad, x, step_size, eps, lower, upper, norm)
             return x_adv.copy_(result) if inplace else result
-    step_number, step_rows = _split(step_size)
-    eps_number, eps_rows = _split(eps)
     settings = (step_number, eps_number, step_rows, eps_rows, lower, upper, NORMS.index(norm))
+    ops = _callable_ops(x_adv)
     if inplace:
-        torch.ops.fastinterp.pgd_step_(x_adv, grad, x, *settings)
+        ops.pgd_step_(x_adv, grad, x, *settings)
         return x_adv
-    return torch.ops.fastinterp.pgd_step(x_adv, grad, x, *settings)  # type: ignore[no-any-return]
+    return ops.pgd_step(x_adv, grad, x, *settings)  # type: ignore[no-any-return]
+
+
+def _callable_ops(x_adv: Tensor) -> Any:
+    """Where to call the op: as a plain function, or, for compilers and subclasses of Tensor that
+    want to know, as what torch.ops makes of it, which takes twice as long to arrive."""
+    if type(x_adv) is Tensor and not torch.compiler.is_compiling():
+        return _backend.extension()
+    return torch.ops.fastinterp
 
 
 def _complain(op: str, x_adv: Tensor, grad: Tensor, x: Tensor) -> None:
@@ -162,16 +169,20 @@ def _complain(op: str, x_adv: Tensor, grad: Tensor, x: Tensor) -> None:
     require_like(op, "x_adv", x_adv, "x", require_tensor(op, "x", x))
 
 
-def _split(value: float | Tensor) -> tuple[float, Tensor | None]:
-    """The kernels take a number, or a tensor that overrides it: no tensor is made for a number."""
-    return (0.0, value) if isinstance(value, Tensor) else (float(value), None)
+def _radius(
+    op: str, name: str, value: float | Tensor, x: Tensor, validate: bool
+) -> tuple[float, Tensor | None]:
+    """Checked, and as the kernels take it: a number, or a tensor that overrides it. No tensor is
+    made for a number."""
+    if isinstance(value, Tensor):
+        _check_rows(op, name, value, x, validate)
+        return 0.0, value
+    if not (isinstance(value, (float, int)) and 0 <= value < math.inf):
+        raise InputError(f"{op}: {name} must be a finite number >= 0, got {value!r}.")
+    return float(value), None
 
 
-def _check_radius(op: str, name: str, value: float | Tensor, x: Tensor, validate: bool) -> None:
-    if not isinstance(value, Tensor):
-        if not (isinstance(value, (int, float)) and value >= 0 and math.isfinite(value)):
-            raise InputError(f"{op}: {name} must be a finite number >= 0, got {value!r}.")
-        return
+def _check_rows(op: str, name: str, value: Tensor, x: Tensor, validate: bool) -> None:
     require_tensor(op, name, value)
     if value.numel() != 1 and tuple(value.shape) != (x.shape[0],):
         raise InputError(

@@ -201,3 +201,22 @@ def test_unchecked_eps_shows_as_nan_on_a_gpu(norm: str) -> None:
     out = ops.pgd_step(x_adv, grad, x, 0.1, eps, norm=norm, validate=False)
     assert out[1].isnan().all()
     assert not out[0].isnan().any()
+
+
+@needs_extension
+@pytest.mark.parametrize("inplace", [False, True])
+def test_subclasses_of_tensor_see_the_op_and_get_their_own_kind(inplace: bool) -> None:
+    seen: list[str] = []
+
+    class Watched(Tensor):
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            seen.append(str(func))
+            return super().__torch_function__(func, types, args, kwargs or {})
+
+    x_adv, grad, x = images((3, 1, 5, 7))
+    plain = ops.pgd_step(x_adv, grad, x, 0.01, 0.05)
+    found = ops.pgd_step(x_adv.as_subclass(Watched), grad, x, 0.01, 0.05, inplace=inplace)
+    assert isinstance(found, Watched)
+    assert torch.equal(found.as_subclass(Tensor), plain)
+    assert any("fastinterp.pgd_step" in name for name in seen)
