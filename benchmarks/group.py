@@ -50,7 +50,7 @@ class Group:
     facts: Callable[[dict[str, Any]], Facts] | None = None
     axis: tuple[str, float] | None = None
     budget: float = 20.0
-    least: float = 0.002
+    least: float = 0.008
 
 
 @dataclass

@@ -35,15 +35,15 @@ def samples(
     runs: Mapping[str, Thunk],
     device: str = "cpu",
     rounds: int = 15,
-    least: float = 0.002,
+    least: float = 0.008,
     budget: float = 60.0,
 ) -> dict[str, list[float]]:
     """Time every entry in turn, `rounds` times: {name: seconds of each round}.
 
     Alternating lets a drifting machine slow all entries alike; `least` seconds a measurement keeps
-    the clock's grain out. A brief entry runs once unmeasured before each measurement: what is timed
-    is the run after one of its own, not how the entry before it left the caches. Once `budget`
-    seconds are spent, three rounds are enough.
+    the clock's grain out. A brief entry runs once unmeasured before each measurement, and several
+    times in it: what is timed is the run after one of its own, not how the entry before it left the
+    caches. Once `budget` seconds are spent, three rounds are enough.
     """
     alone = {name: _warm_up(run, device) for name, run in runs.items()}
     inner = {name: max(1, int(least / max(once, 1e-7))) for name, once in alone.items()}
@@ -76,7 +76,7 @@ def summary(seconds: list[float]) -> dict[str, float]:
 
 
 def side_by_side(
-    runs: Mapping[str, Thunk], device: str = "cpu", rounds: int = 15, least: float = 0.002
+    runs: Mapping[str, Thunk], device: str = "cpu", rounds: int = 15, least: float = 0.008
 ) -> dict[str, dict[str, float]]:
     """As `samples`, summed up: {name: {median, lower, upper}} in microseconds."""
     return {name: summary(s) for name, s in samples(runs, device, rounds, least).items()}
