@@ -16,8 +16,8 @@ released Int network; without, on a network trained on digits there and then.
 
 All entries of a group are timed in turn, in one process; a time is the median over the rounds, in
 brackets the quartiles. In each round a brief entry runs once unmeasured and then over and over for
-8 ms or more: the figures are for repeated calls, with operands where these leave them. "x" says how many times faster than the group's baseline an entry is. The
-floor is measured in the same run:
+8 ms or more: the figures are for repeated calls, with operands where these leave them. "x" says
+how many times faster than the group's baseline an entry is. The floor is measured in the same run:
 
 - for an op, a copy that reads and writes as many bytes as the op must move at least;
 - for a training iteration, its float32 convolutions and ReLUs alone: forward at x, for each inner

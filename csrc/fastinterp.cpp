@@ -6,6 +6,7 @@
 
 #include <optional>
 #include <string>
+#include <tuple>
 
 #include "autograd/find.h"
 #include "cpu/vector/primitives.h"
@@ -67,8 +68,8 @@ pybind11::dict build_info() {
   return info;
 }
 
-// The step as a plain function. It goes through the same dispatcher, but torch.ops takes longer to
-// read ten arguments by a schema than a batch of small images takes to step.
+// Ops that loops call at every step, as plain functions. They go through the same dispatcher, but
+// torch.ops takes longer to read ten arguments by a schema than a batch of small images to step.
 using Rows = const std::optional<at::Tensor>&;
 
 at::Tensor pgd_step(const at::Tensor& x_adv, const at::Tensor& grad, const at::Tensor& x,
@@ -85,6 +86,16 @@ void pgd_step_(at::Tensor x_adv, const at::Tensor& grad, const at::Tensor& x, do
   op.call(x_adv, grad, x, step_size, eps, step_sizes, eps_rows, lower, upper, norm);
 }
 
+std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy(const at::Tensor& features,
+                                                           const at::Tensor& features_adv,
+                                                           const at::Tensor& weight,
+                                                           const at::Tensor& labels,
+                                                           const std::optional<at::Tensor>& bias,
+                                                           bool weighted, bool with_grad) {
+  static const auto op = fastinterp::find<decltype(discrepancy)>("fastinterp::discrepancy");
+  return op.call(features, features_adv, weight, labels, bias, weighted, with_grad);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -93,4 +104,6 @@ PYBIND11_MODULE(_C, m) {
   const auto without_gil = pybind11::call_guard<pybind11::gil_scoped_release>();
   m.def("pgd_step", &pgd_step, without_gil, "torch.ops.fastinterp.pgd_step, called directly.");
   m.def("pgd_step_", &pgd_step_, without_gil, "torch.ops.fastinterp.pgd_step_, called directly.");
+  m.def("discrepancy", &discrepancy, without_gil,
+        "torch.ops.fastinterp.discrepancy, called directly.");
 }

@@ -1,5 +1,4 @@
 // Class activation maps on the CPU: check, allocate, loop over images.
-#include <ATen/Parallel.h>
 #include <ATen/ops/div.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -19,9 +18,9 @@ void project(T* target, int64_t target_rows, const Maps<T>& source, int64_t sour
              const T* weights, Strides at, const Sizes& sizes) {
   const auto& vector = primitives<T>();
   const Tiling<T> tiling(sizes);
-  at::parallel_for(0, sizes.images, 1, [&](int64_t first, int64_t last) {
+  share_out(sizes.images, [&](const auto& next) {
     const Scratch<T> in(source_rows * tiling.ld);
-    for (int64_t n = first; n < last; ++n) {
+    for (int64_t n = next(); n < sizes.images; n = next()) {
       for (int64_t tile = 0; tile < tiling.count; ++tile) {
         const int64_t p = tiling.begin(tile), columns = tiling.columns(tile);
         vector.load(in.get(), tiling.ld, tile_of(source, n, p), strides_of(source), nullptr, {},
@@ -39,9 +38,9 @@ void correlate(double* partial, int64_t parts, const Maps<T>& maps, const Maps<T
                const Sizes& sizes) {
   const Tiling<T> tiling(sizes);
   const int64_t outputs = sizes.classes * sizes.channels;
-  at::parallel_for(0, parts, 1, [&](int64_t first, int64_t last) {
+  share_out(parts, [&](const auto& next) {
     Correlation<T> correlation(sizes, tiling, 1.0 / static_cast<double>(sizes.positions));
-    for (int64_t part = first; part < last; ++part) {
+    for (int64_t part = next(); part < parts; part = next()) {
       const int64_t begin = sizes.images * part / parts, end = sizes.images * (part + 1) / parts;
       for (int64_t n = begin; n < end; ++n) {
         for (int64_t tile = 0; tile < tiling.count; ++tile) {

@@ -4,7 +4,6 @@
 //   dD/dA' = (1/u) W^T (q sign(maps) + r),   dD/dA = -(1/u) W^T (q sign(maps)),
 //   dD/dW  = (1/u) (q sign(maps)) (A' - A)^T + r (mean A')^T.
 // A thread holds the maps of one image only; they never reach main memory.
-#include <ATen/Parallel.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -41,6 +40,8 @@ class Image {
         panel_(problem.sizes.channels * tiling_.ld),
         maps_(problem.sizes.classes * tiling_.ld * tiling_.count),
         signs_(problem.sizes.classes * tiling_.ld),
+        means_(problem.sizes.channels),
+        logits_(problem.sizes.classes),
         sums(problem.sizes.channels),
         scaled_(2 * problem.sizes.classes) {
     // Columns past the last one in use are never written; they add nothing to a map's size.
@@ -61,13 +62,14 @@ class Image {
   void measure(double* size, double* logit) {
     const double inverse = 1.0 / static_cast<double>(problem_.sizes.positions);
     std::fill(size, size + classes(), 0.0);
-    std::fill(logit, logit + classes(), 0.0);
     for (int64_t tile = 0; tile < tiling_.count; ++tile) {
       vector_.abs_sums(size, maps(tile), classes(), tiling_.ld);
     }
     for (int64_t c = 0; c < classes(); ++c) size[c] *= inverse;
-    means_.assign(sums.begin(), sums.end());
-    vector_.dots(logit, problem_.weight, channels(), means_.data(), classes(), channels(), inverse);
+    for (int64_t k = 0; k < channels(); ++k) means_[k] = static_cast<T>(inverse * sums[k]);
+    vector_.product(logits_.data(), 1, problem_.weight, {channels(), 1}, means_.data(), 1,
+                    classes(), channels(), 1, /*add=*/false);
+    std::copy(logits_.begin(), logits_.end(), logit);
   }
 
   // before[n] = -(factor / u) W^T (q sign(maps)), after[n] = (factor / u) W^T (q sign(maps) + r).
@@ -139,7 +141,7 @@ class Image {
 
   // after[n] = -before[n] - W^T (scaled r), the same number at all positions of a channel.
   void turn(const Maps<T>& after, const Maps<T>& before, int64_t n) {
-    means_.assign(channels(), T(0));
+    std::fill(means_.begin(), means_.end(), T(0));
     for (int64_t c = 0; c < classes(); ++c) {
       const T by = scaled_[classes() + c];
       for (int64_t k = 0; k < channels(); ++k)
@@ -171,6 +173,7 @@ class Image {
   const Scratch<T> maps_;   // [tiles, C, tile]
   const Scratch<T> signs_;  // [C, tile]
   std::vector<T> means_;    // [K] of A'; later of what two gradients differ by
+  std::vector<T> logits_;   // [C], without bias
 
  public:
   std::vector<double> sums;  // [K], of A' over positions
@@ -183,12 +186,12 @@ template <typename T>
 void forward(const Problem<T>& problem, const int64_t* labels, const T* bias, bool weighted,
              T* value, T* coefficient, const Maps<T>& grad_adv) {
   const int64_t classes = problem.sizes.classes;
-  at::parallel_for(0, problem.sizes.images, 1, [&](int64_t first, int64_t last) {
+  share_out(problem.sizes.images, [&](const auto& next) {
     Image<T> image(problem);
     std::vector<double> q(classes), r(classes);
     HostBlock alone(1, 0, 0, 0);
     double shared = 0;
-    for (int64_t n = first; n < last; ++n) {
+    for (int64_t n = next(); n < problem.sizes.images; n = next()) {
       image.make_maps(n);
       image.measure(q.data(), r.data());
       if (bias) {
@@ -210,12 +213,12 @@ void backward(const Problem<T>& problem, const T* grad, const T* coefficient,
               const Maps<T>& grad_before, const Maps<T>& grad_after, double* weight_partial,
               int64_t parts) {
   const int64_t classes = problem.sizes.classes, images = problem.sizes.images;
-  at::parallel_for(0, parts, 1, [&](int64_t first, int64_t last) {
+  share_out(parts, [&](const auto& next) {
     Image<T> image(problem);
     std::optional<Correlation<T>> correlation;
     if (weight_partial) correlation.emplace(problem.sizes, Tiling<T>(problem.sizes), 1.0);
     std::vector<double> q(classes), r(classes);
-    for (int64_t part = first; part < last; ++part) {
+    for (int64_t part = next(); part < parts; part = next()) {
       double* const out =
           weight_partial ? weight_partial + part * classes * problem.sizes.channels : nullptr;
       for (int64_t n = images * part / parts; n < images * (part + 1) / parts; ++n) {

@@ -1,9 +1,11 @@
 // One image at a time through panels: the CPU side's way of keeping everything in cache.
 #pragma once
 
+#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <new>
 
@@ -107,6 +109,17 @@ class Correlation {
   Scratch<T> staged_;   // [positions of a tile, K]
   Scratch<T> product_;  // [C, K]
 };
+
+// body(next) on each thread; next() is an index below `count`, or at least `count` when all have
+// been taken. Whoever is free takes the next one: a thread that wakes late, or shares its core,
+// holds nobody up. For work whose results do not depend on who did it.
+template <typename Body>
+void share_out(int64_t count, const Body& body) {
+  std::atomic<int64_t> taken{0};
+  const auto next = [&] { return taken.fetch_add(1, std::memory_order_relaxed); };
+  at::parallel_for(0, std::min<int64_t>(count, at::get_num_threads()), 1,
+                   [&](int64_t, int64_t) { body(next); });
+}
 
 // Gradients by the weight are summed over images in a fixed number of parts, so that the result
 // does not depend on how many threads there are.

@@ -95,6 +95,15 @@ def is_native(tensor: torch.Tensor) -> bool:
     return False
 
 
+def callable_ops(tensor: torch.Tensor) -> Any:
+    """Where to call the ops that loops call at every step: as plain functions, or, for compilers
+    and subclasses of Tensor that want to know, as what torch.ops makes of them, which takes twice
+    as long to arrive."""
+    if type(tensor) is torch.Tensor and not torch.compiler.is_compiling():
+        return extension()
+    return torch.ops.fastinterp
+
+
 def backend(device: str | torch.device | None = None) -> str:
     """Which implementation serves ops on `device`: "cuda", "cpu" or "reference".
 

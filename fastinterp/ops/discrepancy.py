@@ -10,6 +10,8 @@ from torch import Tensor
 from ..errors import InputError
 from . import _backend
 from ._validate import (
+    are_alike,
+    are_on_one,
     check_label_range,
     require_features_and_weight,
     require_labels,
@@ -145,17 +147,10 @@ def discrepancy(
         InputError: shapes, dtypes, devices, labels or reduction do not fit.
     """
     op = "discrepancy"
-    require_features_and_weight(op, features, weight)
-    require_tensor(op, "features_adv", features_adv, dims=4)
-    require_like(op, "features", features, "features_adv", features_adv)
-    require_labels(op, labels, features, weight.shape[0])
     if reduction not in ("weighted", "1-class"):
         raise InputError(f'{op}: reduction must be "weighted" or "1-class", got {reduction!r}.')
-    if bias is not None:
-        require_tensor(op, "bias", bias, dims=1)
-        if bias.shape[0] != weight.shape[0]:
-            raise InputError(f"{op}: bias must have shape [C], got {shape_of(bias)}.")
-        require_like(op, "bias", bias, "a row of weight", weight[:, 0])
+    if not _fits(features, features_adv, weight, labels, bias):
+        _complain(op, features, features_adv, weight, labels, bias)
     if validate and not torch.compiler.is_compiling():
         check_label_range(op, labels, weight.shape[0])
     if not _backend.is_native(features):
@@ -165,7 +160,46 @@ def discrepancy(
         and features_adv.requires_grad
         and not (features.requires_grad or weight.requires_grad)
     )
-    value, _, _ = torch.ops.fastinterp.discrepancy(
+    value, _, _ = _backend.callable_ops(features_adv).discrepancy(
         features, features_adv, weight, labels, bias, reduction == "weighted", with_grad
     )
     return value  # type: ignore[no-any-return]
+
+
+def _fits(
+    features: Tensor, features_adv: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None
+) -> bool:
+    """The quick question of a loop; where the answer is no, `_complain` says why."""
+    return (
+        bias is None
+        and are_alike(features, features_adv, features_adv)
+        and are_on_one(features, weight, labels)
+        and features.dim() == 4
+        and labels.shape == features.shape[:1]
+        and labels.dtype is torch.int64
+        and weight.dtype is features.dtype
+        and weight.dim() == 2
+        and weight.shape[1] == features.shape[1]
+        and weight.shape[0] >= 2
+        and 0 not in features.shape[1:]
+    )
+
+
+def _complain(
+    op: str,
+    features: Tensor,
+    features_adv: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    bias: Tensor | None,
+) -> None:
+    """Say what is wrong with tensors that do not fit, if anything is."""
+    require_features_and_weight(op, features, weight)
+    require_tensor(op, "features_adv", features_adv, dims=4)
+    require_like(op, "features", features, "features_adv", features_adv)
+    require_labels(op, labels, features, weight.shape[0])
+    if bias is not None:
+        require_tensor(op, "bias", bias, dims=1)
+        if bias.shape[0] != weight.shape[0]:
+            raise InputError(f"{op}: bias must have shape [C], got {shape_of(bias)}.")
+        require_like(op, "bias", bias, "a row of weight", weight[:, 0])

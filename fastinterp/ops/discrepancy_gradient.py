@@ -52,7 +52,7 @@ def discrepancy_gradient(
     features_adv = features_adv.detach()
     if not _backend.is_native(features):
         return reference(features, features_adv, weight, labels, bias, reduction)
-    _, grad, _ = torch.ops.fastinterp.discrepancy(
+    _, grad, _ = _backend.callable_ops(features_adv).discrepancy(
         features, features_adv, weight, labels, bias, reduction == "weighted", True
     )
     return grad  # type: ignore[no-any-return]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -146,19 +146,11 @@ def pgd_step(
             result = reference(x_adv, grad, x, step_size, eps, lower, upper, norm)
             return x_adv.copy_(result) if inplace else result
     settings = (step_number, eps_number, step_rows, eps_rows, lower, upper, NORMS.index(norm))
-    ops = _callable_ops(x_adv)
+    ops = _backend.callable_ops(x_adv)
     if inplace:
         ops.pgd_step_(x_adv, grad, x, *settings)
         return x_adv
     return ops.pgd_step(x_adv, grad, x, *settings)  # type: ignore[no-any-return]
-
-
-def _callable_ops(x_adv: Tensor) -> Any:
-    """Where to call the op: as a plain function, or, for compilers and subclasses of Tensor that
-    want to know, as what torch.ops makes of it, which takes twice as long to arrive."""
-    if type(x_adv) is Tensor and not torch.compiler.is_compiling():
-        return _backend.extension()
-    return torch.ops.fastinterp
 
 
 def _complain(op: str, x_adv: Tensor, grad: Tensor, x: Tensor) -> None:

@@ -36,10 +36,6 @@ struct Primitives {
   // out[i, :] = q[i] * sign(panel[i, :]) + r[i]; r may be null.
   void (*signs)(T* out, const T* panel, const T* q, const T* r, int64_t rows, int64_t ld);
 
-  // out[i] += scale * sum_p a[i, p] b[p]; rows of a lie ld apart and may have any length.
-  void (*dots)(double* out, const T* a, int64_t ld, const T* b, int64_t rows, int64_t columns,
-               double scale);
-
   // out = clamp(project(x_adv + step sign(grad)), lower, upper)
   void (*linf_step)(T* out, const T* x_adv, const T* grad, const T* x, int64_t count, T step, T eps,
                     T lower, T upper);
