@@ -27,7 +27,9 @@ how many times faster than the group's baseline an entry is. The floor is measur
   the network as it is written stand beside them, as torch runs them;
 - for an attack, the network's forward and backward passes alone.
 
-"Forward" runs without autograd; "backward" starts from a graph that is kept.
+"Forward" runs without autograd; "backward" starts from a graph that is kept. "One call" is
+`ops.discrepancy_and_gradient`, which gives value and gradient without autograd: what the library's
+own inner loops use.
 """
 EMPTY = "\nNo results files are here yet.\n"
 WIDE = 2  # sections of more groups than this get one row a group
@@ -85,10 +87,13 @@ def _baseline(groups: list[Record]) -> str:
 
 
 def _wide(groups: list[Record]) -> str:
-    """A row a group: each entry's median, and the ratio and share of the floor of ours."""
+    """A row a group: each entry's median, and the ratio and share of the floor of ours, and the
+    ratio of other ways to call it, "ours, this way"."""
     names = list(dict.fromkeys(e["name"] for g in groups for e in g["entries"]))
     ours = groups[0]["ours"]
+    ways = [name for name in names if name.startswith(f"{ours}, ")]
     head = ["case", *names, f"{ours}: x", f"{ours}: % of floor", f"{ours}: quartiles"]
+    head += [f"{way}: x" for way in ways]
     rows = []
     for group in groups:
         by_name = {e["name"]: e for e in group["entries"]}
@@ -97,6 +102,7 @@ def _wide(groups: list[Record]) -> str:
                 for n in names]  # fmt: skip
         mine = by_name.get(ours, {})
         row += [ratio(mine), percent(mine), quartiles(mine) if mine else "-"]
+        row += [ratio(by_name.get(way, {})) for way in ways]
         rows.append(row)
     return _table(head, rows)
 

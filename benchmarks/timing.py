@@ -13,6 +13,7 @@ FEWEST_ROUNDS = 3
 
 
 BRIEF = 0.1  # seconds: runs this short depend on what the caches hold
+SLOW = 5.0  # seconds: runs this long are so by themselves
 
 
 def measure_once(run: Thunk, device: str, inner: int) -> float:
@@ -62,6 +63,8 @@ def samples(
 def _warm_up(run: Thunk, device: str) -> float:
     """Run a few times; the seconds of one run after that."""
     once = measure_once(run, device, 1)
+    if BRIEF < once < SLOW:  # or was something imported, or set up, on the way?
+        once = measure_once(run, device, 1)
     if once > BRIEF:  # slow enough for a first run to leave nothing to warm up
         return once
     for _ in range(2):

@@ -13,7 +13,6 @@ from .. import ops
 from ..errors import InputError
 from ..models.gap import Keeps, widest
 from ..ops.discrepancy import Reduction
-from ..ops.discrepancy_gradient import discrepancy_gradient
 from .outputs import Outputs, Precision
 from .slopes import ScaledValue, Slopes, SumValue, Value, slopes_of
 
@@ -242,8 +241,14 @@ class _FusedDiscrepancy:
         return literal if self.scale == 1 else self.scale * literal
 
     def slopes(self, adv: Outputs) -> Slopes:
-        slope = discrepancy_gradient(
-            self.features, adv.features, self.weight, self.labels, self.bias, self.reduction
+        _, slope = ops.discrepancy_and_gradient(
+            self.features,
+            adv.features,
+            self.weight,
+            self.labels,
+            bias=self.bias,
+            reduction=self.reduction,
+            validate=False,
         )
         return [(adv.features, slope if self.scale == 1 else slope.mul_(self.scale))]
 

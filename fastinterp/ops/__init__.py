@@ -13,7 +13,17 @@ if _backend.extension() is not None:
 
 from .cam import cam
 from .discrepancy import discrepancy
+from .discrepancy_and_gradient import discrepancy_and_gradient
 from .kendall_tau import kendall_tau
 from .pgd_step import pgd_step
 
-__all__ = ["backend", "build_info", "cam", "discrepancy", "kendall_tau", "pgd_step", "reference"]
+__all__ = [
+    "backend",
+    "build_info",
+    "cam",
+    "discrepancy",
+    "discrepancy_and_gradient",
+    "kendall_tau",
+    "pgd_step",
+    "reference",
+]

@@ -146,13 +146,9 @@ def discrepancy(
     Raises:
         InputError: shapes, dtypes, devices, labels or reduction do not fit.
     """
-    op = "discrepancy"
-    if reduction not in ("weighted", "1-class"):
-        raise InputError(f'{op}: reduction must be "weighted" or "1-class", got {reduction!r}.')
-    if not _fits(features, features_adv, weight, labels, bias):
-        _complain(op, features, features_adv, weight, labels, bias)
-    if validate and not torch.compiler.is_compiling():
-        check_label_range(op, labels, weight.shape[0])
+    require_fitting(
+        "discrepancy", features, features_adv, weight, labels, bias, reduction, validate
+    )
     if not _backend.is_native(features):
         return reference(features, features_adv, weight, labels, bias, reduction)
     with_grad = (
@@ -166,13 +162,31 @@ def discrepancy(
     return value  # type: ignore[no-any-return]
 
 
+def require_fitting(
+    op: str,
+    features: Tensor,
+    features_adv: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    bias: Tensor | None,
+    reduction: str,
+    validate: bool,
+) -> None:
+    """Raise unless the arguments of `discrepancy` belong together."""
+    if reduction not in ("weighted", "1-class"):
+        raise InputError(f'{op}: reduction must be "weighted" or "1-class", got {reduction!r}.')
+    if not _fits(features, features_adv, weight, labels, bias):
+        _complain(op, features, features_adv, weight, labels, bias)
+    if validate and not torch.compiler.is_compiling():
+        check_label_range(op, labels, weight.shape[0])
+
+
 def _fits(
     features: Tensor, features_adv: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None
 ) -> bool:
     """The quick question of a loop; where the answer is no, `_complain` says why."""
     return (
-        bias is None
-        and are_alike(features, features_adv, features_adv)
+        are_alike(features, features_adv, features_adv)
         and are_on_one(features, weight, labels)
         and features.dim() == 4
         and labels.shape == features.shape[:1]
@@ -182,6 +196,16 @@ def _fits(
         and weight.shape[1] == features.shape[1]
         and weight.shape[0] >= 2
         and 0 not in features.shape[1:]
+        and (bias is None or _is_bias_of(weight, bias))
+    )
+
+
+def _is_bias_of(weight: Tensor, bias: object) -> bool:
+    return (
+        isinstance(bias, Tensor)
+        and bias.shape == weight.shape[:1]
+        and bias.dtype is weight.dtype
+        and bias.device == weight.device
     )
 
 

@@ -2,7 +2,8 @@
 
 from .cam import reference as cam
 from .discrepancy import reference as discrepancy
+from .discrepancy_and_gradient import reference as discrepancy_and_gradient
 from .kendall_tau import reference as kendall_tau
 from .pgd_step import reference as pgd_step
 
-__all__ = ["cam", "discrepancy", "kendall_tau", "pgd_step"]
+__all__ = ["cam", "discrepancy", "discrepancy_and_gradient", "kendall_tau", "pgd_step"]

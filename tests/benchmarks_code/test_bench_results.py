@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,22 @@ def test_entries_are_timed_in_turn_after_a_warm_up() -> None:
 
 def test_slow_entries_run_no_more_often_than_they_are_timed(monkeypatch) -> None:
     monkeypatch.setattr("benchmarks.timing.BRIEF", 0.0)
+    monkeypatch.setattr("benchmarks.timing.SLOW", 0.0)
     calls: list[str] = []
     samples({"a": lambda: calls.append("a")}, rounds=4, least=0.0)
     assert len(calls) == 5  # one to see how slow it is
+
+
+def test_a_first_run_that_sets_something_up_makes_no_entry_slow() -> None:
+    calls: list[str] = []
+
+    def run() -> None:
+        calls.append("a")
+        if len(calls) == 1:
+            time.sleep(0.15)
+
+    samples({"a": run}, rounds=4, least=0.0)
+    assert len(calls) > 2 + 4 * 2  # brief: an unmeasured run before each of four measurements
 
 
 def test_a_spent_budget_leaves_three_rounds() -> None:
