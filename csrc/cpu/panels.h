@@ -8,6 +8,7 @@
 #include <atomic>
 #include <memory>
 #include <new>
+#include <vector>
 
 #include "../kernels/maps.h"
 #include "vector/primitives.h"
@@ -110,15 +111,33 @@ class Correlation {
   Scratch<T> product_;  // [C, K]
 };
 
-// body(next) on each thread; next() is an index below `count`, or at least `count` when all have
-// been taken. Whoever is free takes the next one: a thread that wakes late, or shares its core,
+// body(next) on each thread; next() is an index below `count`, or `count` when all have been taken.
+// A thread takes its own share first, in order: from one call to the next it finds in its caches
+// what it wrote there. Then it helps the others out: a thread that wakes late, or shares its core,
 // holds nobody up. For work whose results do not depend on who did it.
 template <typename Body>
 void share_out(int64_t count, const Body& body) {
-  std::atomic<int64_t> taken{0};
-  const auto next = [&] { return taken.fetch_add(1, std::memory_order_relaxed); };
-  at::parallel_for(0, std::min<int64_t>(count, at::get_num_threads()), 1,
-                   [&](int64_t, int64_t) { body(next); });
+  struct alignas(64) Share {
+    std::atomic<int64_t> next;
+    int64_t end;
+  };
+  const int64_t threads = std::min<int64_t>(count, at::get_num_threads());
+  std::vector<Share> shares(threads);
+  for (int64_t t = 0; t < threads; ++t) {
+    shares[t].next = count * t / threads;
+    shares[t].end = count * (t + 1) / threads;
+  }
+  at::parallel_for(0, threads, 1, [&](int64_t own, int64_t) {
+    int64_t helped = 0;
+    body([&] {
+      for (; helped < threads; ++helped) {
+        Share& share = shares[(own + helped) % threads];
+        const int64_t n = share.next.fetch_add(1, std::memory_order_relaxed);
+        if (n < share.end) return n;
+      }
+      return count;
+    });
+  });
 }
 
 // Gradients by the weight are summed over images in a fixed number of parts, so that the result

@@ -11,6 +11,7 @@
 #define FI_LEVEL avx2
 #define FI_VECTOR_BYTES 32
 #define FI_MAX_ROWS 6
+#define FI_MAX_ROWS_SHORT 4
 #include "primitives.inc"
 
 #if defined(__clang__)
