@@ -7,6 +7,8 @@
 #include <ATen/ops/empty_like.h>
 #include <c10/util/Exception.h>
 
+#include <optional>
+
 #include "kernels/maps.h"
 
 namespace fastinterp {
@@ -37,6 +39,20 @@ inline void check_labels(const char* op, const at::Tensor& labels, const at::Ten
               op, ": labels must be int64 of shape [", features.size(0),
               "] on the features' device, got ", labels.scalar_type(), " ", labels.sizes(), " on ",
               labels.device(), ".");
+}
+
+inline void check_discrepancy(const at::Tensor& features, const at::Tensor& features_adv,
+                              const at::Tensor& weight, const at::Tensor& labels,
+                              const std::optional<at::Tensor>& bias) {
+  check_maps("discrepancy", features, weight);
+  check_like("discrepancy", features, features_adv);
+  check_labels("discrepancy", labels, features);
+  TORCH_CHECK(weight.size(0) >= 2, "discrepancy: at least 2 classes are needed, got ",
+              weight.size(0), ".");
+  TORCH_CHECK(
+      !bias || (bias->dim() == 1 && bias->size(0) == weight.size(0) &&
+                bias->scalar_type() == weight.scalar_type() && bias->device() == weight.device()),
+      "discrepancy: bias must have shape [C] and be like weight.");
 }
 
 inline void check_rows(const char* op, const char* name, const std::optional<at::Tensor>& rows,

@@ -123,9 +123,19 @@ class Discrepancy : public torch::autograd::Function<Discrepancy> {
   }
 };
 
+// Whether anything is to be derived by the tensor, backward or forward.
+bool is_tracked(const Tensor& tensor) {
+  return (at::GradMode::is_enabled() && tensor.requires_grad()) || tensor._fw_grad(0).defined();
+}
+
 Triple discrepancy(const Tensor& features, const Tensor& features_adv, const Tensor& weight,
                    const Tensor& labels, const std::optional<Tensor>& bias, bool weighted,
                    bool with_grad) {
+  if (!is_tracked(features) && !is_tracked(features_adv) && !is_tracked(weight) &&
+      !(bias && is_tracked(*bias))) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    return forward(features, features_adv, weight, labels, bias, weighted, with_grad);
+  }
   const auto found =
       Discrepancy::apply(features, features_adv, weight, labels, bias, weighted, with_grad);
   return {found[0], found[1], found[2]};

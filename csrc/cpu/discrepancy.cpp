@@ -261,12 +261,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy(const at::Tensor& fea
                                                            const at::Tensor& labels,
                                                            const std::optional<at::Tensor>& bias,
                                                            bool weighted, bool with_grad) {
-  check_maps("discrepancy", features, weight);
-  check_like("discrepancy", features, features_adv);
-  check_labels("discrepancy", labels, features);
+  check_discrepancy(features, features_adv, weight, labels, bias);
   const auto sizes = sizes_of(features, weight);
-  TORCH_CHECK(!bias || (bias->numel() == sizes.classes && bias->dim() == 1),
-              "discrepancy: bias must have shape [C].");
   const auto t = labels.contiguous();
   check_label_values(t, sizes.classes);
 

@@ -50,14 +50,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy(const at::Tensor& fea
                                                            const at::Tensor& labels,
                                                            const std::optional<at::Tensor>& bias,
                                                            bool weighted, bool with_grad) {
-  check_maps("discrepancy", features, weight);
-  check_like("discrepancy", features, features_adv);
-  check_labels("discrepancy", labels, features);
+  check_discrepancy(features, features_adv, weight, labels, bias);
   const auto sizes = sizes_of(features, weight);
-  TORCH_CHECK(
-      !bias || (bias->dim() == 1 && bias->size(0) == sizes.classes &&
-                bias->scalar_type() == weight.scalar_type() && bias->device() == weight.device()),
-      "discrepancy: bias must have shape [C] and be like weight.");
   const auto before = with_regular_positions(features);
   const auto after = with_regular_positions(features_adv);
   const auto w = weight.contiguous();

@@ -41,16 +41,6 @@ def are_alike(a: object, b: object, c: object) -> bool:
     )
 
 
-def are_on_one(a: object, b: object, c: object) -> bool:
-    """Whether three values are tensors on one device."""
-    return (
-        isinstance(a, Tensor)
-        and isinstance(b, Tensor)
-        and isinstance(c, Tensor)
-        and a.device == b.device == c.device
-    )
-
-
 def require_like(op: str, first: str, a: Tensor, second: str, b: Tensor) -> None:
     """Raise unless tensors a and b have one shape, dtype and device."""
     if a.shape != b.shape:

@@ -10,8 +10,6 @@ from torch import Tensor
 from ..errors import InputError
 from . import _backend
 from ._validate import (
-    are_alike,
-    are_on_one,
     check_label_range,
     require_features_and_weight,
     require_labels,
@@ -146,20 +144,48 @@ def discrepancy(
     Raises:
         InputError: shapes, dtypes, devices, labels or reduction do not fit.
     """
-    require_fitting(
-        "discrepancy", features, features_adv, weight, labels, bias, reduction, validate
-    )
-    if not _backend.is_native(features):
+    op = "discrepancy"
+    if not kernels_serve(op, features, features_adv, weight, labels, bias, reduction, validate):
         return reference(features, features_adv, weight, labels, bias, reduction)
-    with_grad = (
-        torch.is_grad_enabled()
-        and features_adv.requires_grad
-        and not (features.requires_grad or weight.requires_grad)
-    )
-    value, _, _ = _backend.callable_ops(features_adv).discrepancy(
-        features, features_adv, weight, labels, bias, reduction == "weighted", with_grad
-    )
+    try:
+        with_grad = (
+            torch.is_grad_enabled()
+            and features_adv.requires_grad
+            and not (features.requires_grad or weight.requires_grad)
+        )
+        value, _, _ = _backend.callable_ops(features_adv).discrepancy(
+            features, features_adv, weight, labels, bias, reduction == "weighted", with_grad
+        )
+    except REFUSALS:
+        require_fitting(op, features, features_adv, weight, labels, bias)
+        raise
     return value  # type: ignore[no-any-return]
+
+
+# What a kernel raises that cannot take its arguments. `require_fitting` then says why: in a loop,
+# asking beforehand would cost as much as the arithmetic of a small batch.
+REFUSALS = (AttributeError, RuntimeError, TypeError)
+
+
+def kernels_serve(
+    op: str,
+    features: Tensor,
+    features_adv: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    bias: Tensor | None,
+    reduction: str,
+    validate: bool,
+) -> bool:
+    """Whether the compiled op takes these tensors, checked as far as nobody else will."""
+    if reduction not in ("weighted", "1-class"):
+        raise InputError(f'{op}: reduction must be "weighted" or "1-class", got {reduction!r}.')
+    native = isinstance(features, Tensor) and _backend.is_native(features)
+    if validate or not native or torch.compiler.is_compiling():
+        require_fitting(op, features, features_adv, weight, labels, bias)
+    if validate and not torch.compiler.is_compiling():
+        check_label_range(op, labels, weight.shape[0])
+    return native
 
 
 def require_fitting(
@@ -169,55 +195,8 @@ def require_fitting(
     weight: Tensor,
     labels: Tensor,
     bias: Tensor | None,
-    reduction: str,
-    validate: bool,
 ) -> None:
-    """Raise unless the arguments of `discrepancy` belong together."""
-    if reduction not in ("weighted", "1-class"):
-        raise InputError(f'{op}: reduction must be "weighted" or "1-class", got {reduction!r}.')
-    if not _fits(features, features_adv, weight, labels, bias):
-        _complain(op, features, features_adv, weight, labels, bias)
-    if validate and not torch.compiler.is_compiling():
-        check_label_range(op, labels, weight.shape[0])
-
-
-def _fits(
-    features: Tensor, features_adv: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None
-) -> bool:
-    """The quick question of a loop; where the answer is no, `_complain` says why."""
-    return (
-        are_alike(features, features_adv, features_adv)
-        and are_on_one(features, weight, labels)
-        and features.dim() == 4
-        and labels.shape == features.shape[:1]
-        and labels.dtype is torch.int64
-        and weight.dtype is features.dtype
-        and weight.dim() == 2
-        and weight.shape[1] == features.shape[1]
-        and weight.shape[0] >= 2
-        and 0 not in features.shape[1:]
-        and (bias is None or _is_bias_of(weight, bias))
-    )
-
-
-def _is_bias_of(weight: Tensor, bias: object) -> bool:
-    return (
-        isinstance(bias, Tensor)
-        and bias.shape == weight.shape[:1]
-        and bias.dtype is weight.dtype
-        and bias.device == weight.device
-    )
-
-
-def _complain(
-    op: str,
-    features: Tensor,
-    features_adv: Tensor,
-    weight: Tensor,
-    labels: Tensor,
-    bias: Tensor | None,
-) -> None:
-    """Say what is wrong with tensors that do not fit, if anything is."""
+    """Raise unless the tensors belong together."""
     require_features_and_weight(op, features, weight)
     require_tensor(op, "features_adv", features_adv, dims=4)
     require_like(op, "features", features, "features_adv", features_adv)

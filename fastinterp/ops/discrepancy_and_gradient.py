@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import _backend
-from .discrepancy import Reduction, require_fitting
+from .discrepancy import REFUSALS, Reduction, kernels_serve, require_fitting
 from .discrepancy import reference as value_reference
 
 
@@ -62,20 +62,15 @@ def discrepancy_and_gradient(
         D [N], in the features' dtype, and the gradient [N, K, h, w], like features_adv: new
         tensors, which the caller may write into.
     """
-    require_fitting(
-        "discrepancy_and_gradient",
-        features,
-        features_adv,
-        weight,
-        labels,
-        bias,
-        reduction,
-        validate,
-    )
-    if not _backend.is_native(features):
+    op = "discrepancy_and_gradient"
+    if not kernels_serve(op, features, features_adv, weight, labels, bias, reduction, validate):
         return reference(features, features_adv, weight, labels, bias, reduction)
-    with torch.no_grad():
-        value, grad, _ = _backend.callable_ops(features_adv).discrepancy(
-            features, features_adv, weight, labels, bias, reduction == "weighted", True
-        )
+    try:
+        with torch.no_grad():
+            value, grad, _ = _backend.callable_ops(features_adv).discrepancy(
+                features, features_adv, weight, labels, bias, reduction == "weighted", True
+            )
+    except REFUSALS:
+        require_fitting(op, features, features_adv, weight, labels, bias)
+        raise
     return value, grad

@@ -215,17 +215,34 @@ def bad_calls():
     yield "2 classes", {**good, "weight": weight[:1], "labels": labels * 0}
     yield "reduction", {**good, "reduction": "mean"}
     yield r"\[C\]", {**good, "bias": bias[:2]}
+    yield "same dtype", {**good, "bias": bias.double()}
     yield "must be a tensor", {**good, "features": [1.0]}
+    yield "must be a tensor", {**good, "features_adv": [1.0]}
+    yield "must be a tensor", {**good, "weight": 1.0}
+    yield "int64", {**good, "labels": [0, 1, 2]}
+    yield "must be a tensor", {**good, "bias": 1.0}
     yield "floating point", {**good, "features": features.int()}
     yield "batch may be empty", {
         **good, "features": features[:, :, :0], "features_adv": features_adv[:, :, :0]
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("op", [ops.discrepancy, ops.discrepancy_and_gradient])
 @pytest.mark.parametrize(("match", "arguments"), list(bad_calls()))
-def test_bad_input_is_one_sentence(match: str, arguments: dict) -> None:
-    with pytest.raises(InputError, match=match) as caught:
-        ops.discrepancy(**arguments)
+def test_bad_input_is_one_sentence(op, match: str, arguments: dict) -> None:
+    with pytest.raises(InputError, match=f"{op.__name__}: .*{match}") as caught:
+        op(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("op", [ops.discrepancy, ops.discrepancy_and_gradient])
+@pytest.mark.parametrize(("match", "arguments"), list(bad_calls()))
+def test_loops_that_check_nothing_hear_the_same(op, match: str, arguments: dict) -> None:
+    """Whatever the kernel refuses, and it must refuse all of it, is explained afterwards."""
+    if match == "0..3":
+        pytest.skip("labels out of range are what `validate` is for")
+    with pytest.raises(InputError, match=f"{op.__name__}: .*{match}") as caught:
+        op(**arguments, validate=False)
     assert "\n" not in str(caught.value)
 
 
