@@ -1,5 +1,6 @@
 // What every backend checks before it touches memory. The public Python functions check the same
-// things first and say more; these stand between a direct call of the op and a crash.
+// things and say more: before the call, or, in loops that call `discrepancy` unvalidated, once it
+// has been refused. So whatever they refuse must be refused here.
 #pragma once
 
 #include <ATen/core/Tensor.h>
