@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -229,19 +230,15 @@ class _FusedDiscrepancy:
         self.bias = None if clean.bias is None else clean.bias.to(self.features.dtype)
 
     def __call__(self, adv: Outputs) -> Tensor:
-        literal = ops.discrepancy(
-            self.features,
-            adv.features,
-            self.weight,
-            self.labels,
-            bias=self.bias,
-            reduction=self.reduction,
-            validate=False,
-        )
+        literal: Tensor = self._call(ops.discrepancy, adv)
         return literal if self.scale == 1 else self.scale * literal
 
     def slopes(self, adv: Outputs) -> Slopes:
-        _, slope = ops.discrepancy_and_gradient(
+        _, slope = self._call(ops.discrepancy_and_gradient, adv)
+        return [(adv.features, slope if self.scale == 1 else slope.mul_(self.scale))]
+
+    def _call(self, op: Callable[..., Any], adv: Outputs) -> Any:
+        return op(
             self.features,
             adv.features,
             self.weight,
@@ -250,7 +247,6 @@ class _FusedDiscrepancy:
             reduction=self.reduction,
             validate=False,
         )
-        return [(adv.features, slope if self.scale == 1 else slope.mul_(self.scale))]
 
 
 class Sum(Objective):

@@ -20,6 +20,10 @@ from ._validate import (
 
 Reduction = Literal["weighted", "1-class"]
 
+# What a kernel raises that cannot take its arguments. `require_fitting` then says why: in a loop,
+# asking beforehand would cost as much as the arithmetic of a small batch.
+REFUSALS = (AttributeError, RuntimeError, TypeError)
+
 
 # 1. Reference
 def reference(
@@ -160,11 +164,6 @@ def discrepancy(
         require_fitting(op, features, features_adv, weight, labels, bias)
         raise
     return value  # type: ignore[no-any-return]
-
-
-# What a kernel raises that cannot take its arguments. `require_fitting` then says why: in a loop,
-# asking beforehand would cost as much as the arithmetic of a small batch.
-REFUSALS = (AttributeError, RuntimeError, TypeError)
 
 
 def kernels_serve(

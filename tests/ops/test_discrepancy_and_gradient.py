@@ -1,4 +1,7 @@
-"""Value and gradient in one call are those of the op with autograd."""
+"""Value and gradient in one call are those of the op with autograd.
+
+What it refuses is tested with `discrepancy`, whose checks it shares.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.cases import LAYOUTS, ODD, MapCase
-from fastinterp import InputError, ops
+from fastinterp import ops
 
 BOTH = {"op": ops.discrepancy_and_gradient, "reference": ops.reference.discrepancy_and_gradient}
 
@@ -64,25 +67,3 @@ def test_no_images() -> None:
     value, grad = ops.discrepancy_and_gradient(empty, empty, weight, labels)
     assert value.shape == (0,)
     assert grad.shape == empty.shape
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"labels": torch.tensor([0, 1, 4])}, "labels must lie in 0..3"),
-        ({"features_adv": torch.zeros(3, 6, 2, 3)}, "must have the same shape"),
-        ({"bias": torch.zeros(5)}, r"bias must have shape \[C\]"),
-        ({"reduction": "all"}, 'must be "weighted" or "1-class"'),
-    ],
-)
-def test_what_does_not_fit_is_refused_by_name(change: dict, message: str) -> None:
-    features, features_adv, weight, labels, bias = MapCase(3, 6, 3, 3, 4).tensors()
-    arguments = {
-        "features": features,
-        "features_adv": features_adv,
-        "weight": weight,
-        "labels": labels,
-        "bias": bias,
-    } | change
-    with pytest.raises(InputError, match=f"discrepancy_and_gradient: .*{message}"):
-        ops.discrepancy_and_gradient(**arguments)

@@ -236,11 +236,13 @@ def test_bad_input_is_one_sentence(op, match: str, arguments: dict) -> None:
 
 
 @pytest.mark.parametrize("op", [ops.discrepancy, ops.discrepancy_and_gradient])
-@pytest.mark.parametrize(("match", "arguments"), list(bad_calls()))
+@pytest.mark.parametrize(
+    # Labels out of range are what `validate` is for.
+    ("match", "arguments"),
+    [call for call in bad_calls() if call[0] != "0..3"],
+)
 def test_loops_that_check_nothing_hear_the_same(op, match: str, arguments: dict) -> None:
     """Whatever the kernel refuses, and it must refuse all of it, is explained afterwards."""
-    if match == "0..3":
-        pytest.skip("labels out of range are what `validate` is for")
     with pytest.raises(InputError, match=f"{op.__name__}: .*{match}") as caught:
         op(**arguments, validate=False)
     assert "\n" not in str(caught.value)
