@@ -15,6 +15,7 @@ import torch
 
 from . import commands
 from ._version import __version__
+from .attacks.aai import KINDS
 from .data.load import NAMES as DATASETS
 from .errors import InputError
 from .evaluation import PROTOCOLS
@@ -254,6 +255,20 @@ def _add_eval(every: Any) -> None:
         choices=CLASS_SETS,
         metavar="SET",
         help=f"of isa: {', '.join(CLASS_SETS)}; default: each of them",
+    )
+    parser.add_argument(
+        "--kind", choices=KINDS, metavar="KIND", help=f"of aai: {', '.join(KINDS)}; default: topk"
+    )
+    parser.add_argument(
+        "--k", type=count, metavar="K", help="of aai: brightest positions of a map; default: 8"
+    )
+    parser.add_argument(
+        "--hinge",
+        type=number,
+        metavar="LAMBDA",
+        help="of aai: hold the prediction by the hinge of eq. (7) with this weight, such as 10, "
+        "and judge the best iterate that keeps it; default: 0, as in the paper's tables, which "
+        "average over the images whose prediction stays by itself",
     )
     parser.add_argument(
         "--protocol",

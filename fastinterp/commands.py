@@ -80,6 +80,9 @@ def evaluate(args: Words) -> int:
         interpreter=args.interpreter,
         classes=args.classes,
         seed=args.seed,
+        kind=args.kind,
+        k=args.k,
+        hinge=args.hinge,
     )
     kind = MEASURES[args.attack]
     began = time.monotonic()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..attacks import AAI
 from ..attacks.aai import Kind
+from ..attacks.ascent import Keep
 from ..attacks.checks import require_images, require_labels
 from ..attacks.modes import eval_mode
 from ..attacks.threats import BALLS
@@ -64,6 +65,7 @@ def aai_sweep(
     kind: Kind = "topk",
     k: int = PAPER_K,
     hinge: float = 0.0,
+    keep: Keep = "last",
     norm: str = "linf",
     noise: Tensor | None = None,
     batch_size: int = 40,
@@ -72,7 +74,8 @@ def aai_sweep(
 ) -> list[AAIRow]:
     """Agreement of maps under AAI for each eps (Tables 2, A4 and A5).
 
-    The defaults are the tables' protocol, but for its random starts: `paper_noise` draws those.
+    The defaults are the tables' protocol, in which nothing keeps the prediction, but for its random
+    starts: `paper_noise` draws those.
     The model runs in eval mode and is left as it was.
 
     Args:
@@ -81,7 +84,7 @@ def aai_sweep(
         images: x [N, C_in, H, W], floating point in [0, 1]; moved to the model batch by batch.
         labels: true classes [N].
         eps: radii of the ball around x, in pixel units.
-        steps, step_size, kind, k, hinge, norm: of the attack, see `fastinterp.attacks.AAI`.
+        steps, step_size, kind, k, hinge, keep, norm: of the attack, see `fastinterp.attacks.AAI`.
         noise: [N, C_in, H, W] in [-1, 1]; the attack starts at x + eps * noise, clipped to [0, 1].
             Only for linf. Without it the starts are drawn uniformly from the ball.
         batch_size: images attacked at a time; for memory and speed alone.
@@ -105,14 +108,13 @@ def aai_sweep(
         )
     if batch_size < 1 or len(images) == 0:
         raise InputError("aai_sweep: there must be at least one image, and one in a batch.")
+    how: dict[str, Any] = {"hinge": hinge, "keep": keep, "norm": norm}
     rows = []
     hidden = None if progress else True  # None: hidden where standard error is no terminal
     with eval_mode(model), tqdm(total=len(eps) * len(images), unit="img", disable=hidden) as bar:
         for radius in eps:
             bar.set_description(f"eps {radius:.4g}")
-            attack = AAI(
-                model, interpreter, radius, step_size, steps, kind, k, hinge=hinge, norm=norm
-            )
+            attack = AAI(model, interpreter, radius, step_size, steps, kind, k, **how)
             starts = _starts(images, radius, norm, noise, seed)
             found = []
             for first in range(0, len(images), batch_size):

@@ -9,11 +9,12 @@ from typing import Any, get_args
 
 from torch import Tensor
 
+from ..attacks.aai import Kind
 from ..data import ImageData
 from ..discrepancy import ClassSet
 from ..errors import InputError
 from ..models.gap import GapClassifier
-from .aai_scores import aai_sweep, paper_noise
+from .aai_scores import PAPER_K, aai_sweep, paper_noise
 from .accuracy import sweep
 from .corruptions import CORRUPTIONS, PUBLISHED_EPS, corruption_sweep
 from .isa_scores import INTERPRETERS, isa_row
@@ -43,7 +44,8 @@ class Request:
         n: images, the first of the paper's selection; None: all.
         protocol: a key of `PROTOCOLS`.
         batch_size: images attacked at a time.
-        eps, steps, step_size, norm, interpreter, classes, seed: as on the command line.
+        eps, steps, step_size, norm, interpreter, classes, seed, kind, k, hinge: as on the command
+            line.
     """
 
     model: GapClassifier
@@ -58,6 +60,9 @@ class Request:
     interpreter: str | None = None
     classes: str | None = None
     seed: int | None = None
+    kind: Kind | None = None
+    k: int | None = None
+    hinge: float | None = None
 
     def count(self, default: int) -> int:
         """How many images are measured."""
@@ -101,6 +106,20 @@ class Measure:
     seed: int = 0
 
 
+OPTIONS = (
+    "eps",
+    "steps",
+    "step_size",
+    "norm",
+    "interpreter",
+    "classes",
+    "seed",
+    "kind",
+    "k",
+    "hinge",
+)
+
+
 def measure(attack: str, request: Request) -> Rows:
     """Rows of a request under an attack.
 
@@ -108,7 +127,7 @@ def measure(attack: str, request: Request) -> Rows:
         InputError: the request sets something that the attack does not have, or that does not fit.
     """
     kind = MEASURES[attack]
-    for name in ("eps", "steps", "step_size", "norm", "interpreter", "classes", "seed"):
+    for name in OPTIONS:
         if getattr(request, name) is not None and name not in kind.takes:
             takes = ", ".join(_option(each) for each in sorted(kind.takes))
             raise InputError(
@@ -123,7 +142,7 @@ def measure(attack: str, request: Request) -> Rows:
 
 
 def settings_used(attack: str, request: Request) -> dict[str, Any]:
-    """Norm, step size and seed as they were taken, for the record; None where there is none."""
+    """Norm, step size, seed and the like as they were taken; None where there is none."""
     kind = MEASURES[attack]
     step_size: float | str | None = request.step_size
     if step_size is None and "step_size" in kind.takes:
@@ -131,7 +150,11 @@ def settings_used(attack: str, request: Request) -> dict[str, Any]:
         in_ball = PAPER_STEP_SIZE if in_linf else "2.5 eps / steps"
         step_size = "eps / sqrt(steps)" if attack in CORRUPTIONS else in_ball
     seed = kind.seed if request.seed is None else request.seed
-    return {"norm": request.norm or kind.norm, "step_size": step_size, "seed": seed}
+    used = {"norm": request.norm or kind.norm, "step_size": step_size, "seed": seed}
+    if attack == "aai":
+        of_aai = {"kind": request.kind or "topk", "k": request.k or PAPER_K}
+        used |= {**of_aai, "hinge": request.hinge or 0.0}
+    return used
 
 
 def _option(name: str) -> str:
@@ -174,6 +197,11 @@ def _aai(request: Request) -> Rows:
                 eps=[eps],
                 steps=steps,
                 step_size=default_step_size(norm, eps, steps) if size is None else size,
+                kind=request.kind or "topk",
+                k=request.k or PAPER_K,
+                # The tables' protocol holds no prediction; who asks for a hinge wants it kept.
+                hinge=request.hinge or 0.0,
+                keep="best" if request.hinge else "last",
                 norm=norm,
                 noise=noise,
                 batch_size=request.batch_size,
@@ -255,8 +283,8 @@ MEASURES: dict[str, Measure] = {
     ),
     "aai": Measure(
         _aai,
-        "Kendall's tau and top-8 intersection of maps",
-        _SIZED | {"norm", "interpreter"},
+        "Kendall's tau and top-k intersection of maps",
+        _SIZED | {"norm", "interpreter", "kind", "k", "hinge"},
         ("paper",),
         partial(_columns, ("eps", "steps", "kendall_tau", "topk_intersection", "n_unchanged")),
         norm="linf",

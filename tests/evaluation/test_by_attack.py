@@ -18,6 +18,7 @@ from fastinterp.evaluation.isa_scores import isa_row
 from fastinterp.interpreters import GradCAMPlusPlus
 
 N = 6
+AS_PUBLISHED = {"kind": "topk", "k": 8, "hinge": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,13 @@ def test_aai_is_the_papers(test_data: data.ImageData) -> None:
     assert measure("aai", request) == expected
 
 
+def test_aai_with_a_hinge_keeps_predictions(test_data: data.ImageData) -> None:
+    settings = {"eps": [0.5], "steps": [10], "kind": "discrepancy", "k": 4}
+    (free,) = measure("aai", request_for(test_data, **settings))
+    (held,) = measure("aai", request_for(test_data, hinge=10.0, **settings))
+    assert free["n_unchanged"] < held["n_unchanged"] == N
+
+
 def test_isa_is_isa_row(test_data: data.ImageData) -> None:
     request = request_for(test_data, norm="l2", classes="2-class")
     (row,) = measure("isa", request)
@@ -93,6 +101,7 @@ def test_corruptions_lead_to_the_papers_targets(test_data: data.ImageData) -> No
         ("isa", {"eps": [0.1]}, "--eps means nothing to --attack isa"),
         ("isa", {"norm": "linf"}, "l1 or l2"),
         ("pgd", {"interpreter": "cam"}, "--interpreter means nothing to --attack pgd"),
+        ("pgd", {"hinge": 10.0}, "--hinge means nothing to --attack pgd"),
         ("aai", {"classes": "2-class"}, "--classes means nothing to --attack aai"),
         ("aai", {"protocol": "best"}, "the protocol paper alone"),
         ("jpeg-l1", {"step_size": 0.1}, "--step-size means nothing to --attack jpeg-l1"),
@@ -109,7 +118,8 @@ def test_settings_that_do_not_apply_are_refused(
 def test_settings_are_recorded_as_taken(test_data: data.ImageData) -> None:
     plain = request_for(test_data)
     assert settings_used("pgd", plain) == {"norm": "linf", "step_size": 0.01, "seed": 0}
-    assert settings_used("aai", plain) == {"norm": "linf", "step_size": 0.01, "seed": 99}
+    taken = settings_used("aai", plain)
+    assert taken == {"norm": "linf", "step_size": 0.01, "seed": 99} | AS_PUBLISHED
     assert settings_used("isa", plain) == {"norm": None, "step_size": None, "seed": 123}
     assert settings_used("jpeg-l1", plain)["step_size"] is None
     assert settings_used("gabor", plain)["step_size"] == "eps / sqrt(steps)"

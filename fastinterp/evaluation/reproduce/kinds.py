@@ -79,6 +79,8 @@ def _taus(task: Task) -> Cells:
         images.float(chosen),
         images.labels[chosen],
         eps=[column["eps"] for column in task.block.columns],
+        hinge=0.0,
+        keep="last",
         noise=paper_noise(len(images), task.n, images.images.shape[1:], num_classes=classes),
     )
     return [
