@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "fastinterp"
-COMMON = {"device", "errors", "files", "unpickle", "_version"}
+COMMON = {"device", "errors", "files", "require", "unpickle", "_version"}
 BEFORE = {
     "ops": set(),
     "models": set(),

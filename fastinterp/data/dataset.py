@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
 from ..device import usable_device
 from ..errors import InputError
+from ..require import require_count, require_whole
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -21,8 +23,11 @@ Indices = Tensor | NDArray[Any] | Sequence[int] | slice
 
 
 @dataclass(frozen=True, eq=False)
-class ImageData:
+class ImageData(Dataset[tuple[Tensor, int]]):
     """Images with labels, held in memory whole.
+
+    It is a data set as torch knows them: `data[i]` is an image and its label, so that
+    `DataLoader(data, batch_size=50, shuffle=True)` works. Its own `batches` are the faster.
 
     Attributes:
         images: uint8 [N, C, H, W], 0 to 255.
@@ -56,6 +61,19 @@ class ImageData:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """The image at a position, float32 [C, H, W] in [0, 1], and its label.
+
+        Raises:
+            InputError: `index` is no whole number; `subset` takes several.
+            IndexError: a position beyond the data.
+        """
+        position = require_whole("ImageData: a position (for several use subset)", index)
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"ImageData holds {len(self)} images, got position {position}.")
+        position %= len(self)
+        return self.float(slice(position, position + 1))[0], int(self.labels[position])
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return self.batches(128)
 
@@ -81,10 +99,10 @@ class ImageData:
         Raises:
             InputError: a position beyond the data.
         """
-        chosen = indices if isinstance(indices, slice) else self._positions(indices)
+        chosen = indices if isinstance(indices, slice) else self._positions("subset", indices)
         return replace(self, images=self.images[chosen], labels=self.labels[chosen])
 
-    def _positions(self, indices: Tensor | NDArray[Any] | Sequence[int]) -> Tensor:
+    def _positions(self, who: str, indices: Tensor | NDArray[Any] | Sequence[int]) -> Tensor:
         """Positions [M] on the data's device, known to lie within it."""
         try:
             positions = torch.as_tensor(indices)
@@ -96,27 +114,44 @@ class ImageData:
             positions = positions.long()  # an empty list is read as floats
         if positions.dim() != 1 or positions.dtype not in _INTEGERS:
             raise InputError(
-                "ImageData.subset: positions must be whole numbers [M] (a tensor, array or list), "
+                f"ImageData.{who}: positions must be whole numbers [M] (a tensor, array or list), "
                 f"a mask [{len(self)}] or a slice, got {type(indices).__name__}."
             )
         positions = positions.to(device=self.device, dtype=torch.int64)
         if bool(((positions < 0) | (positions >= len(self))).any()):
             raise InputError(
-                f"ImageData.subset: positions must lie in 0..{len(self) - 1}, "
+                f"ImageData.{who}: positions must lie in 0..{len(self) - 1}, "
                 f"got {int(positions.min())}..{int(positions.max())}."
             )
         return positions
 
     def float(self, indices: Indices | None = None) -> Tensor:
-        """Images as float32 [M, C, H, W] in [0, 1]; all of them where `indices` is None."""
-        chosen = self.images
-        if isinstance(indices, slice):
-            chosen = chosen[indices]
-        elif indices is not None:
-            chosen = chosen[torch.as_tensor(indices, device=self.device)]
+        """Images as float32 [M, C, H, W] in [0, 1]; all of them where `indices` is None.
+
+        Args:
+            indices: as for `subset`.
+
+        Raises:
+            InputError: a position beyond the data. On a GPU those of a tensor are not looked at,
+                for it would be waited for.
+        """
+        chosen = self.images if indices is None else self._pick(indices)
         # By a Python number a GPU multiplies with the rounded 1/255; by a tensor it divides, and
         # every device gives the same pixels.
         return chosen.to(torch.float32).div_(torch.full((), 255.0, device=self.device))
+
+    def _pick(self, indices: Indices) -> Tensor:
+        """Some of the images. Batches come here, so a tensor's values are left to torch."""
+        if isinstance(indices, slice):
+            return self.images[indices]
+        if not isinstance(indices, Tensor) or indices.dim() != 1:
+            indices = self._positions("float", indices)
+        try:
+            return self.images[indices.to(self.device)]
+        except IndexError as error:
+            raise InputError(
+                f"ImageData.float: positions must lie in 0..{len(self) - 1}: {error}."
+            ) from error
 
     def order(self, seed: int | None = None) -> Tensor:
         """A permutation of the positions, int64 [N] on the data's device.
@@ -146,10 +181,7 @@ class ImageData:
         Raises:
             InputError: batch_size is no whole number from 1 up.
         """
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise InputError(
-                f"batches: batch_size must be a whole number from 1 up, got {batch_size!r}."
-            )
+        batch_size = require_count("batches: batch_size", batch_size)
         end = len(self) - len(self) % batch_size if drop_last else len(self)
         starts = range(0, end, batch_size)
         if not shuffle:
@@ -160,7 +192,12 @@ class ImageData:
         return ((self.float(part), self.labels[part]) for part in parts)
 
     def resized(self, size: int) -> ImageData:
-        """The images resized to `size` x `size` pixels (bilinear, antialiased)."""
+        """The images resized to `size` x `size` pixels (bilinear, antialiased).
+
+        Raises:
+            InputError: size is no whole number from 1 up.
+        """
+        size = require_count("resized: size", size)
         if self.images.shape[2:] == (size, size):
             return self
         images = F.interpolate(self.images.float(), (size, size), mode="bilinear", antialias=True)

@@ -9,6 +9,7 @@ import torch
 
 from ..device import usable_device
 from ..errors import InputError
+from ..require import require_whole
 from . import cifar10, digits, imagefolder, mnist
 from .dataset import ImageData
 
@@ -37,7 +38,7 @@ def load(
     Args:
         name: digits (built in), mnist, cifar10, imagefolder or restricted_imagenet.
         root: the folder that holds the data, or several data sets; digits needs none. An
-            imagefolder is the folder itself.
+            imagefolder is the folder itself. A split written in its place is refused.
         split: "train" or "test".
         device: where images and labels are put.
         size: resize to this height and width; by default 224 for folders of images, and the
@@ -52,7 +53,12 @@ def load(
         raise InputError(f"The data set must be one of {', '.join(NAMES)}, got {name!r}.")
     if split not in SPLITS:
         raise InputError(f"The split must be train or test, got {split!r}.")
-    if size is not None and size < 1:
+    if isinstance(root, str) and root in SPLITS and (name == "digits" or not Path(root).is_dir()):
+        raise InputError(
+            f"The second argument is the folder of the data, got {root!r}; "
+            f"for the split write split={root!r}."
+        )
+    if size is not None and require_whole("The size", size) < 1:
         raise InputError(f"The size must be at least 1 pixel, got {size}.")
     device = usable_device(device)
     data = _read(name, root, split, size, allow_partial)

@@ -120,6 +120,40 @@ def test_positions_that_are_none_are_refused(indices: Any, says: str) -> None:
         make(10).subset(indices)
 
 
+def test_torch_takes_it_for_a_data_set() -> None:
+    from torch.utils.data import DataLoader, Dataset
+
+    data = make(10)
+    assert isinstance(data, Dataset)
+    image, label = data[3]
+    assert torch.equal(image, data.float([3])[0])
+    assert (type(label), label) == (int, int(data.labels[3]))
+    assert torch.equal(data[-1][0], data.float([9])[0])
+    batches = list(DataLoader(data, batch_size=4))
+    assert torch.equal(torch.cat([x for x, _ in batches]), data.float())
+    assert torch.equal(torch.cat([y for _, y in batches]), data.labels)
+    with pytest.raises(IndexError, match="10 images"):
+        data[10]
+    with pytest.raises(InputError, match="subset"):
+        data[1:3]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("indices", "says"),
+    [([1000], "0..9"), (torch.tensor([1000]), "0..9"), ("a", "positions"), (3, "positions")],
+    ids=str,
+)
+def test_images_that_are_not_there_are_refused(indices: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        make(10).float(indices)
+
+
+@pytest.mark.parametrize("size", [0, "8", 8.0])
+def test_a_size_that_is_none_is_refused(size: Any) -> None:
+    with pytest.raises(InputError, match="size must be"):
+        make().resized(size)
+
+
 @pytest.mark.parametrize("size", [0, -3, 2.5])
 def test_a_batch_size_that_is_none_is_refused_at_once(size: Any) -> None:
     with pytest.raises(InputError, match="batch_size"):

@@ -42,6 +42,20 @@ def test_digits_are_always_there() -> None:
         assert set(part.labels.tolist()) == set(range(10))
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_in_the_place_of_the_folder_is_refused(split: str, monkeypatch, tmp_path) -> None:
+    assert f"split={split!r}" in refusal("digits", split)
+    monkeypatch.chdir(tmp_path)
+    assert f"split={split!r}" in refusal("mnist", split)
+    (tmp_path / split).mkdir()  # a folder of that name is a folder
+    assert "expected" in refusal("mnist", split)
+
+
+@pytest.mark.parametrize("size", ["28", 28.5, True])
+def test_a_size_that_is_no_whole_number_is_refused(size: Any) -> None:
+    assert "size must be a whole number" in refusal("digits", size=size)
+
+
 def test_digits_keep_their_pictures_and_their_official_order() -> None:
     from sklearn.datasets import load_digits
 

@@ -1,0 +1,71 @@
+"""Checks that every room shares: whole numbers, numbers, labels. A failure is one sentence."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+
+
+def require_whole(name: str, value: object) -> int:
+    """`value` as an int, if it is a whole number of any integer type."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise InputError(f"{name} must be a whole number, got {value!r}.")
+    return int(value)
+
+
+def require_count(name: str, value: object, least: int = 1) -> int:
+    """`value` as an int, if it is a whole number of at least `least`."""
+    count = require_whole(name, value)
+    if count < least:
+        raise InputError(f"{name} must be at least {least}, got {count}.")
+    return count
+
+
+def require_number(name: str, value: object) -> float:
+    """`value` as a float, if it is a number. Its range is for the caller to judge."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise InputError(f"{name} must be a number, got {value!r}.")
+    return float(value)
+
+
+def require_integers(name: str, values: object) -> Tensor:
+    """`values` as int64, if they are a tensor of integers. Of int64 nothing is copied."""
+    if not isinstance(values, Tensor):
+        kind = type(values).__name__
+        raise InputError(
+            f"{name} must be an integer tensor, got {kind}; make one with torch.as_tensor."
+        )
+    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+        raise InputError(f"{name} must be an integer tensor, got {values.dtype}.")
+    return values.to(torch.int64)
+
+
+def require_labels(who: str, name: str, y: object, x: Tensor) -> Tensor:
+    """Return y [N] as int64 if it holds integers, one for each image of x, on x's device."""
+    labels = require_integers(f"{who}: {name}", y)
+    if labels.shape != x.shape[:1]:
+        raise InputError(
+            f"{who}: {name} must have shape [N] = [{len(x)}], got {list(labels.shape)}."
+        )
+    if labels.device != x.device:
+        raise InputError(
+            f"{who}: images and {name} must be on the same device, "
+            f"got {x.device} and {labels.device}."
+        )
+    return labels
+
+
+def require_range(who: str, name: str, y: Tensor, num_classes: int) -> None:
+    """Raise unless every label lies in 0..num_classes-1. It reads values: a GPU is waited for."""
+    if y.numel() == 0:
+        return
+    low, high = (int(v) for v in y.aminmax())
+    if low < 0 or high >= num_classes:
+        raise InputError(
+            f"{who}: {name} must lie in 0..{num_classes - 1} for {num_classes} classes, "
+            f"got {low}..{high}."
+        )
