@@ -12,6 +12,7 @@ from ..attacks.checks import require_labels
 from ..attacks.outputs import Precision
 from ..errors import InputError
 from ..models.gap import GapClassifier
+from ..ops.pgd_step import Norm
 from .methods import Inner, method
 from .precision import require_precision, usable_precision
 from .robust_loss import ball, require_gap, require_inner, robust_loss
@@ -28,7 +29,7 @@ class IntLoss(nn.Module):
 
     Args:
         gamma: weight of the discrepancy, in the units of `IntTrainer`.
-        eps: radius of the linf ball around x in which x' is sought, in pixel units.
+        eps: radius of the ball around x in which x' is sought, in pixel units.
         steps, step_size: of the inner loop, projected gradient ascent.
         reduction: "weighted" (eq. 8) or "1-class", the discrepancy of the true class's map.
         inner, interpreter: as for `IntTrainer`.
@@ -36,6 +37,7 @@ class IntLoss(nn.Module):
         random_start: begin the inner loop at a point drawn uniformly from the ball.
         seed: decides the random starts.
         precision: of the inner loop, as for `IntTrainer`.
+        norm: of the ball, "linf", "l2" or "l1".
 
     Raises:
         InputError: a setting is out of its range.
@@ -55,13 +57,15 @@ class IntLoss(nn.Module):
         random_start: bool = True,
         seed: int = 0,
         precision: Precision = "float32",
+        norm: Norm = "linf",
     ) -> None:
         super().__init__()
         names = {"weighted": "int", "1-class": "int-1-class"}
         if reduction not in names:
             raise InputError(f'reduction must be "weighted" or "1-class", got {reduction!r}.')
         self.method = method(names[reduction], gamma, inner=inner, interpreter=interpreter)
-        require_inner(self.method, eps, steps, step_size, random_start)
+        require_inner(self.method, eps, steps, step_size, random_start, norm)
+        self.norm: Norm = norm
         self.eps, self.steps, self.step_size = eps, steps, step_size
         self.random_start, self.seed = random_start, seed
         self.precision = require_precision(precision)
@@ -92,7 +96,7 @@ class IntLoss(nn.Module):
             self.method,
             x,
             y,
-            threat=ball(eps, self.step_size),
+            threat=ball(eps, self.step_size, self.norm),
             steps=self.steps,
             random_start=self.random_start,
             generator=generator,

@@ -18,6 +18,7 @@ from ..attacks.outputs import Precision
 from ..data import ImageData
 from ..errors import InputError
 from ..models import GapClassifier
+from ..ops.pgd_step import Norm
 from .methods import Inner, method
 from .trainer import Trainer
 
@@ -45,6 +46,7 @@ class Recipe:
         gamma: weight of the regulariser; None takes the method's own.
         inner: what x' maximises in the Int family, discrepancy or cross-entropy; see `IntTrainer`.
         precision: of the inner loop, float32 or bf16; see `IntTrainer`.
+        norm: of the inner loop's ball, linf, l2 or l1.
         seed: of the network's first weights, the order of the images and the random starts.
         train_images: how many, 0 for all that are not held out.
         val_images: how many are held out, the first of the training split.
@@ -68,6 +70,7 @@ class Recipe:
     gamma: float | None = None
     inner: Inner = "discrepancy"
     precision: Precision = "float32"
+    norm: Norm = "linf"
     seed: int = 0
     train_images: int = 0
     val_images: int = 0
@@ -173,6 +176,7 @@ def make_trainer(recipe: Recipe, train: ImageData, device: torch.device | str) -
         lr_milestones=recipe.lr_milestones,
         device=device,
         precision=recipe.precision,
+        norm=recipe.norm,
     )
 
 
@@ -306,6 +310,7 @@ _KINDS: dict[str, tuple[str, Any]] = {
     "str": ("text", _text),
     "Inner": _one_of(Inner),
     "Precision": _one_of(Precision),
+    "Norm": _one_of(Norm),
     "int": ("a whole number", _whole),
     "float": ('a number or a fraction such as "8/255"', _number),
     "float | None": ('a number or a fraction such as "8/255"', _number),

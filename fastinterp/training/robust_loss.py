@@ -7,12 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..attacks import LinfBall, Outputs, ascend
+from ..attacks import Ball, Outputs, ascend
 from ..attacks.objectives import require_a_way_up
 from ..attacks.outputs import Precision
-from ..attacks.threats import Threat, require_radius
+from ..attacks.threats import BALLS, Threat, require_radius
 from ..errors import InputError
 from ..models.gap import GapClassifier, folded_for
+from ..ops.pgd_step import Norm
 from .methods import Method
 
 
@@ -84,12 +85,12 @@ def robust_loss(
     return BatchLoss(method.loss(clean, adv, y).mean(), clean, adv)
 
 
-def ball(eps: float, step_size: float) -> LinfBall | None:
+def ball(eps: float, step_size: float, norm: Norm = "linf") -> Ball | None:
     """Where x' may go; None where that is x alone.
 
     With eps = 0 the random start, the steps and the projection would all give x itself.
     """
-    return None if eps == 0 else LinfBall(eps, step_size)
+    return None if eps == 0 else BALLS[norm](eps, step_size)
 
 
 def _wants_channels_last(x: Tensor) -> bool:
@@ -121,9 +122,16 @@ def require_gap(model: object) -> None:
 
 
 def require_inner(
-    method: Method, eps: float, steps: int, step_size: float, random_start: bool
+    method: Method,
+    eps: float,
+    steps: int,
+    step_size: float,
+    random_start: bool,
+    norm: Norm = "linf",
 ) -> None:
     """Raise unless the settings of the inner loop are in their range."""
+    if norm not in BALLS:
+        raise InputError(f"norm must be one of {', '.join(BALLS)}, got {norm!r}.")
     require_radius("eps", eps)
     require_radius("step_size", step_size)
     if steps < 0:

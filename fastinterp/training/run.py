@@ -202,7 +202,7 @@ def _holds_a_run(out: Path, resume: bool) -> bool:
 
 def _require_same_settings(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     if "precision" in new:  # runs from before there was a choice
-        old = {"precision": "float32"} | old
+        old = {"precision": "float32", "norm": "linf"} | old
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
             raise InputError(

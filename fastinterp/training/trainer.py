@@ -17,6 +17,7 @@ from ..attacks.threats import Threat, require_radius
 from ..device import usable_device
 from ..errors import InputError
 from ..models.gap import GapClassifier
+from ..ops.pgd_step import Norm
 from .compiled import CompiledClassifier
 from .feed import Source
 from .graphs import (
@@ -92,9 +93,11 @@ class Trainer:
         channels_last: bool | None = None,
         compile: bool = False,
         cuda_graphs: bool | None = None,
+        norm: Norm = "linf",
     ) -> None:
         require_gap(model)
-        require_inner(method, eps, steps, step_size, random_start)
+        require_inner(method, eps, steps, step_size, random_start, norm)
+        self.norm: Norm = norm
         self.model = model if device is None else model.to(usable_device(device))
         self.method = method
         self.eps, self.steps, self.step_size = eps, steps, step_size
@@ -129,6 +132,7 @@ class Trainer:
                 "eps": self.eps,
                 "steps": self.steps,
                 "step_size": self.step_size,
+                "norm": self.norm,
                 "eps_schedule": _describe(self.eps_schedule),
                 "random_start": self.random_start,
                 "precision": self.precision,
@@ -163,7 +167,7 @@ class Trainer:
     def _run(self, x: Tensor, y: Tensor, eps: float) -> Measured:
         graphs = self._graphs
         if graphs is None or torch.is_autocast_enabled(x.device.type) or not graphs.fits(x):
-            measured = self._iterate(x, y, ball(eps, self.step_size))
+            measured = self._iterate(x, y, ball(eps, self.step_size, self.norm))
         else:
             settings = (self.steps, self.random_start, state_of(self.network))
             measured = graphs(x, y, eps, self.step_size, self._generator, settings)
@@ -201,8 +205,13 @@ class Trainer:
                 f"cuda_graphs=True needs a network on a CUDA GPU, and it is on {self.device}; "
                 "leave cuda_graphs out or move it."
             )
+        if wanted and self.norm != "linf":
+            raise InputError(
+                f'cuda_graphs=True records random starts of norm="linf" alone, got {self.norm!r}; '
+                "leave cuda_graphs out."
+            )
         self._graphs: GraphedIterations | None = None
-        if on_gpu and wanted is not False:
+        if on_gpu and wanted is not False and self.norm == "linf":
             recorder = CudaRecorder(self.device, list(self.model.parameters()))
             self._graphs = GraphedIterations(self._iterate, recorder)
         self._adapt_optimizer()

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from ..attacks import MakeInterpreter
 from ..attacks.outputs import Precision
 from ..models.gap import GapClassifier
+from ..ops.pgd_step import Norm
 from .methods import Inner, method
 from .schedule import EpsSchedule
 from .trainer import MakeOptimizer, Trainer
@@ -68,7 +69,7 @@ class AdvTrainer(Trainer):
 
     Args:
         model: a GapClassifier; it is trained in place.
-        eps: radius of the linf ball around x in which x' is sought, in pixel units.
+        eps: radius of the ball around x in which x' is sought, in pixel units.
         steps, step_size: of the inner loop, projected gradient ascent.
         optimizer: an optimiser of the model's parameters, or a function that makes one of them;
             by default Adam with `lr`.
@@ -86,6 +87,8 @@ class AdvTrainer(Trainer):
         compile: put the network's features through torch.compile.
         cuda_graphs: replay whole steps as CUDA graphs; None: on a GPU, where the step can be
             captured. Then the learning rate is a tensor: change it in place.
+        norm: of the ball, "linf", "l2" or "l1"; the steps' meaning is that of `attacks.PGD`. Steps
+            in l2 and l1 are not captured.
 
     Raises:
         InputError: a setting is out of its range.
@@ -108,6 +111,7 @@ class AdvTrainer(Trainer):
         channels_last: bool | None = None,
         compile: bool = False,
         cuda_graphs: bool | None = None,
+        norm: Norm = "linf",
     ) -> None:
         super().__init__(
             model,
@@ -126,6 +130,7 @@ class AdvTrainer(Trainer):
             channels_last=channels_last,
             compile=compile,
             cuda_graphs=cuda_graphs,
+            norm=norm,
         )
 
 
@@ -154,6 +159,7 @@ class _IntFamily(Trainer):
         channels_last: bool | None = None,
         compile: bool = False,
         cuda_graphs: bool | None = None,
+        norm: Norm = "linf",
     ) -> None:
         super().__init__(
             model,
@@ -172,6 +178,7 @@ class _IntFamily(Trainer):
             channels_last=channels_last,
             compile=compile,
             cuda_graphs=cuda_graphs,
+            norm=norm,
         )
 
 
@@ -188,7 +195,7 @@ class IntTrainer(_IntFamily):
 
     Args:
         model: a GapClassifier; it is trained in place.
-        eps: radius of the linf ball around x in which x' is sought, in pixel units.
+        eps: radius of the ball around x in which x' is sought, in pixel units.
         gamma: weight of the discrepancy, in the units above.
         steps, step_size: of the inner loop, projected gradient ascent.
         optimizer: an optimiser of the model's parameters, or a function that makes one of them;
@@ -215,6 +222,8 @@ class IntTrainer(_IntFamily):
         compile: put the network's features through torch.compile.
         cuda_graphs: replay whole steps as CUDA graphs; None: on a GPU, where the step can be
             captured. Then the learning rate is a tensor: change it in place.
+        norm: of the ball, "linf", "l2" or "l1"; the steps' meaning is that of `attacks.PGD`. Steps
+            in l2 and l1 are not captured.
 
     Raises:
         InputError: a setting is out of its range.
@@ -265,6 +274,7 @@ class _Baseline(Trainer):
         channels_last: bool | None = None,
         compile: bool = False,
         cuda_graphs: bool | None = None,
+        norm: Norm = "linf",
     ) -> None:
         super().__init__(
             model,
@@ -283,6 +293,7 @@ class _Baseline(Trainer):
             channels_last=channels_last,
             compile=compile,
             cuda_graphs=cuda_graphs,
+            norm=norm,
         )
 
 
@@ -293,7 +304,7 @@ class TRADESTrainer(_Baseline):
 
     Args:
         model: a GapClassifier; it is trained in place.
-        eps: radius of the linf ball around x in which x' is sought, in pixel units.
+        eps: radius of the ball around x in which x' is sought, in pixel units.
         gamma: weight of the divergence, 1/lambda in Zhang et al.; the paper takes 1.
         steps, step_size: of the inner loop, projected gradient ascent.
         optimizer: an optimiser of the model's parameters, or a function that makes one of them;
@@ -312,6 +323,8 @@ class TRADESTrainer(_Baseline):
         compile: put the network's features through torch.compile.
         cuda_graphs: replay whole steps as CUDA graphs; None: on a GPU, where the step can be
             captured. Then the learning rate is a tensor: change it in place.
+        norm: of the ball, "linf", "l2" or "l1"; the steps' meaning is that of `attacks.PGD`. Steps
+            in l2 and l1 are not captured.
 
     Raises:
         InputError: a setting is out of its range.

@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from fastinterp import InputError
-from fastinterp.attacks import CrossEntropy, LinfBall, ascend
+from fastinterp.attacks import PGD, CrossEntropy, LinfBall, ascend
+from fastinterp.attacks.threats import BALLS
 from fastinterp.training import (
     AdvTrainer,
     IGNormSumTrainer,
     IGNormTrainer,
     IntAdvTrainer,
+    IntLoss,
     IntOneClassTrainer,
     IntTrainer,
     LinearEps,
@@ -96,6 +98,31 @@ def test_one_step_against_a_loop_of_its_own(make_tiny, make_data) -> None:
     assert (result.images, trainer.step) == (8, 1)
     for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", BALLS)
+def test_steps_in_every_norm(make_tiny, make_data, norm: str) -> None:
+    """x' is what the attack of that norm finds, in its ball; the settings say which."""
+    x, y = make_data(8, torch.float64)
+    eps = {"linf": 0.1, "l2": 0.8, "l1": 4.0}[norm]
+    how = {"eps": eps, "steps": 3, "step_size": eps / 2}
+    model, twin = make_tiny(torch.float64), make_tiny(torch.float64)
+    sgd = lambda p: torch.optim.SGD(p, lr=0.5)  # noqa: E731
+    trainer = AdvTrainer(model, optimizer=sgd, random_start=False, norm=norm, **how)
+    result = trainer.training_step(x, y)
+    x_adv = PGD(twin, eps, eps / 2, 3, norm)(x, y)
+    assert torch.allclose(result.loss, nn.functional.cross_entropy(twin(x_adv), y))
+    assert trainer.settings["norm"] == norm
+
+    criterion = IntLoss(seed=5, norm=norm, **how)
+    expected = IntTrainer(make_tiny(), seed=5, norm=norm, **how).training_step(*make_data(8)).loss
+    assert torch.equal(criterion(make_tiny(), *make_data(8)).detach(), expected)
+
+
+def test_norms_that_there_are_not(make_tiny) -> None:
+    for make in (lambda: IntTrainer(make_tiny(), norm="l3"), lambda: IntLoss(norm="l3")):
+        with pytest.raises(InputError, match="norm must be one of linf, l2, l1, got 'l3'"):
+            make()
 
 
 def test_passes_of_a_step(make_tiny, make_data) -> None:
