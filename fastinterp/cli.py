@@ -227,8 +227,8 @@ def _add_eval(every: Any) -> None:
         type=number,
         metavar="E",
         help="radii, numbers or fractions such as 8/255; default: the columns of the paper's "
-        "Table 3 for MNIST or, for coloured images, CIFAR-10; jpeg, gabor and the like have units "
-        "of their own and default to the published size",
+        "Table 3 for MNIST or, for coloured images, CIFAR-10 (digits: up to 0.15); jpeg, gabor and "
+        "the like have units of their own and default to the published size",
     )
     parser.add_argument("--steps", nargs="+", type=count, metavar="K", help="default: 200")
     parser.add_argument(
@@ -315,9 +315,14 @@ def _add_explain(every: Any) -> None:
     which.add_argument(
         "--indices", nargs="+", type=index, metavar="I", help="these images of the test split"
     )
-    parser.add_argument("--eps", type=number, metavar="E", help="default: 0.3 (coloured: 8/255)")
+    _add_eps_and_norm(parser, "of the attack's ball")
     parser.add_argument("--steps", type=count, default=40, metavar="K", help="default: 40")
-    parser.add_argument("--step-size", type=number, default=0.01, metavar="S", help="default: 0.01")
+    parser.add_argument(
+        "--step-size",
+        type=number,
+        metavar="S",
+        help="default: 0.01 (l2, l1: 2.5 eps / steps)",
+    )
     parser.add_argument(
         "--target",
         default="runner-up",
@@ -334,18 +339,14 @@ def _add_audit(every: Any) -> None:
     parser = _command(
         every,
         "audit",
-        "look for signs that a network hides its gradients instead of being robust",
+        "look for signs that a network hides its gradients instead of being robust; the exit code "
+        "is 1 where there is one",
         "fastinterp audit runs/mnist-small-int --dataset mnist --data-dir data \\\n"
         "      --transfer-from runs/mnist-small-normal --out audit.json",
         commands.audit,
     )
     _add_model_and_data(parser)
-    parser.add_argument(
-        "--eps",
-        type=number,
-        metavar="E",
-        help="the radius that the network is to withstand; default: 0.3 (coloured: 8/255)",
-    )
+    _add_eps_and_norm(parser, "that the network is to withstand")
     parser.add_argument(
         "--steps",
         nargs="+",
@@ -454,6 +455,22 @@ def _add_model_and_data(parser: Parser) -> None:
     )
     _add_data_dir(parser)
     _add_device(parser)
+
+
+def _add_eps_and_norm(parser: Parser, of_what: str) -> None:
+    parser.add_argument(
+        "--eps",
+        type=number,
+        metavar="E",
+        help=f"the radius {of_what}; default, in linf: 0.3 (coloured: 8/255, digits: 0.1)",
+    )
+    parser.add_argument(
+        "--norm",
+        default="linf",
+        choices=NORMS,
+        metavar="P",
+        help=f"of the ball: {', '.join(NORMS)}; default: linf",
+    )
 
 
 def _add_data_dir(parser: Parser) -> None:

@@ -16,8 +16,9 @@ from ._version import __version__
 from .data import ImageData
 from .device import usable_device
 from .errors import InputError
-from .evaluation.by_attack import MEASURES, Request, measure, settings_used
+from .evaluation.by_attack import MEASURES, Request, measure, settings_used, usual_eps
 from .evaluation.pictures import explanation_figure, picture_path, save_picture
+from .evaluation.protocols import default_step_size
 from .evaluation.tables import text_table, write_rows
 from .files import write_json
 from .models import GapClassifier
@@ -119,14 +120,17 @@ def explain(args: Words) -> int:
                 f"got {int(chosen.max())}."
             )
     picked = images.subset(chosen)
-    grey = images.images.shape[1] == 1
+    eps = _eps(args, images)
     found = evaluation.explain(
         model,
         picked.float(),
         picked.labels,
-        eps=(0.3 if grey else 8 / 255) if args.eps is None else args.eps,
+        eps=eps,
         steps=args.steps,
-        step_size=args.step_size,
+        step_size=default_step_size(args.norm, eps, args.steps)
+        if args.step_size is None
+        else args.step_size,
+        norm=args.norm,
         targets=_targets(args.target, images, chosen),
     )
     save_picture(explanation_figure(found, images.classes), args.out)
@@ -157,14 +161,14 @@ def audit(args: Words) -> int:
         _require_fit(args.transfer_from, other, args.dataset, images)
     n = min(args.n, len(images))
     selected, _ = evaluation.paper_selection(len(images), n, num_classes=images.num_classes)
-    grey = images.images.shape[1] == 1
-    eps = (0.3 if grey else 8 / 255) if args.eps is None else args.eps
+    eps = _eps(args, images)
     checks = evaluation.audit(
         model,
         images.float(selected),
         images.labels[selected],
         eps=eps,
         steps=args.steps,
+        norm=args.norm,
         transfer_from=other,
         batch_size=args.batch_size,
     )
@@ -177,6 +181,7 @@ def audit(args: Words) -> int:
             "model": args.model,
             "dataset": args.dataset,
             "eps": eps,
+            "norm": args.norm,
             "n": n,
             "transfer_from": args.transfer_from,
             "passed": passed,
@@ -220,6 +225,15 @@ def _targets(wish: str, images: ImageData, chosen: Tensor) -> Tensor | None:
             "--target or other --indices."
         )
     return torch.full_like(labels, target)
+
+
+def _eps(args: Words, images: ImageData) -> float:
+    """The radius asked for, or that of the data set's recipes, which is one in linf."""
+    if args.eps is not None:
+        return float(args.eps)
+    if args.norm != "linf":
+        raise InputError(f"--norm {args.norm} needs --eps; only linf has a usual radius.")
+    return usual_eps(images)
 
 
 def _model_and_data(args: Words) -> tuple[GapClassifier, ImageData]:

@@ -117,6 +117,22 @@ def test_explain_draws(network: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         out.unlink()
 
 
+def test_norms_and_usual_radii(
+    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without --eps, digits are attacked at the radius their recipes train for."""
+    out, picture = tmp_path / "audit.json", tmp_path / "maps.png"
+    about = ("--dataset", "digits", "--n", 4)
+    run(capsys, "audit", network, *about, "--steps", 1, 2, "--out", out)
+    written = json.loads(out.read_text())
+    assert (written["eps"], written["norm"]) == (0.1, "linf")
+    run(capsys, "audit", network, *about, "--steps", 1, 2, "--norm", "l2", "--eps", 1, "--out", out)
+    assert json.loads(out.read_text())["norm"] == "l2"
+    l1 = ("--norm", "l1", "--steps", 2, "--out", picture)
+    assert run(capsys, "explain", network, *about, *l1, "--eps", 3)[0] == 0
+    assert "--norm l1 needs --eps" in refused(capsys, "explain", network, *about, *l1)
+
+
 def test_train_writes_a_run_that_eval_reads_by_its_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

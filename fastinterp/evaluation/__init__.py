@@ -2,7 +2,8 @@
 
 from .aai_scores import AAIRow, aai_sweep
 from .accuracy import Row, sweep
-from .audit import Check, audit, audit_table
+from .audit import audit
+from .audit_checks import Check, audit_table
 from .corruptions import CorruptionRow, corruption_sweep
 from .explanations import Explanations, explain
 from .isa_scores import ISARow, isa_row
