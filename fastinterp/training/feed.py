@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..attacks.checks import require_images, require_labels, require_range
+from ..attacks.checks import require_images
 from ..data import ImageData
 from ..errors import InputError
+from ..require import require_count, require_labels, require_range
 from .seeds import derive
 
 Batch = tuple[Tensor, Tensor]
@@ -43,35 +44,45 @@ class Feed(Protocol):
 
 
 def make_feed(
-    data: Source, batch_size: int, seed: int, num_classes: int, device: torch.device
+    data: Source,
+    batch_size: int,
+    seed: int,
+    num_classes: int,
+    device: torch.device,
+    name: str = "train_data",
 ) -> Feed:
     """Wrap what a user gave.
+
+    Args:
+        name: what the user knows the data by, for errors.
 
     Raises:
         InputError: the data are of no kind we know, empty, or labels or pixels are out of range.
     """
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, got {batch_size}.")
+    batch_size = require_count("batch_size", batch_size)
     if isinstance(data, DataLoader):
-        return LoaderFeed(data, num_classes)
+        return LoaderFeed(data, num_classes, name)
     if isinstance(data, tuple) and len(data) == 2:
-        feed = ArrayFeed(_pair(*data, num_classes=num_classes).to(device), batch_size, seed)
+        pair = _pair(name, *data, num_classes=num_classes)
+        feed = ArrayFeed(pair.to(device), batch_size, seed, name)
     elif isinstance(data, ImageData):
-        feed = ArrayFeed(data.to(device), batch_size, seed)
+        feed = ArrayFeed(data.to(device), batch_size, seed, name)
     else:
         raise InputError(
-            "train_data must be an ImageData (fastinterp.data.load), a pair (images, labels) or a "
+            f"{name} must be an ImageData (fastinterp.data.load), a pair (images, labels) or a "
             f"DataLoader, got {type(data).__name__}."
         )
-    require_range("train_data", "labels", feed.data.labels, num_classes)
+    require_range(name, "labels", feed.data.labels, num_classes)
     return feed
 
 
-def _pair(images: Tensor, labels: Tensor, num_classes: int) -> ImageData | FloatImages:
-    labels = require_labels("train_data", "labels", labels, images)
-    if images.dtype == torch.uint8:
+def _pair(name: str, images: Tensor, labels: Tensor, num_classes: int) -> ImageData | FloatImages:
+    as_bytes = isinstance(images, Tensor) and images.dtype == torch.uint8
+    if not as_bytes:
+        require_images(name, images, 0.0, 1.0)
+    labels = require_labels(name, "labels", labels, images)
+    if as_bytes:
         return ImageData(images, labels, tuple(str(label) for label in range(num_classes)))
-    require_images("train_data", images, 0.0, 1.0)
     return FloatImages(images, labels)
 
 
@@ -99,11 +110,13 @@ class FloatImages:
 class ArrayFeed:
     """Images that lie on the device. The order of an epoch depends on (seed, epoch) alone."""
 
-    def __init__(self, data: ImageData | FloatImages, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, data: ImageData | FloatImages, batch_size: int, seed: int, name: str = "train_data"
+    ) -> None:
         self.data, self.seed = data, seed
         self.images = len(data)
         if self.images == 0:
-            raise InputError("The training or validation data hold no images.")
+            raise InputError(f"{name} holds no images.")
         self.batch_size = min(batch_size, self.images)
         self.steps = self.images // self.batch_size
         self.images_per_epoch = self.steps * self.batch_size
@@ -126,8 +139,9 @@ class LoaderFeed:
     many batches as that epoch still lacked, drawn afresh.
     """
 
-    def __init__(self, loader: DataLoader[Any], num_classes: int) -> None:
-        self.loader, self.num_classes = loader, num_classes
+    def __init__(self, loader: DataLoader[Any], num_classes: int, name: str = "train_data") -> None:
+        self.loader, self.num_classes, self.name = loader, num_classes, name
+        self.looked_at = False  # whether a batch of it was, for its pixels
         try:
             self.steps = len(loader)
             self.images = len(loader.dataset)  # type: ignore[arg-type]
@@ -137,13 +151,36 @@ class LoaderFeed:
             ) from error
         self.images_per_epoch = min(self.steps * (loader.batch_size or self.images), self.images)
         if self.steps == 0:
-            raise InputError("The training or validation data hold no images.")
+            raise InputError(f"{name} holds no images, or fewer than a batch of its DataLoader.")
+
+    def look(self) -> None:
+        """Draw a batch and see whether it can be used. Torch's random state is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            next(self.once())
 
     def epoch(self, epoch: int, start: int) -> Iterator[Batch]:
         return islice(self.once(), self.steps - start)
 
     def once(self) -> Iterator[Batch]:
-        for x, y in self.loader:
-            y = require_labels("train_data", "labels", y, x)
-            require_range("train_data", "labels", y, self.num_classes)
+        for batch in self.loader:
+            if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+                raise InputError(
+                    f"{self.name}: a batch of the DataLoader must be a pair (images, labels), "
+                    f"got {_shape(batch)}."
+                )
+            x, y = batch
+            if not self.looked_at:  # one look finds bytes and normalised images, at no cost
+                require_images(self.name, x, 0.0, 1.0)
+                self.looked_at = True
+            y = require_labels(self.name, "labels", y, x)
+            require_range(self.name, "labels", y, self.num_classes)
             yield x, y
+
+
+def _shape(batch: object) -> str:
+    """What something is, in a few words."""
+    if isinstance(batch, Tensor):
+        return f"a tensor of shape {list(batch.shape)}"
+    if isinstance(batch, (tuple, list)):
+        return f"{len(batch)} parts"
+    return f"a {type(batch).__name__}"

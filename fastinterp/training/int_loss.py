@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks import MakeInterpreter
-from ..attacks.checks import require_labels
 from ..attacks.outputs import Precision
 from ..errors import InputError
 from ..models.gap import GapClassifier
 from ..ops.pgd_step import Norm
+from ..require import require_whole
 from .methods import Inner, method
 from .precision import require_precision, usable_precision
-from .robust_loss import ball, require_gap, require_inner, robust_loss
+from .robust_loss import ball, require_gap, require_inner, require_known_labels, robust_loss
 from .schedule import EpsSchedule, make_schedule
 from .seeds import derive
 
@@ -64,18 +64,19 @@ class IntLoss(nn.Module):
         if reduction not in names:
             raise InputError(f'reduction must be "weighted" or "1-class", got {reduction!r}.')
         self.method = method(names[reduction], gamma, inner=inner, interpreter=interpreter)
-        require_inner(self.method, eps, steps, step_size, random_start, norm)
+        self.eps, self.steps, self.step_size = require_inner(
+            self.method, eps, steps, step_size, random_start, norm
+        )
         self.norm: Norm = norm
-        self.eps, self.steps, self.step_size = eps, steps, step_size
-        self.random_start, self.seed = random_start, seed
+        self.random_start, self.seed = random_start, require_whole("seed", seed)
         self.precision = require_precision(precision)
-        self.eps_schedule = make_schedule(eps, eps_schedule)
+        self.eps_schedule = make_schedule(self.eps, eps_schedule)
         self.step = 0
 
     def forward(self, model: GapClassifier, x: Tensor, y: Tensor) -> Tensor:
         """The mean over the batch, a scalar. The model is left in the mode that it is in.
 
-        Pixels and labels are not range-checked here, so nothing waits for a GPU.
+        Nothing waits for a GPU: pixels are not range-checked here, nor labels that lie there.
 
         Args:
             model: the network that is trained.
@@ -83,10 +84,11 @@ class IntLoss(nn.Module):
             y: true classes [N], there too.
 
         Raises:
-            InputError: no GapClassifier, or labels that are no integers, or not one for each image.
+            InputError: no GapClassifier, or labels that are no integers, not one for each image, or
+                (on a CPU) not among the classes.
         """
         require_gap(model)
-        y = require_labels("IntLoss", "labels", y, x)
+        y = require_known_labels("IntLoss", y, x, model.num_classes)
         generator = torch.Generator(device=x.device)
         generator.manual_seed(derive(self.seed, "start", self.step))
         eps = self.eps if self.eps_schedule is None else self.eps_schedule(self.step)

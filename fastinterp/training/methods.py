@@ -21,8 +21,9 @@ from ..attacks import (
     Outputs,
 )
 from ..errors import InputError
-from ..interpreters import CAM
+from ..interpreters import CAM, Interpreter, Repr
 from ..models.gap import Keeps, widest
+from ..require import require_number
 
 Inner = Literal["discrepancy", "cross-entropy"]
 
@@ -129,8 +130,10 @@ def method(
     if default is None and gamma is not None:
         raise InputError(f"The method {name!r} has no regulariser to weigh; leave gamma out.")
     weight = default if gamma is None else gamma
-    if weight is not None and not (math.isfinite(weight) and weight >= 0):
-        raise InputError(f"gamma must be a finite number >= 0, got {weight!r}.")
+    if weight is not None:
+        weight = require_number("gamma", weight)
+        if not (math.isfinite(weight) and weight >= 0):
+            raise InputError(f"gamma must be a finite number >= 0, got {weight!r}.")
     _require_options(name, inner, interpreter)
     options = {}
     if interpreter is not None and interpreter is not CAM:
@@ -147,10 +150,18 @@ def method(
 def _require_options(name: str, inner: str, interpreter: object) -> None:
     if inner not in get_args(Inner):
         raise InputError(f"inner must be one of {', '.join(get_args(Inner))}, got {inner!r}.")
-    if interpreter is not None and not callable(interpreter):
+    # Repr is callable as the others are, and an interpreter of some model is, too.
+    made = isinstance(interpreter, Interpreter) and not isinstance(interpreter, type)
+    if interpreter is not None and (made or not callable(interpreter)):
         raise InputError(
             "interpreter must be a function that makes one of the model, such as "
-            f"fastinterp.interpreters.GradCAM, got {type(interpreter).__name__}."
+            "fastinterp.interpreters.GradCAM itself, got "
+            f"{'one that is made, ' if made else ''}{type(interpreter).__name__}."
+        )
+    if interpreter is Repr:
+        raise InputError(
+            "interpreter must have a map for each class, which eq. (8) weighs, and Repr has none; "
+            "take another."
         )
     if name not in _INT_FAMILY and (inner != "discrepancy" or interpreter is not None):
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -10,10 +11,11 @@ from torch import Tensor, nn
 from ..attacks import Ball, Outputs, ascend
 from ..attacks.objectives import require_a_way_up
 from ..attacks.outputs import Precision
-from ..attacks.threats import BALLS, Threat, require_radius
+from ..attacks.threats import BALLS, Threat
 from ..errors import InputError
 from ..models.gap import GapClassifier, folded_for
 from ..ops.pgd_step import Norm
+from ..require import require_count, require_labels, require_number, require_range
 from .methods import Method
 
 
@@ -121,6 +123,14 @@ def require_gap(model: object) -> None:
         )
 
 
+def require_known_labels(who: str, y: Tensor, x: Tensor, num_classes: int) -> Tensor:
+    """Return y [N] as int64 if it holds a class for each image; on a GPU any whole numbers pass."""
+    y = require_labels(who, "labels", y, x)
+    if y.device.type == "cpu":
+        require_range(who, "labels", y, num_classes)
+    return y
+
+
 def require_inner(
     method: Method,
     eps: float,
@@ -128,13 +138,28 @@ def require_inner(
     step_size: float,
     random_start: bool,
     norm: Norm = "linf",
-) -> None:
-    """Raise unless the settings of the inner loop are in their range."""
+) -> tuple[float, int, float]:
+    """Raise unless the settings of the inner loop are in their range.
+
+    Returns:
+        eps, steps and step_size as Python's own numbers, which a run's record can hold.
+    """
     if norm not in BALLS:
         raise InputError(f"norm must be one of {', '.join(BALLS)}, got {norm!r}.")
-    require_radius("eps", eps)
-    require_radius("step_size", step_size)
-    if steps < 0:
-        raise InputError(f"steps must be at least 0, got {steps}.")
     if method.inner is not None:
         require_a_way_up(method.inner, random_start)
+    sizes = require_size("eps", eps), require_size("step_size", step_size)
+    return sizes[0], require_count("steps", steps, 0), sizes[1]
+
+
+def require_size(name: str, value: object) -> float:
+    """Return a finite number >= 0 as a float; a tensor is none, one size serves a whole run."""
+    if isinstance(value, Tensor):
+        raise InputError(
+            f"{name} must be a number, got a tensor of shape {list(value.shape)}; "
+            "training takes one for all images."
+        )
+    number = require_number(name, value)
+    if not (math.isfinite(number) and number >= 0):
+        raise InputError(f"{name} must be a finite number >= 0, got {number!r}.")
+    return number

@@ -15,7 +15,8 @@ from .. import models
 from ..attacks.modes import eval_mode, in_mode
 from ..errors import InputError
 from ..files import write_json
-from .feed import Feed, Source, make_feed
+from ..require import require_count
+from .feed import Feed, LoaderFeed, Source, make_feed
 from .interrupt import deferred_interrupt
 from .progress import Bar, Every, Totals, require_finite
 from .state import read_record, restore_state, save_state
@@ -39,12 +40,14 @@ class Run:
         progress: bool,
         info: dict[str, Any],
     ) -> None:
-        if epochs < 1:
-            raise InputError(f"epochs must be at least 1, got {epochs}.")
         self.trainer = trainer
-        self.epochs = epochs
-        self.feed = _feed(trainer, train_data, batch_size)
-        self.val = None if val_data is None else _feed(trainer, val_data, max(batch_size, 256))
+        self.epochs = require_count("epochs", epochs)
+        self.feed = _feed(trainer, train_data, batch_size, "train_data")
+        self.val: Feed | None = None
+        if val_data is not None:
+            self.val = _feed(trainer, val_data, max(batch_size, 256), "val_data")
+            if isinstance(self.val, LoaderFeed):
+                self.val.look()  # an epoch's work must not end at data that nobody can use
         self.progress = progress
         self.info = info
         self.totals = Totals(trainer.device)
@@ -181,12 +184,16 @@ def accuracy(model: nn.Module, feed: Feed, device: torch.device) -> float:
     return int(right) / feed.images
 
 
-def _feed(trainer: Trainer, data: Source, batch_size: int) -> Feed:
-    return make_feed(data, batch_size, trainer.seed, trainer.model.num_classes, trainer.device)
+def _feed(trainer: Trainer, data: Source, batch_size: int, name: str) -> Feed:
+    classes = trainer.model.num_classes
+    return make_feed(data, batch_size, trainer.seed, classes, trainer.device, name)
 
 
 def _holds_a_run(out: Path, resume: bool) -> bool:
     """Whether there is a state to go on from. Never lets a run write over another one's results."""
+    file = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
+    if file is not None:
+        raise InputError(f"out must be a folder, and {file} is a file; choose another name.")
     state, network = (out / STATE).exists(), (out / NETWORK).exists()
     if resume and network and not state:
         raise InputError(

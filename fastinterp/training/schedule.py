@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 from ..errors import InputError
+from ..require import require_count
 
 EpsSchedule = Callable[[int], float]
 
@@ -49,11 +51,26 @@ def make_schedule(eps: float, schedule: EpsSchedule | tuple[int, int] | None) ->
     Raises:
         InputError: none of the three.
     """
-    if isinstance(schedule, (tuple, list)):
-        if len(schedule) != 2 or not all(isinstance(step, int) for step in schedule):
-            raise InputError(
-                "eps_schedule must be (start, end) in steps, a function of the step, or None, "
-                f"got {schedule!r}."
-            )
-        return LinearEps(eps, *schedule)
-    return schedule
+    if schedule is None or callable(schedule):
+        return schedule
+    if (
+        not isinstance(schedule, (tuple, list))
+        or len(schedule) != 2
+        or not all(isinstance(step, Integral) for step in schedule)
+    ):
+        raise InputError(
+            "eps_schedule must be (start, end) in steps, a function of the step, or None, "
+            f"got {schedule!r}."
+        )
+    return LinearEps(eps, *map(int, schedule))
+
+
+def require_milestones(milestones: Sequence[int]) -> tuple[int, ...]:
+    """Return the milestones as a tuple if they are whole numbers.
+
+    Raises:
+        InputError: they are not.
+    """
+    if isinstance(milestones, str) or not isinstance(milestones, Iterable):
+        raise InputError(f"lr_milestones must be a list of steps, got {milestones!r}.")
+    return tuple(require_count("lr_milestones: a step", step, 0) for step in milestones)

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..attacks.checks import require_labels
 from ..attacks.outputs import Precision
-from ..attacks.threats import Threat, require_radius
+from ..attacks.threats import Threat
 from ..device import usable_device
 from ..errors import InputError
 from ..models.gap import GapClassifier
 from ..ops.pgd_step import Norm
+from ..require import require_whole
 from .compiled import CompiledClassifier
 from .feed import Source
 from .graphs import (
@@ -30,9 +30,16 @@ from .graphs import (
 )
 from .methods import Method
 from .precision import usable_precision
-from .robust_loss import ball, require_gap, require_inner, robust_loss
+from .robust_loss import (
+    ball,
+    require_gap,
+    require_inner,
+    require_known_labels,
+    require_size,
+    robust_loss,
+)
 from .run import Run
-from .schedule import EpsSchedule, LinearEps, decay, make_schedule
+from .schedule import EpsSchedule, LinearEps, decay, make_schedule, require_milestones
 from .seeds import derive
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -96,14 +103,15 @@ class Trainer:
         norm: Norm = "linf",
     ) -> None:
         require_gap(model)
-        require_inner(method, eps, steps, step_size, random_start, norm)
+        self.eps, self.steps, self.step_size = require_inner(
+            method, eps, steps, step_size, random_start, norm
+        )
         self.norm: Norm = norm
         self.model = model if device is None else model.to(usable_device(device))
         self.method = method
-        self.eps, self.steps, self.step_size = eps, steps, step_size
-        self.random_start, self.seed = random_start, seed
-        self.eps_schedule = make_schedule(eps, eps_schedule)
-        self.lr_milestones = tuple(lr_milestones)
+        self.random_start, self.seed = random_start, require_whole("seed", seed)
+        self.eps_schedule = make_schedule(self.eps, eps_schedule)
+        self.lr_milestones = require_milestones(lr_milestones)
         self.optimizer = _optimizer(self.model, optimizer, lr)
         self._base_lr = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.step = 0
@@ -146,21 +154,23 @@ class Trainer:
     def training_step(self, x: Tensor, y: Tensor) -> StepResult:
         """One optimisation step on a batch. The model's train or eval mode is left as it is.
 
-        Nothing waits for a GPU; pixels and labels are not range-checked here.
+        Nothing waits for a GPU: pixels are not range-checked here, nor labels that lie there.
 
         Args:
             x: images [N, C_in, H, W] in [0, 1].
             y: true classes [N].
 
         Raises:
-            InputError: the labels are no integers, or not one for each image.
+            InputError: the labels are no integers, not one for each image, or (on a CPU) not among
+                the classes.
         """
-        y = require_labels("training_step", "labels", y, x)
+        y = require_known_labels("training_step", y, x, self.model.num_classes)
         x = x.to(self.device, non_blocking=True)
         y = y.to(self.device, non_blocking=True)
         self._set_lr()
         self._generator.manual_seed(derive(self.seed, "start", self.step))
-        measured = self._run(x, y, self.current_eps())
+        # Without an inner loop eps decides nothing; passed on, it would cost a second graph.
+        measured = self._run(x, y, 0.0 if self.method.inner is None else self.current_eps())
         self.step += 1
         return StepResult(*measured, len(x))
 
@@ -254,7 +264,7 @@ class Trainer:
                 own batch size and order, so after a resume within an epoch the rest of that epoch
                 is drawn afresh.
             epochs: in all, those of the run that is resumed included.
-            batch_size: images in a step.
+            batch_size: images in a step; all of them where there are fewer.
             val_data: measured after each epoch, clean accuracy only.
             out: folder for the results; None writes nothing.
             resume: go on from what `out` holds, or begin if it holds nothing.
@@ -267,8 +277,10 @@ class Trainer:
             of training; None for a method without), val_accuracy (with val_data), images, seconds.
 
         Raises:
-            InputError: the data do not fit; `out` holds a run and `resume` is False, or one with
-                other settings; the loss left the numbers (the last good state is kept).
+            InputError: a setting is out of its range; the data do not fit (of a DataLoader, pixels
+                are looked at in the first batch); `out` is a file, or holds a run and `resume` is
+                False, or one with other settings; the loss left the numbers (the last good state is
+                kept).
         """
         run = Run(self, train_data, epochs, batch_size, val_data, progress, info or {})
         return run.go(None if out is None else Path(out), resume, checkpoint_seconds)
@@ -300,5 +312,4 @@ def _optimizer(
         raise InputError("The model has no parameter to train: every requires_grad is False.")
     if optimizer is not None:
         return optimizer(parameters)
-    require_radius("lr", lr)
-    return torch.optim.Adam(parameters, lr=lr)
+    return torch.optim.Adam(parameters, lr=require_size("lr", lr))

@@ -306,6 +306,37 @@ def test_a_data_loader(tmp_path: Path, make_tiny, make_data, monkeypatch) -> Non
     assert 0 <= history[-1]["val_accuracy"] <= 1
 
 
+def test_what_cannot_be_trained_on_is_refused_in_a_sentence(
+    tmp_path: Path, make_tiny, make_data
+) -> None:
+    x, y = make_data(16)
+    file = tmp_path / "file"
+    file.touch()
+
+    def loader(*tensors: Tensor) -> DataLoader:
+        return DataLoader(TensorDataset(*tensors), batch_size=8)
+
+    for data, options, sentence in (
+        (loader(255 * x, y), {}, r"^train_data: pixels must lie in \[0, 1\]"),
+        (loader((255 * x).byte(), y), {}, r"^train_data: x must be a floating-point tensor"),
+        (loader(x), {}, r"^train_data: a batch .* pair \(images, labels\), got 1 parts\.$"),
+        (DataLoader(x, batch_size=8), {}, r"got a tensor of shape \[8, 1, 8, 8\]\.$"),
+        ((x.tolist(), y), {}, r"^train_data: x must be a floating-point tensor, got list"),
+        ((x, y), {"val_data": (x, y + 9)}, r"^val_data: labels must lie in 0\.\.3"),
+        ((x, y), {"val_data": loader(255 * x, y)}, r"^val_data: pixels must lie in"),
+        ((x, y), {"val_data": 3}, r"^val_data must be an ImageData"),
+        ((x, y), {"val_data": (x[:0], y[:0])}, r"^val_data holds no images\.$"),
+        ((x, y), {"epochs": 1.5}, r"^epochs must be a whole number, got 1\.5\.$"),
+        ((x, y), {"batch_size": 0}, r"^batch_size must be at least 1, got 0\.$"),
+        ((x, y), {"out": file}, r"^out must be a folder, and .*file is a file"),
+        ((x, y), {"out": file / "run"}, r"^out must be a folder, and .*file is a file"),
+    ):
+        trainer = NormalTrainer(make_tiny())
+        with pytest.raises(InputError, match=sentence):
+            trainer.fit(data, **{"epochs": 1, "batch_size": 8, "progress": False} | options)
+        assert trainer.step == 0
+
+
 def test_a_small_data_set_is_one_batch(make_tiny, make_data) -> None:
     (row,) = NormalTrainer(make_tiny()).fit(make_data(5), epochs=1, progress=False)
     assert (row["step"], row["images"]) == (1, 5)
@@ -337,7 +368,7 @@ def test_the_bar(make_tiny, make_data, capsys, monkeypatch) -> None:
         (lambda x, y: (x * 3, y), r"pixels must lie in \[0, 1\]"),
         (lambda x, y: (x, y + 1), r"labels must lie in 0\.\.3"),
         (lambda x, y: (x, y[:3]), "labels must have shape"),
-        (lambda x, y: (x[:0], y[:0]), "hold no images"),
+        (lambda x, y: (x[:0], y[:0]), "^train_data holds no images"),
         (lambda x, y: [x, y], "must be an ImageData"),
         (lambda x, y: DataLoader(TensorDataset(x, y + 1)), r"labels must lie in 0\.\.3"),
     ],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from torch import nn
 from fastinterp import InputError
 from fastinterp.attacks import PGD, CrossEntropy, LinfBall, ascend
 from fastinterp.attacks.threats import BALLS
+from fastinterp.interpreters import GradCAM, Repr
 from fastinterp.training import (
     AdvTrainer,
     IGNormSumTrainer,
@@ -238,11 +241,35 @@ def test_a_method_made_by_hand(make_tiny, make_data) -> None:
         ({"eps_schedule": (5, 3)}, "0 <= start <= end"),
         ({"eps_schedule": (1, 2, 3)}, "eps_schedule must be"),
         ({"device": "abacus"}, "device 'abacus' cannot be used"),
+        ({"eps": "0.1"}, r"^eps must be a number, got '0\.1'\.$"),
+        ({"eps": torch.full((8,), 0.1)}, r"^eps must be a number, got a tensor of shape \[8\]"),
+        ({"step_size": torch.tensor(0.1)}, r"^step_size must be a number, got a tensor"),
+        ({"lr": "a"}, r"^lr must be a number, got 'a'\.$"),
+        ({"gamma": "a"}, r"^gamma must be a number, got 'a'\.$"),
+        ({"seed": "a"}, r"^seed must be a whole number, got 'a'\.$"),
+        ({"steps": 1.5}, r"^steps must be a whole number, got 1\.5\.$"),
+        ({"eps_schedule": 5}, r"^eps_schedule must be \(start, end\).*got 5\.$"),
+        ({"lr_milestones": (5, "a")}, r"^lr_milestones: a step must be a whole number, got 'a'\.$"),
+        ({"lr_milestones": 5}, r"^lr_milestones must be a list of steps, got 5\.$"),
+        ({"interpreter": Repr}, r"Repr has none; take another\.$"),
+        ({"interpreter": 3}, r"GradCAM itself, got int\.$"),
     ],
 )
 def test_bad_settings_are_refused(make_tiny, arguments: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         IntTrainer(make_tiny(), **arguments)
+
+
+def test_an_interpreter_that_is_made_already_is_refused(make_tiny) -> None:
+    model = make_tiny()
+    with pytest.raises(InputError, match=r"GradCAM itself, got one that is made, GradCAM\.$"):
+        IntTrainer(model, interpreter=GradCAM(model))
+
+
+def test_numbers_of_numpy_are_numbers(make_tiny) -> None:
+    settings = {"eps": np.float32(0.5), "steps": np.int64(2), "gamma": np.float64(1.0)}
+    trainer = IntTrainer(make_tiny(), seed=np.int64(1), lr_milestones=[np.int64(3)], **settings)
+    assert json.loads(json.dumps(trainer.settings))["eps"] == 0.5
 
 
 def test_bad_models_are_refused(make_tiny) -> None:
@@ -258,6 +285,10 @@ def test_bad_batches_are_refused(make_tiny, make_data) -> None:
         NormalTrainer(make_tiny()).training_step(x, y[:4])
     with pytest.raises(InputError, match="labels must be an integer"):
         NormalTrainer(make_tiny()).training_step(x, y.float())
+    with pytest.raises(InputError, match=r"labels must lie in 0\.\.3 for 4 classes, got 4\.\.7"):
+        AdvTrainer(make_tiny()).training_step(x, y + 4)
+    with pytest.raises(InputError, match=r"IntLoss: labels must lie in 0\.\.3"):
+        IntLoss()(make_tiny(), x, y + 4)
 
 
 def test_images_are_counted_before_the_step(make_tiny, make_data) -> None:
