@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -68,28 +68,19 @@ class CudaRecorder:
 
     def __init__(self, device: torch.device, parameters: list[nn.Parameter]) -> None:
         self.device, self.parameters = device, parameters
-        self._stream: torch.cuda.Stream | None = None
+        self._side: torch.cuda.Stream | None = None
 
     def warm_up(self, run: Replay) -> Measured:
         # Capture wants kernels loaded and states allocated by a stream other than the default one.
-        if self._stream is None:
-            self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        current = torch.cuda.current_stream(self.device)
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
+        side, current = self._stream(), torch.cuda.current_stream(self.device)
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
             measured = run()
-        current.wait_stream(self._stream)
+        current.wait_stream(side)
         return measured
 
     def record(self, run: Replay) -> Replay:
-        graph = torch.cuda.CUDAGraph()
-        with (
-            _usable_afterwards(self.device),
-            torch.cuda.device(self.device),
-            # thread_local: threads that load data go on using the GPU meanwhile.
-            torch.cuda.graph(graph, capture_error_mode="thread_local"),
-        ):
-            measured = run()
+        graph, measured = capture(run, self.device, self._stream())
         gradients = [parameter.grad for parameter in self.parameters]
 
         def replay() -> Measured:
@@ -102,17 +93,69 @@ class CudaRecorder:
 
         return replay
 
+    def _stream(self) -> torch.cuda.Stream:
+        if self._side is None:
+            self._side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        return self._side
 
-@contextmanager
-def _usable_afterwards(device: torch.device) -> Iterator[None]:
-    """A capture that breaks off leaves torch's generator believing that it goes on; renew it."""
-    try:
-        yield
-    except RuntimeError:
-        index = torch.cuda.current_device() if device.index is None else device.index
-        generator = torch.cuda.default_generators[index]
-        generator.graphsafe_set_state(generator.clone_state())
-        raise
+
+Result = TypeVar("Result")
+_BROKEN: list[torch.cuda.CUDAGraph] = []  # torch 2.11 goes on asking them what an allocation is for
+
+
+def capture(
+    run: Callable[[], Result], device: torch.device, stream: torch.cuda.Stream
+) -> tuple[torch.cuda.CUDAGraph, Result]:
+    """Record what `run` does on a GPU: the graph, and tensors that a replay writes.
+
+    Args:
+        stream: of that device, not its default stream. Torch's own stream for captures is the
+            first capture's, and so may be another device's.
+
+    Raises:
+        RuntimeError: it cannot be recorded; the device goes on as if that had not been tried.
+    """
+    graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+    current = torch.cuda.current_stream(device)
+    with torch.cuda.device(device):
+        try:
+            # The current stream is entered once more because torch, when a capture breaks off,
+            # leaves the other one in its place.
+            with torch.cuda.stream(current), torch.cuda.graph(graph, pool, stream, _MODE):
+                return graph, run()
+        except BaseException:
+            _clear_away(graph, pool, stream)
+            raise
+
+
+_MODE = "thread_local"  # threads that load data go on using the GPU meanwhile
+
+
+def _clear_away(
+    graph: torch.cuda.CUDAGraph, pool: tuple[int, int], stream: torch.cuda.Stream
+) -> None:
+    """Undo what a capture that broke off has left of itself.
+
+    Torch stops at the first error on its way out of a capture. What comes after that in 2.11 stays
+    undone: the allocator and the random generator believe that the capture goes on, and every
+    capture and replay in the process fails. Later versions do more, so each step here may fail.
+    """
+    _BROKEN.append(graph)
+    device = stream.device.index
+    with suppress(RuntimeError):
+        graph.reset()
+    with suppress(RuntimeError, AttributeError):  # private names
+        torch._C._cuda_endAllocateToPool(device, pool)
+        torch._C._cuda_releasePool(device, pool)  # else its memory would never be free again
+    # A capture that ends well tells the generator so. A new state in its place would not do: the
+    # graphs that were recorded before hold the old one.
+    current, small = torch.cuda.current_stream(stream.device), torch.cuda.CUDAGraph()
+    with (
+        suppress(RuntimeError),
+        torch.cuda.stream(current),
+        torch.cuda.graph(small, None, stream, _MODE),
+    ):
+        torch.zeros(1, device=stream.device)
 
 
 @dataclass(frozen=True)
@@ -211,7 +254,8 @@ class GraphedIterations:
         if key not in self._kinds:
             self._kinds[key] = _Kind(self.iterate, x, y, step_size, moves)
             if len(self._kinds) > MOST_GRAPHS:
-                self._kinds.popitem(last=False)
+                self._kinds.popitem(last=False)  # the one that was not used for longest
+        self._kinds.move_to_end(key)
         return self._kinds[key]
 
     def _record(self, kind: _Kind) -> Replay | None:
@@ -244,16 +288,39 @@ def make_capturable(optimizer: Optimizer, device: torch.device, wanted: bool) ->
     Returns:
         Whether a graph can hold it. Otherwise the step is left as it is, to run after a replay.
     """
-    able = wanted and all("capturable" in group for group in optimizer.param_groups)
+    able = wanted and all(_can_be_held(optimizer, group) for group in optimizer.param_groups)
     for group in optimizer.param_groups:
-        if "capturable" in group:
-            group["capturable"] = able
-        if able and not isinstance(group["lr"], Tensor):
-            group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=device)
-    for state in optimizer.state.values():
-        if able and isinstance(state.get("step"), Tensor):
-            state["step"] = state["step"].to(device)
+        if "capturable" not in group:
+            continue
+        group["capturable"] = able
+        if able:
+            group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
+        # Where the host reads them, it would wait for a GPU at each parameter.
+        _move_counts(optimizer, group, device if able or group.get("fused") else _HOST)
     return able
+
+
+_HOST = torch.device("cpu")
+
+
+def _can_be_held(optimizer: Optimizer, group: dict[str, Any]) -> bool:
+    """Whether its steps are kernels alone.
+
+    Some of torch's loops over single parameters read the learning rate on the host: RMSprop's,
+    Adadelta's. Adam's does not.
+    """
+    if "capturable" not in group:
+        return False
+    loops = group.get("foreach") is False or bool(group.get("differentiable"))
+    return not loops or isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW)
+
+
+def _move_counts(optimizer: Optimizer, group: dict[str, Any], device: torch.device) -> None:
+    for parameter in group["params"]:
+        state = optimizer.state.get(parameter, {})
+        for name in ("step", "mu_product"):  # the second is NAdam's
+            if isinstance(state.get(name), Tensor):
+                state[name] = state[name].to(device)
 
 
 def set_lr(group: dict[str, object], lr: float) -> None:

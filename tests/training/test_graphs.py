@@ -88,6 +88,14 @@ def test_schedules_reach_the_buffers(make_tiny, make_data) -> None:
     assert static.optimizer.param_groups[0]["lr"] == pytest.approx(0.001)
 
 
+def test_without_an_inner_loop_eps_makes_no_second_recording(make_tiny, make_data) -> None:
+    trainer = Trainer(make_tiny(), method("normal"), eps_schedule=(5, 15), **INNER)
+    recorder = on_buffers(trainer)
+    for _ in range(20):
+        trainer.training_step(*make_data(8))
+    assert (recorder.warm, recorder.recorded, recorder.replayed) == (WARM_UP, 1, 20 - WARM_UP)
+
+
 def test_a_whole_run_stopped_and_resumed(tmp_path: Path, make_tiny, make_data) -> None:
     settings = {"eps_schedule": (2, 9), "lr": 0.01, **INNER}
     fit = {"batch_size": 8, "progress": False}
@@ -145,6 +153,17 @@ def test_other_settings_are_recorded_anew(make_tiny, make_data) -> None:
     assert recorder.recorded == 5
 
 
+def test_the_recording_that_is_used_is_kept(make_tiny, make_data) -> None:
+    trainer = IntTrainer(make_tiny(), **INNER)
+    recorder = on_buffers(trainer)
+    for _ in range(WARM_UP):
+        trainer.training_step(*make_data(8))
+    for another in range(4, 4 + 2 * MOST_GRAPHS):
+        for trainer.steps in (another, INNER["steps"]):
+            trainer.training_step(*make_data(8))
+    assert recorder.recorded == 1
+
+
 def test_a_capture_that_fails(make_tiny, make_data) -> None:
     class Refusing(NoRecorder):
         def record(self, run):
@@ -185,6 +204,38 @@ def test_what_a_graph_needs_of_an_optimiser(make_tiny) -> None:
     assert not make_capturable(sgd, cpu, wanted=True)
     set_lr(sgd.param_groups[0], 0.25)
     assert sgd.param_groups[0]["lr"] == 0.25
+
+
+@pytest.mark.parametrize("make", [torch.optim.RMSprop, torch.optim.Adadelta])
+def test_loops_that_read_the_rate_on_the_host_stay_outside(make_tiny, make) -> None:
+    cpu, parameters = torch.device("cpu"), list(make_tiny().parameters())
+    assert make_capturable(make(parameters, lr=0.5), cpu, wanted=True)
+    for loops in ({"foreach": False}, {"differentiable": True}):
+        optimizer = make(parameters, lr=0.5, **loops)
+        assert not make_capturable(optimizer, cpu, wanted=True)
+        assert optimizer.param_groups[0]["lr"] == 0.5
+    assert make_capturable(torch.optim.Adam(parameters, foreach=False), cpu, wanted=True)
+
+
+def test_counts_lie_where_they_are_read() -> None:
+    """The device meta stands for a GPU."""
+    gpu = torch.device("meta")
+    parameter = nn.Parameter(torch.ones(3, device=gpu))
+    optimizer = torch.optim.NAdam([parameter], lr=0.5)
+    names = ("step", "mu_product")
+    optimizer.state[parameter] |= {name: torch.tensor(1.0) for name in names}
+
+    def counts_on(device: str) -> bool:
+        return all(optimizer.state[parameter][name].device.type == device for name in names)
+
+    assert make_capturable(optimizer, gpu, wanted=True)
+    assert counts_on("meta") and optimizer.param_groups[0]["lr"].device == gpu
+    optimizer.param_groups[0]["fused"] = True
+    assert not make_capturable(optimizer, gpu, wanted=False)
+    assert counts_on("meta")  # kernels of all parameters at once read them
+    optimizer.param_groups[0]["fused"] = None
+    with pytest.raises(NotImplementedError, match="copy out of meta"):  # as far as it can go
+        make_capturable(optimizer, gpu, wanted=False)
 
 
 def test_a_learning_rate_that_is_a_tensor_is_saved(tmp_path: Path, make_tiny, make_data) -> None:
