@@ -139,7 +139,7 @@ def test_smaller_batches_between_replays(make_tiny) -> None:
 
 
 def test_a_model_that_cannot_be_captured(make_tiny) -> None:
-    """It looks at values, so that each pass waits for the GPU; afterwards all goes on."""
+    """It looks at values, so that each pass waits for the GPU; all else goes on."""
 
     class Looking(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -151,20 +151,27 @@ def test_a_model_that_cannot_be_captured(make_tiny) -> None:
             model.norm = nn.Sequential(Looking(), nn.Dropout(0.1))
         return IntTrainer(model, lr=1e-3, device="cuda", **INNER)
 
-    trainer = make(True)
     several = batches(CAPTURED + 3, 16)
+    earlier = make(False)
+    earlier.model.norm = nn.Dropout(0.1)  # its graph holds the state of torch's generator
+    for x, y in several:
+        earlier.training_step(x, y)
+    assert captured(earlier) == 1
+    trainer = make(True)
     with pytest.warns(RuntimeWarning, match="cannot be captured as a CUDA graph") as seen:
         for x, y in several:
             assert trainer.training_step(x, y).loss.isfinite()
     assert len([w for w in seen if "CUDA graph" in str(w.message)]) == 1
     assert trainer.step == len(several) and captured(trainer) == 0
     torch.cuda.synchronize()
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
     another = make(False)  # the failure left nothing behind
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for x, y in several:
             another.training_step(x, y)
-    assert captured(another) == 1
+            assert earlier.training_step(x, y).loss.isfinite()
+    assert captured(another) == captured(earlier) == 1
 
 
 def test_batch_normalisation_and_dropout_under_replays(make_tiny) -> None:
@@ -202,10 +209,14 @@ def test_options_train(make_tiny, make_data, options: dict) -> None:
     assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
 
 
-def test_a_compiled_network_is_captured_too(make_tiny) -> None:
-    compiled = IntTrainer(make_tiny(), lr=1e-3, device="cuda", compile=True, **INNER)
-    plain = IntTrainer(make_tiny(), lr=1e-3, device="cuda", **INNER)
+def test_a_compiled_network_is_captured_too() -> None:
+    # Tiny counts its calls, for which the compiler would give it up.
+    def make(compile: bool) -> IntTrainer:
+        model = models.small(1, 4, seed=0)
+        return IntTrainer(model, lr=1e-3, device="cuda", compile=compile, **INNER)
+
+    compiled, plain = make(True), make(False)
     for x, y in batches(8, 16):
         found, expected = compiled.training_step(x, y), plain.training_step(x, y)
-        torch.testing.assert_close(found.loss, expected.loss, rtol=1e-2, atol=1e-3)
+        torch.testing.assert_close(found.loss, expected.loss, rtol=2e-2, atol=1e-3)
     assert captured(compiled) == 1
