@@ -10,8 +10,8 @@ from torch import Tensor
 from . import ops
 from .errors import InputError
 from .interpreters import CAM, Classes, Interpreter, Repr, logits_and_maps
-from .ops._validate import check_label_range
 from .ops.discrepancy import Reduction
+from .require import require_integers, require_labels, require_range
 
 ClassSet = Literal["1-class", "2-class", "all-class"]
 
@@ -84,9 +84,13 @@ def class_set(kind: ClassSet, labels: Tensor | None, targets: Tensor | None) -> 
         return None
     if labels is None or (kind == "2-class" and targets is None):
         missing = "labels" if labels is None else "targets"
-        raise InputError(f'classes="{kind}" needs {missing}, an int64 tensor [N].')
+        raise InputError(f'classes="{kind}" needs {missing}, an integer tensor [N].')
+    labels = require_integers("labels", labels)
+    if labels.dim() != 1:
+        raise InputError(f"labels must have shape [N], got {list(labels.shape)}.")
     if kind == "1-class" or targets is None:
         return labels[:, None]
+    targets = require_integers("targets", targets)
     if labels.shape != targets.shape:
         raise InputError(
             "labels and targets must have one shape [N], "
@@ -116,8 +120,8 @@ def discrepancy(
         interpreter: any interpreter.
         x: clean images [N, C_in, H, W].
         x_adv: perturbed images, the same shape.
-        labels: t [N], int64; needed for "1-class" and "2-class".
-        targets: t' [N], int64; needed for "2-class".
+        labels: t [N], integers; needed for "1-class" and "2-class".
+        targets: t' [N], integers; needed for "2-class".
         classes: the set of classes, see `class_set`.
         p, squared, normalized: see `map_distance`.
 
@@ -157,7 +161,7 @@ def weighted_map_distance(
         maps: L(x, .) of all classes, [N, C, ...], C >= 2.
         maps_adv: L(x', .), the same shape.
         logits_adv: f(x') [N, C].
-        labels: t [N], int64.
+        labels: t [N], integers.
         reduction: "weighted" or "1-class".
         validate: check the labels' range, for which a GPU waits.
 
@@ -174,13 +178,9 @@ def weighted_map_distance(
             "eq. (8) needs maps [N, C, ...] of all C >= 2 classes and logits [N, C], "
             f"got {list(maps.shape)} and {list(logits_adv.shape)}."
         )
-    if labels.shape != logits_adv.shape[:1] or labels.dtype != torch.int64:
-        raise InputError(
-            f"labels must be an int64 tensor [N] with N = {len(logits_adv)}, "
-            f"got {labels.dtype} {list(labels.shape)}."
-        )
+    labels = require_labels("eq. (8)", "labels", labels, logits_adv)
     if validate and not torch.compiler.is_compiling():
-        check_label_range("eq. (8)", labels, maps.shape[1])
+        require_range("eq. (8)", "labels", labels, maps.shape[1])
     by_class = map_distance(maps, maps_adv)  # [N, C]
     is_true = torch.zeros_like(logits_adv, dtype=torch.bool).scatter(1, labels[:, None], True)
     true_class = by_class.gather(1, labels[:, None]).squeeze(1)
@@ -207,7 +207,7 @@ def weighted_discrepancy(
         interpreter: any interpreter with a map for each class.
         x: clean images [N, C_in, H, W].
         x_adv: perturbed images, the same shape.
-        labels: t [N], int64.
+        labels: t [N], integers.
         reduction: "weighted" (eq. 8), or "1-class" for || L(x, t) - L(x', t) ||_1.
 
     Returns:
@@ -272,8 +272,8 @@ def margin_bound(
         interpreter: any interpreter with a map for each class.
         x: clean images [N, C_in, H, W].
         x_adv: adversarial images, the same shape.
-        labels: t [N], int64; by default the prediction at x, as in Proposition 1. The bound holds
-            for any t.
+        labels: t [N], integers; by default the prediction at x, as in Proposition 1. The bound
+            holds for any t.
 
     Returns:
         A `MarginBound`. No graph is kept.
@@ -284,6 +284,7 @@ def margin_bound(
     if isinstance(interpreter, Repr):
         raise InputError("Proposition 1 is about maps of classes and Repr has none.")
     logits = interpreter.model(x)  # [N, C]
+    labels = None if labels is None else require_labels("margin_bound", "labels", labels, x)
     targets = interpreter.model(x_adv).argmax(dim=1)
     labels = logits.argmax(dim=1) if labels is None else labels
     distance = discrepancy(interpreter, x, x_adv, labels, targets)  # checks the labels, too

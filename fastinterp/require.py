@@ -37,10 +37,10 @@ def require_integers(name: str, values: object) -> Tensor:
     if not isinstance(values, Tensor):
         kind = type(values).__name__
         raise InputError(
-            f"{name} must be an integer tensor, got {kind}; make one with torch.as_tensor."
+            f"{name} must be an integer tensor such as int64, got {kind}; use torch.as_tensor."
         )
     if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
-        raise InputError(f"{name} must be an integer tensor, got {values.dtype}.")
+        raise InputError(f"{name} must be an integer tensor such as int64, got {values.dtype}.")
     return values.to(torch.int64)
 
 

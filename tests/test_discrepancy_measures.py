@@ -337,6 +337,23 @@ def test_refuses_classes_that_are_not_given(model: Random, pair: tuple[Tensor, T
     assert class_set("all-class", None, None) is None
 
 
+def test_takes_integer_labels_of_any_width_and_no_lists(
+    model: Random, pair: tuple[Tensor, Tensor]
+) -> None:
+    for interpreter in (CAM(model), GradCAM(model)):
+        expected = discrepancy(interpreter, *pair, LABELS, TARGETS)
+        assert torch.equal(discrepancy(interpreter, *pair, LABELS.int(), TARGETS.byte()), expected)
+        weighted = weighted_discrepancy(interpreter, *pair, LABELS)
+        assert torch.equal(weighted_discrepancy(interpreter, *pair, LABELS.int()), weighted)
+        bound = margin_bound(interpreter, *pair, LABELS)
+        assert torch.equal(margin_bound(interpreter, *pair, LABELS.int()).margin, bound.margin)
+        listed = LABELS.tolist()
+        refused(lambda: discrepancy(interpreter, *pair, listed, TARGETS), "as_tensor")  # noqa: B023
+        refused(lambda: weighted_discrepancy(interpreter, *pair, listed), "as_tensor")  # noqa: B023
+        refused(lambda: margin_bound(interpreter, *pair, listed), "as_tensor")  # noqa: B023
+    refused(lambda: discrepancy(CAM(model), *pair, LABELS[0], classes="1-class"), r"shape \[N\]")
+
+
 def test_equation_8_refuses_what_it_cannot_weigh(
     model: Random, pair: tuple[Tensor, Tensor]
 ) -> None:

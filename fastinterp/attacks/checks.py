@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..models.gap import GapClassifier
+from ..models.gap import GapClassifier, require_fit
+from ..require import require_labels as require_labels
+from ..require import require_range as require_range
 from .modes import eval_mode
 
 TOLERANCE = 1e-6  # a trip through a normalisation and back leaves pixels this far outside [0, 1]
@@ -31,32 +35,6 @@ def require_images(who: str, x: object, lower: float, upper: float) -> None:
         )
 
 
-def require_labels(who: str, name: str, y: object, x: Tensor) -> Tensor:
-    """Return y [N] as int64 if it holds whole numbers, one for each image, on x's device."""
-    if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex():
-        kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
-        raise InputError(f"{who}: {name} must be an integer tensor, got {kind}.")
-    if y.shape != (len(x),):
-        raise InputError(f"{who}: {name} must have shape [N] = [{len(x)}], got {list(y.shape)}.")
-    if y.device != x.device:
-        raise InputError(
-            f"{who}: x and {name} must be on the same device, got {x.device} and {y.device}."
-        )
-    return y.to(torch.int64)
-
-
-def require_range(who: str, name: str, y: Tensor, num_classes: int) -> None:
-    """Raise unless every label lies in 0..num_classes-1."""
-    if len(y) == 0:
-        return
-    low, high = (int(v) for v in y.aminmax())
-    if low < 0 or high >= num_classes:
-        raise InputError(
-            f"{who}: {name} must lie in 0..{num_classes - 1} for {num_classes} classes, "
-            f"got {low}..{high}."
-        )
-
-
 def require_batch(
     who: str,
     model: nn.Module,
@@ -78,20 +56,64 @@ def require_batch(
             f"{who}: the model and x must be on the same device, "
             f"got {weight.device} and {x.device}."
         )
+    if isinstance(model, GapClassifier):
+        require_fit(who, model, x, autocast=False)  # attacks run without it
     name = "targets" if targeted else "labels"
     y = require_labels(who, name, y, x)
     if len(x):
-        require_range(who, name, y, _num_classes(who, model, x))
+        require_range(who, name, y, count_classes(who, model, x))
     return y
 
 
-def _num_classes(who: str, model: nn.Module, x: Tensor) -> int:
+def count_classes(who: str, model: nn.Module, x: Tensor) -> int:
+    """C; a model that does not say it is asked for the logits of the first image of x.
+
+    Raises:
+        InputError: the model gives something else than logits [N, C].
+    """
     if isinstance(model, GapClassifier):
         return model.num_classes
     with eval_mode(model), torch.no_grad():
         logits = model(x[:1])
-    if logits.dim() != 2:
-        raise InputError(
-            f"{who}: the model must give logits [N, C], got shape {list(logits.shape)}."
-        )
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        is_tensor = isinstance(logits, Tensor)
+        kind = f"shape {list(logits.shape)}" if is_tensor else f"a {type(logits).__name__}"
+        raise InputError(f"{who}: the model must give logits [N, C] as a tensor, got {kind}.")
     return int(logits.shape[1])
+
+
+def require_generator(who: str, generator: object) -> None:
+    """Raise unless it is one of torch's generators, or None."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise InputError(
+            f"{who}: generator must be a torch.Generator, got {generator!r}; "
+            "for a seed pass torch.Generator().manual_seed(seed)."
+        )
+
+
+class Function(nn.Module):
+    """A function from images to logits, as a module without parameters or modes."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def as_module(who: str, model: nn.Module | Callable[[Tensor], Tensor]) -> nn.Module:
+    """The model itself, or a function as a module.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(model, nn.Module):
+        return model
+    if not callable(model) or isinstance(model, type):
+        got = model.__name__ if isinstance(model, type) else type(model).__name__
+        raise InputError(
+            f"{who}: model must be a torch.nn.Module or a function from images to logits, "
+            f"got {'the class ' if isinstance(model, type) else ''}{got}."
+        )
+    return Function(model)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Protocol, TypeAlias, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..models.gap import GapClassifier
+from ..models.gap import GapClassifier, require_fit
+from ..require import require_integers, require_range, require_whole
 
 Classes: TypeAlias = int | Sequence[int] | Tensor | None
 """Which classes are wanted. The type decides, never the values:
 
 - None: every class, in order; C' = C.
 - int or a sequence of ints: the same classes for each image of the batch; C' = 1 or its length.
-- int64 tensor [N]: one class for each image; C' = 1.
-- int64 tensor [N, C']: C' classes for each image.
+- integer tensor [N]: one class for each image; C' = 1.
+- integer tensor [N, C']: C' classes for each image.
 
-A tensor is always per image: for shared classes that lie in a tensor, pass `tensor.tolist()`.
+A tensor is always per image: for shared classes that lie in a tensor, pass `tensor.tolist()`. An
+array of numpy is refused, as either could be meant.
 """
 
 
@@ -55,6 +59,7 @@ def logits_and_maps(
 ) -> tuple[Tensor, Tensor]:
     """Logits [N, C] and maps [N, C', ...] of images x, from one forward pass where possible."""
     model = interpreter.model
+    require_fit("logits_and_maps", model, x)
     if isinstance(interpreter, FeatureInterpreter):
         features = model.features(x)
         return model.logits(features), interpreter.from_features(features, classes)
@@ -84,8 +89,7 @@ def class_index(
         return None
     if not isinstance(classes, Tensor):
         return torch.tensor(_shared(classes, num_classes), dtype=torch.int64, device=device)
-    if classes.dtype != torch.int64:
-        raise InputError(f"classes must be an int64 tensor, got {classes.dtype}.")
+    classes = require_integers("classes", classes)
     if classes.dim() not in (1, 2) or classes.shape[0] != count:
         raise InputError(
             f"a tensor of classes must have shape [N] or [N, C'] with N = {count}, got "
@@ -97,27 +101,33 @@ def class_index(
         raise InputError(
             f"classes and images must be on the same device, got {classes.device} and {device}."
         )
-    if validate and _may_read(classes) and bool(((classes < 0) | (classes >= num_classes)).any()):
-        raise InputError(
-            f"classes must lie in 0..{num_classes - 1}, "
-            f"got {int(classes.min())}..{int(classes.max())}."
-        )
+    if validate and _may_read(classes):
+        require_range("interpreter", "classes", classes, num_classes)
     return classes if classes.dim() == 2 else classes[:, None]
 
 
 def _shared(classes: int | Sequence[int], num_classes: int) -> list[int]:
-    ids = [classes] if isinstance(classes, int) else list(classes)
+    if isinstance(classes, np.ndarray):
+        raise InputError(
+            "classes must not be an array: pass torch.from_numpy(classes) for a class an image, "
+            "or classes.tolist() for the same classes in every image."
+        )
+    if not isinstance(classes, (Integral, Sequence)):
+        raise InputError(
+            "classes must be None, an int, a sequence of ints or an integer tensor, "
+            f"got {type(classes).__name__}."
+        )
+    ids = [require_whole("a class", one) for one in _listed(classes)]
     for one in ids:
-        if not isinstance(one, int) or isinstance(one, bool):
-            raise InputError(
-                "classes must be None, an int, a sequence of ints or an int64 tensor, "
-                f"got {one!r} in it."
-            )
         if not 0 <= one < num_classes:
             raise InputError(f"classes must lie in 0..{num_classes - 1}, got {one}.")
     if not ids:
         raise InputError("classes is empty; pass at least one class, or None for all of them.")
     return ids
+
+
+def _listed(classes: int | Sequence[int]) -> Sequence[int]:
+    return classes if isinstance(classes, Sequence) else [classes]
 
 
 def _may_read(tensor: Tensor) -> bool:

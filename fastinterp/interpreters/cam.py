@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ..models.gap import GapClassifier
+from ..models.gap import GapClassifier, require_fit, require_gap
 from .base import Classes, class_index
 
 
@@ -34,13 +34,19 @@ class CAM:
     """Class activation maps, eq. (1), with the 1/u: the sum of a map is the logit without bias.
 
     Complete: sum_i L(x, c)_i = f_c(x) - bias_c. Differentiable to any order that the network is.
+
+    Raises:
+        InputError: the model is no GapClassifier; when called, x is no batch of images that it
+            takes, or a class is none of its own.
     """
 
     def __init__(self, model: GapClassifier) -> None:
+        require_gap("CAM", model)
         self.model = model
 
     def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
         """Images x [N, C_in, H, W] in [0, 1] -> maps [N, C', h, w]; `classes` as in `Classes`."""
+        require_fit("CAM", self.model, x)
         return self.from_features(self.model.features(x), classes)
 
     def from_features(

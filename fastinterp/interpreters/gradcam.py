@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..models.gap import GapClassifier
+from ..models.gap import GapClassifier, require_fit, require_gap
 from .base import Classes, class_index, pick
 from .cam import class_maps
 from .gradients import autograd_on, needs_graph, score_gradients, variable
@@ -21,6 +21,7 @@ class _FeatureGradientMaps(ABC):
     """sum_k w_k A_k, where w_k comes from the gradient of the logit by A."""
 
     def __init__(self, model: GapClassifier) -> None:
+        require_gap(type(self).__name__, model)
         self.model = model
 
     @abstractmethod
@@ -29,6 +30,7 @@ class _FeatureGradientMaps(ABC):
 
     def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
         """Images x [N, C_in, H, W] in [0, 1] -> maps [N, C', h, w]; `classes` as in `Classes`."""
+        require_fit(type(self).__name__, self.model, x)
         return self.from_features(self.model.features(x), classes)
 
     def from_features(
@@ -56,6 +58,10 @@ class GradCAM(_FeatureGradientMaps):
     For a network whose head is an average and a linear layer the gradient is weight[c, k] / u, so
     the maps are those of `CAM`, with its 1/u; they differ where a subclass overrides `logits`.
     Raw: the ReLU that papers draw pictures with is left out. Differentiable to any order.
+
+    Raises:
+        InputError: the model is no GapClassifier; when called, x is no batch of images that it
+            takes, or a class is none of its own.
     """
 
     def _weights(self, grad: Tensor, features: Tensor) -> Tensor:
@@ -76,9 +82,13 @@ class GradCAMPlusPlus:
     ReLU(weight) / (2 + weight * mean(A_k)), which has a pole where weight * mean(A_k) = -2.
 
     Differentiable to any order, except at the kink of the ReLU and at that pole.
+
+    Raises:
+        InputError: as for `GradCAM`, or an unknown variant.
     """
 
     def __init__(self, model: GapClassifier, variant: Variant = "paper") -> None:
+        require_gap("GradCAMPlusPlus", model)
         if variant not in ("paper", "standard"):
             raise InputError(
                 f'GradCAMPlusPlus: variant must be "paper" or "standard", got {variant!r}.'
@@ -89,6 +99,7 @@ class GradCAMPlusPlus:
 
     def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
         """Images x [N, C_in, H, W] in [0, 1] -> maps [N, C', h, w]; `classes` as in `Classes`."""
+        require_fit(type(self).__name__, self.model, x)
         return self.from_features(self.model.features(x), classes)
 
     def from_features(

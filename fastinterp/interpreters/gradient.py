@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..models.gap import GapClassifier
+from ..models.gap import GapClassifier, require_fit, require_gap
+from ..require import require_count, require_number
 from .base import Classes, class_index, pick
 from .gradients import (
     autograd_on,
@@ -14,7 +15,6 @@ from .gradients import (
     constant,
     mean_gradient,
     needs_graph,
-    require_positive,
     score_gradients,
     variable,
 )
@@ -26,13 +26,19 @@ class Gradient:
 
     Differentiable to any order that the network is; for a ReLU network second derivatives exist
     almost everywhere.
+
+    Raises:
+        InputError: the model is no GapClassifier; when called, x is no batch of images that it
+            takes, or a class is none of its own.
     """
 
     def __init__(self, model: GapClassifier) -> None:
+        require_gap(type(self).__name__, model)
         self.model = model
 
     def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
         """Images x [N, C_in, H, W] -> maps [N, C', C_in, H, W]; `classes` as in `Classes`."""
+        require_fit(type(self).__name__, self.model, x)
         index = class_index(classes, len(x), self.model.num_classes, x.device)
         with autograd_on() as grad_mode:
             differentiable = needs_graph(grad_mode, [x, *self.model.parameters()])
@@ -53,7 +59,7 @@ class GuidedBackprop(Gradient):
     differentiated almost everywhere, which is not a derivative of the network.
 
     Raises:
-        InputError: when called, if the network calls no ReLU.
+        InputError: as for `Gradient`; when called, also if the network calls no ReLU.
     """
 
     def logits(self, x: Tensor) -> Tensor:
@@ -76,7 +82,7 @@ class SmoothGrad:
         chunk_size: most copies in one pass through the network; see `gradients.mean_gradient`.
 
     Raises:
-        InputError: samples or chunk_size below 1, or negative noise.
+        InputError: samples or chunk_size below 1, or negative noise; else as for `Gradient`.
     """
 
     def __init__(
@@ -88,18 +94,18 @@ class SmoothGrad:
         seed: int = 0,
         chunk_size: int = 512,
     ) -> None:
-        require_positive("samples", samples)
-        require_positive("chunk_size", chunk_size)
-        if not noise >= 0:
+        require_gap("SmoothGrad", model)
+        if not require_number("noise", noise) >= 0:
             raise InputError(f"noise must be a standard deviation >= 0, got {noise!r}.")
         self.model = model
-        self.samples = samples
+        self.samples = require_count("samples", samples)
         self.noise = noise
         self.seed = seed
-        self.chunk_size = chunk_size
+        self.chunk_size = require_count("chunk_size", chunk_size)
 
     def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
         """Images x [N, C_in, H, W] -> maps [N, C', C_in, H, W]; `classes` as in `Classes`."""
+        require_fit(type(self).__name__, self.model, x)
         index = class_index(classes, len(x), self.model.num_classes, x.device)
         with autograd_on() as grad_mode:
             differentiable = needs_graph(grad_mode, [x, *self.model.parameters()])

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..require import require_count
 from .base import pick
 
 Score: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -98,7 +98,7 @@ def mean_gradient(
         InputError: chunk_size below 1.
         RuntimeError: in the backward pass, if the network holds other parameters by then.
     """
-    require_positive("chunk_size", chunk_size)
+    chunk_size = require_count("chunk_size", chunk_size)
     device, size = inputs[0].device, len(inputs[0])
     parameters = list(module.parameters()) if module is not None else []
     rebuild = differentiable and size * count > chunk_size
@@ -182,9 +182,3 @@ class _Rebuilt(torch.autograd.Function):
             ]
             found = iter(torch.autograd.grad(value, wanted, grad, allow_unused=True))
         return None, None, None, *(next(found) if need else None for need in needed)
-
-
-def require_positive(name: str, value: int) -> None:
-    """Raise unless `value` is an int of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} must be a whole number of at least 1, got {value!r}.")

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InputError
-from ..models.gap import GapClassifier
+from ..models.gap import GapClassifier, require_fit, require_gap
+from ..require import require_count, require_number
 from .base import Classes, class_index
 from .gradients import (
     Score,
@@ -16,7 +17,6 @@ from .gradients import (
     constant,
     mean_gradient,
     needs_graph,
-    require_positive,
 )
 from .relu import logits_without_relu
 
@@ -51,7 +51,7 @@ def integrated_gradients(
     Raises:
         InputError: start and end do not match, or steps or chunk_size are below 1.
     """
-    require_positive("steps", steps)
+    steps = require_count("steps", steps)
     if start.shape != end.shape or start.dtype != end.dtype or start.device != end.device:
         raise InputError(
             "the path's start and end must have one shape, dtype and device, got "
@@ -99,8 +99,9 @@ class IntegratedGradients:
         chunk_size: most images in one pass through the network; see `integrated_gradients`.
 
     Raises:
-        InputError: steps or chunk_size below 1, beta not positive; when called, a baseline that
-            does not fit x, or `softplus` for a network that calls no ReLU.
+        InputError: the model is no GapClassifier, steps or chunk_size below 1, beta not positive;
+            when called, an x that the network does not take, a class that is none of its own, a
+            baseline that does not fit x, or `softplus` for a network that calls no ReLU.
     """
 
     def __init__(
@@ -113,19 +114,21 @@ class IntegratedGradients:
         beta: float = 1.0,
         chunk_size: int = 512,
     ) -> None:
-        require_positive("steps", steps)
-        require_positive("chunk_size", chunk_size)
-        if not beta > 0:
+        require_gap("IntegratedGradients", model)
+        if not require_number("beta", beta) > 0:
             raise InputError(f"beta must be positive, got {beta!r}.")
+        if not isinstance(baseline, Tensor):
+            require_number("baseline", baseline)
         self.model = model
-        self.steps = steps
+        self.steps = require_count("steps", steps)
         self.baseline = baseline
         self.softplus = softplus
         self.beta = beta
-        self.chunk_size = chunk_size
+        self.chunk_size = require_count("chunk_size", chunk_size)
 
     def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
         """Images x [N, C_in, H, W] -> maps [N, C', C_in, H, W]; `classes` as in `Classes`."""
+        require_fit("IntegratedGradients", self.model, x)
         return self.between(self._start(x), x, classes)
 
     def between(self, start: Tensor, end: Tensor, classes: Classes = None) -> Tensor:

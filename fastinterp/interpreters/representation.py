@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..models.gap import GapClassifier
+from ..models.gap import GapClassifier, require_fit, require_gap
 from .base import Classes
 
 
@@ -13,13 +13,19 @@ class Repr:
 
     A belongs to no class, so `classes` is ignored and the channels stand where other interpreters
     have classes: eq. (3) then averages over the K channels, whichever classes are asked for.
+
+    Raises:
+        InputError: the model is no GapClassifier; when called, x is no batch of images that it
+            takes.
     """
 
     def __init__(self, model: GapClassifier) -> None:
+        require_gap("Repr", model)
         self.model = model
 
     def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
         """Images x [N, C_in, H, W] in [0, 1] -> A [N, K, h, w]; `classes` is ignored."""
+        require_fit("Repr", self.model, x)
         return self.model.features(x)
 
     def from_features(

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import InputError
-from ..models.gap import GapClassifier
+from ..models.gap import GapClassifier, require_fit, require_gap
+from ..require import require_count, require_number
 from .base import Classes, class_index, pick
-from .gradients import require_positive
 
 
 class RISE:
@@ -35,7 +35,9 @@ class RISE:
         chunk_size: most masked images in one pass through the network.
 
     Raises:
-        InputError: masks, cells or chunk_size below 1, keep or score not as above.
+        InputError: the model is no GapClassifier, masks, cells or chunk_size below 1, keep or score
+            not as above; when called, an x that the network does not take, or a class that is none
+            of its own.
     """
 
     def __init__(
@@ -49,22 +51,22 @@ class RISE:
         seed: int = 0,
         chunk_size: int = 512,
     ) -> None:
-        for name, value in (("masks", masks), ("cells", cells), ("chunk_size", chunk_size)):
-            require_positive(name, value)
-        if not 0 < keep <= 1:
+        require_gap("RISE", model)
+        if not 0 < require_number("keep", keep) <= 1:
             raise InputError(f"keep must be a probability in (0, 1], got {keep!r}.")
         if score not in ("probability", "logit"):
             raise InputError(f'score must be "probability" or "logit", got {score!r}.')
         self.model = model
-        self.masks = masks
-        self.cells = cells
+        self.masks = require_count("masks", masks)
+        self.cells = require_count("cells", cells)
         self.keep = keep
         self.score = score
         self.seed = seed
-        self.chunk_size = chunk_size
+        self.chunk_size = require_count("chunk_size", chunk_size)
 
     def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
         """Images x [N, C_in, H, W] -> maps [N, C', H, W]; `classes` as in `Classes`."""
+        require_fit("RISE", self.model, x)
         index = class_index(classes, len(x), self.model.num_classes, x.device)
         per_pass = max(1, self.chunk_size // max(1, len(x)))
         total: Tensor | None = None

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import InputError
+from ..require import require_count
 
 
 def upsample(maps: Tensor, size: int | tuple[int, int]) -> Tensor:
@@ -19,11 +20,12 @@ def upsample(maps: Tensor, size: int | tuple[int, int]) -> Tensor:
         size: (H, W), or one number for both.
 
     Raises:
-        InputError: maps that have not four dimensions, or a size below 1.
+        InputError: maps that have not four dimensions, or a size that is no whole numbers from 1.
     """
     if maps.dim() != 4:
         raise InputError(f"upsample: maps must be [N, C', h, w], got {list(maps.shape)}.")
-    height, width = (size, size) if isinstance(size, int) else size
-    if min(height, width) < 1:
-        raise InputError(f"upsample: size must be at least 1, got {size!r}.")
+    sides = size if isinstance(size, (tuple, list)) else (size, size)
+    if len(sides) != 2:
+        raise InputError(f"upsample: size must be (H, W) or one number, got {size!r}.")
+    height, width = (require_count("upsample: size", side) for side in sides)
     return F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import InputError
+
 Keeps = Literal["logits", "maps", "features"]  # each keeps what stands before it
 
 
@@ -34,11 +36,13 @@ class GapClassifier(nn.Module):
         weight: [C, K], the linear classifier.
         bias: [C] or None.
         config: how to build this network again, kept in checkpoints; None where unknown.
+        in_channels: C_in of the images that it takes; None where unknown.
     """
 
     weight: Tensor
     bias: Tensor | None
     config: dict[str, Any] | None = None
+    in_channels: int | None = None
 
     def features(self, x: Tensor) -> Tensor:
         """Images x [N, C_in, H, W] in [0, 1] -> feature maps A [N, K, h, w]."""
@@ -65,7 +69,12 @@ class GapClassifier(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images x [N, C_in, H, W] in [0, 1] -> logits [N, C]."""
+        """Images x [N, C_in, H, W] in [0, 1] -> logits [N, C].
+
+        Raises:
+            InputError: x is no batch of such images, or not of the network's dtype and device.
+        """
+        require_fit(type(self).__name__, self, x)
         return self.logits(self.features(x))
 
     @property
@@ -75,3 +84,46 @@ class GapClassifier(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.weight.device
+
+
+def require_gap(who: str, model: object) -> None:
+    """Raise unless the model is a GapClassifier."""
+    if isinstance(model, GapClassifier):
+        return
+    inside = getattr(model, "module", getattr(model, "_orig_mod", None))
+    advice = "make one of it with fastinterp.models.wrap"
+    if isinstance(inside, GapClassifier):
+        advice = "pass the network inside, without torch.compile or DistributedDataParallel"
+    raise InputError(f"{who} needs a GapClassifier, got {type(model).__name__}; {advice}.")
+
+
+def require_fit(who: str, model: GapClassifier, x: object, *, autocast: bool = True) -> None:
+    """Raise unless x is a batch of images that the network takes.
+
+    No value is read: a GPU is not waited for, compilers and CUDA graphs see nothing of it.
+
+    Args:
+        autocast: let another dtype pass under autocast, which converts it.
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise InputError(
+            f"{who}: x must be a floating-point tensor, got {kind}; divide 8-bit images by 255."
+        )
+    if x.dim() != 4 or (model.in_channels or x.shape[1]) != x.shape[1]:
+        alone = "; one image is a batch as x[None]" if x.dim() == 3 else ""
+        raise InputError(
+            f"{who}: x must be images [N, {model.in_channels or 'C'}, H, W], "
+            f"got shape {list(x.shape)}{alone}."
+        )
+    weight = model.weight
+    if x.device != weight.device:
+        raise InputError(
+            f"{who}: the model and x must be on the same device, "
+            f"got {weight.device} and {x.device}."
+        )
+    if x.dtype != weight.dtype and not (autocast and torch.is_autocast_enabled(x.device.type)):
+        raise InputError(
+            f"{who}: the model and x must have the same dtype, got {weight.dtype} and {x.dtype}; "
+            "convert one of them with .to."
+        )

@@ -43,6 +43,7 @@ class LayeredClassifier(GapClassifier):
     def __init__(self, name: str, in_channels: int, num_classes: int) -> None:
         super().__init__()
         self.config = {"name": name, "in_channels": in_channels, "num_classes": num_classes}
+        self.in_channels = in_channels
         self.table = TABLES[name]
         self.layers = nn.ModuleList()
         channels = in_channels

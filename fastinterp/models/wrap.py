@@ -39,6 +39,7 @@ class WrappedClassifier(GapClassifier):
         self.module = module
         self.linear, self.steps, self.relu = linear, steps, relu
         shape = (1, like.shape[1], 1, 1)
+        self.in_channels = like.shape[1]
         self.register_buffer("mean", like.new_zeros(shape), persistent=False)
         self.register_buffer("std", like.new_ones(shape), persistent=False)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..errors import InputError
@@ -78,30 +77,3 @@ def require_features_and_weight(op: str, features: Tensor, weight: Tensor) -> No
             f"got features {shape_of(features)} and weight {shape_of(weight)}."
         )
     require_same_kind(op, "features", features, "weight", weight)
-
-
-def require_labels(op: str, labels: object, features: Tensor, num_classes: int) -> None:
-    """Raise unless labels is int64 [N] on the features' device. Values: see `check_label_range`."""
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
-        kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-        raise InputError(f"{op}: labels must be an int64 tensor, got {kind}.")
-    if labels.dim() != 1 or labels.shape[0] != features.shape[0]:
-        raise InputError(
-            f"{op}: labels must have shape [N] = [{features.shape[0]}], got {shape_of(labels)}."
-        )
-    if labels.device != features.device:
-        raise InputError(
-            f"{op}: labels and features must be on the same device, "
-            f"got {labels.device} and {features.device}."
-        )
-    if num_classes < 2:
-        raise InputError(f"{op}: at least 2 classes are needed, got {num_classes}.")
-
-
-def check_label_range(op: str, labels: Tensor, num_classes: int) -> None:
-    """Raise unless every label lies in 0..C-1. Reads values: on a GPU this waits for it."""
-    if labels.numel() and bool(((labels < 0) | (labels >= num_classes)).any()):
-        raise InputError(
-            f"{op}: labels must lie in 0..{num_classes - 1} for {num_classes} classes, "
-            f"got {int(labels.min())}..{int(labels.max())}."
-        )

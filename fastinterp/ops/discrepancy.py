@@ -8,21 +8,15 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..require import require_labels, require_range
 from . import _backend
-from ._validate import (
-    check_label_range,
-    require_features_and_weight,
-    require_labels,
-    require_like,
-    require_tensor,
-    shape_of,
-)
+from ._validate import require_features_and_weight, require_like, require_tensor, shape_of
 
 Reduction = Literal["weighted", "1-class"]
 
-# What a kernel raises that cannot take its arguments. `require_fitting` then says why: in a loop,
+# What a kernel raises that cannot take its arguments. `explain_refusal` then says why: in a loop,
 # asking beforehand would cost as much as the arithmetic of a small batch.
-REFUSALS = (AttributeError, RuntimeError, TypeError)
+REFUSALS = (AttributeError, RuntimeError, TypeError, ValueError)
 
 
 # 1. Reference
@@ -136,11 +130,12 @@ def discrepancy(
         features: A of the clean images, [N, K, h, w].
         features_adv: A of the perturbed images, same shape, dtype and device.
         weight: the linear classifier [C, K], C >= 2, same dtype and device.
-        labels: the true classes [N], int64.
+        labels: the true classes [N], integers; int64 where `validate` is False.
         bias: the classifier's bias [C], if it has one; it enters p only.
         reduction: "weighted" (eq. 8) or "1-class".
         validate: check that labels lie in 0..C-1. On a GPU the check waits for the device; loops
-            that checked their labels before pass False, and a label out of range then gives NaN.
+            that checked their labels before pass False. There the kernel then gives NaN for a label
+            out of range; on a CPU it refuses one all the same.
 
     Returns:
         D [N], in the features' dtype (half types accumulate in float32).
@@ -149,9 +144,12 @@ def discrepancy(
         InputError: shapes, dtypes, devices, labels or reduction do not fit.
     """
     op = "discrepancy"
-    if not kernels_serve(op, features, features_adv, weight, labels, bias, reduction, validate):
-        return reference(features, features_adv, weight, labels, bias, reduction)
+    native = kernels_serve(op, features, reduction)
+    if validate or not native or torch.compiler.is_compiling():
+        labels = require_fitting(op, features, features_adv, weight, labels, bias, validate)
     try:
+        if not native:
+            return reference(features, features_adv, weight, labels, bias, reduction)
         with_grad = (
             torch.is_grad_enabled()
             and features_adv.requires_grad
@@ -161,30 +159,16 @@ def discrepancy(
             features, features_adv, weight, labels, bias, reduction == "weighted", with_grad
         )
     except REFUSALS:
-        require_fitting(op, features, features_adv, weight, labels, bias)
+        explain_refusal(op, features, features_adv, weight, labels, bias)
         raise
     return value  # type: ignore[no-any-return]
 
 
-def kernels_serve(
-    op: str,
-    features: Tensor,
-    features_adv: Tensor,
-    weight: Tensor,
-    labels: Tensor,
-    bias: Tensor | None,
-    reduction: str,
-    validate: bool,
-) -> bool:
-    """Whether the compiled op takes these tensors, checked as far as nobody else will."""
+def kernels_serve(op: str, features: Tensor, reduction: str) -> bool:
+    """Whether the compiled op takes maps like these."""
     if reduction not in ("weighted", "1-class"):
         raise InputError(f'{op}: reduction must be "weighted" or "1-class", got {reduction!r}.')
-    native = isinstance(features, Tensor) and _backend.is_native(features)
-    if validate or not native or torch.compiler.is_compiling():
-        require_fitting(op, features, features_adv, weight, labels, bias)
-    if validate and not torch.compiler.is_compiling():
-        check_label_range(op, labels, weight.shape[0])
-    return native
+    return isinstance(features, Tensor) and _backend.is_native(features)
 
 
 def require_fitting(
@@ -194,14 +178,35 @@ def require_fitting(
     weight: Tensor,
     labels: Tensor,
     bias: Tensor | None,
-) -> None:
-    """Raise unless the tensors belong together."""
+    validate: bool,
+) -> Tensor:
+    """Raise unless the tensors belong together; return the labels as int64."""
     require_features_and_weight(op, features, weight)
     require_tensor(op, "features_adv", features_adv, dims=4)
     require_like(op, "features", features, "features_adv", features_adv)
-    require_labels(op, labels, features, weight.shape[0])
+    labels = require_labels(op, "labels", labels, features)
+    if weight.shape[0] < 2:
+        raise InputError(f"{op}: at least 2 classes are needed, got {weight.shape[0]}.")
     if bias is not None:
         require_tensor(op, "bias", bias, dims=1)
         if bias.shape[0] != weight.shape[0]:
             raise InputError(f"{op}: bias must have shape [C], got {shape_of(bias)}.")
         require_like(op, "bias", bias, "a row of weight", weight[:, 0])
+    if validate and not torch.compiler.is_compiling():
+        require_range(op, "labels", labels, weight.shape[0])
+    return labels
+
+
+def explain_refusal(
+    op: str,
+    features: Tensor,
+    features_adv: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    bias: Tensor | None,
+) -> None:
+    """Raise what is wrong with arguments that a kernel refused, as far as that is known."""
+    on_cpu = isinstance(labels, Tensor) and labels.is_cpu  # a GPU does not look at labels
+    fitting = require_fitting(op, features, features_adv, weight, labels, bias, on_cpu)
+    if fitting is not labels:
+        raise InputError(f"{op}: with validate=False labels must be int64, got {labels.dtype}.")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import _backend
-from .discrepancy import REFUSALS, Reduction, kernels_serve, require_fitting
+from .discrepancy import REFUSALS, Reduction, explain_refusal, kernels_serve, require_fitting
 from .discrepancy import reference as value_reference
 
 
@@ -63,14 +63,17 @@ def discrepancy_and_gradient(
         tensors, which the caller may write into.
     """
     op = "discrepancy_and_gradient"
-    if not kernels_serve(op, features, features_adv, weight, labels, bias, reduction, validate):
-        return reference(features, features_adv, weight, labels, bias, reduction)
+    native = kernels_serve(op, features, reduction)
+    if validate or not native or torch.compiler.is_compiling():
+        labels = require_fitting(op, features, features_adv, weight, labels, bias, validate)
     try:
+        if not native:
+            return reference(features, features_adv, weight, labels, bias, reduction)
         with torch.no_grad():
             value, grad, _ = _backend.callable_ops(features_adv).discrepancy(
                 features, features_adv, weight, labels, bias, reduction == "weighted", True
             )
     except REFUSALS:
-        require_fitting(op, features, features_adv, weight, labels, bias)
+        explain_refusal(op, features, features_adv, weight, labels, bias)
         raise
     return value, grad

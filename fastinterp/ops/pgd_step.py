@@ -169,7 +169,11 @@ def _radius(
     if isinstance(value, Tensor):
         _check_rows(op, name, value, x, validate)
         return 0.0, value
-    if not (isinstance(value, (float, int)) and 0 <= value < math.inf):
+    # A float is what loops pass; a bool is an int to Python and no radius.
+    is_number = type(value) is float or (
+        isinstance(value, (float, int)) and not isinstance(value, bool)
+    )
+    if not (is_number and 0 <= value < math.inf):
         raise InputError(f"{op}: {name} must be a finite number >= 0, got {value!r}.")
     return float(value), None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -141,6 +142,50 @@ def test_refuses_classes_that_are_none(
 ) -> None:
     with pytest.raises(InputError, match="class"):
         make(relu_net)(images, classes)  # type: ignore[arg-type]
+
+
+@every_by_class
+def test_takes_integers_of_any_kind(make: Make, relu_net: GapClassifier, images: Tensor) -> None:
+    interpreter = make(relu_net)
+    with torch.no_grad():
+        expected = interpreter(images, torch.tensor([3, 0, 1]))
+        for dtype in (torch.int32, torch.uint8):
+            ids = torch.tensor([3, 0, 1], dtype=dtype)
+            assert torch.equal(interpreter(images, ids), expected)
+        assert torch.equal(interpreter(images, np.int64(2)), interpreter(images, 2))
+        assert torch.equal(interpreter(images, [np.int32(2)]), interpreter(images, [2]))
+    with pytest.raises(InputError, match="array"):  # a class an image, or the same in every one?
+        interpreter(images, np.array([3, 0, 1]))  # type: ignore[arg-type]
+
+
+@every
+def test_explains_nothing_but_a_gap_classifier(make: Make, relu_net: GapClassifier) -> None:
+    plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(84, 4))
+    with pytest.raises(InputError, match=r"GapClassifier, got Sequential; .*models\.wrap"):
+        make(plain)  # type: ignore[arg-type]
+    around = torch.nn.DataParallel(relu_net)
+    with pytest.raises(InputError, match="got DataParallel; pass the network inside"):
+        make(around)  # type: ignore[arg-type]
+
+
+@every
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda x: x[0], r"images \[N, C, H, W\], got shape \[2, 7, 6\]; one image .*x\[None\]"),
+        (lambda x: (255 * x).byte(), "floating-point tensor, got torch.uint8; divide"),
+        (lambda x: x.numpy(), "floating-point tensor, got ndarray"),
+        (lambda x: x.float(), "same dtype, got torch.float64 and torch.float32"),
+        (lambda x: x.to("meta"), "same device, got cpu and meta"),
+    ],
+    ids=["one image", "bytes", "array", "dtype", "device"],
+)
+def test_refuses_images_that_are_none(
+    make: Make, relu_net: GapClassifier, images: Tensor, change: Callable, says: str
+) -> None:
+    with pytest.raises(InputError, match=says) as caught:
+        make(relu_net)(change(images))
+    assert "\n" not in str(caught.value)
 
 
 @every

@@ -159,6 +159,21 @@ def test_a_config_that_describes_nothing_is_refused(config: object, says: str) -
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_images_that_do_not_fit_are_refused(name: str) -> None:
+    model = MAKE[name](3, 4, seed=0)
+    for x, says in (
+        (torch.rand(3, 28, 28), r"\[N, 3, H, W\], got shape \[3, 28, 28\]; one image"),
+        (torch.rand(2, 1, 28, 28), r"\[N, 3, H, W\], got shape \[2, 1, 28, 28\]"),
+        (torch.zeros(2, 3, 28, 28, dtype=torch.uint8), "divide 8-bit images by 255"),
+        (torch.rand(2, 3, 28, 28).double(), "same dtype, got torch.float32 and torch.float64"),
+    ):
+        with pytest.raises(InputError, match=says):
+            model(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(torch.rand(2, 3, 28, 28).bfloat16())
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_second_order_gradients_exist_and_are_right(name: str) -> None:
     model = MAKE[name](1, 3, seed=0).double()
     x = torch.rand(1, 1, 9, 9, dtype=torch.float64, requires_grad=True)

@@ -141,6 +141,12 @@ def test_normalisation_is_inside() -> None:
     )
 
 
+def test_grey_images_are_not_taken_for_coloured_ones() -> None:
+    # The subtraction of the mean would make three channels of one.
+    with pytest.raises(InputError, match=r"\[N, 3, H, W\], got shape \[2, 1, 20, 20\]"):
+        models.wrap(stack(), (0.4, 0.5, 0.6))(torch.rand(2, 1, 20, 20))
+
+
 @pytest.mark.parametrize(
     ("mean", "std", "says"),
     [

@@ -248,6 +248,32 @@ def test_loops_that_check_nothing_hear_the_same(op, match: str, arguments: dict)
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("op", [ops.discrepancy, ops.discrepancy_and_gradient])
+def test_labels_out_of_range_are_refused_on_a_cpu_even_unchecked(op) -> None:
+    *_, (_, too_large) = [call for call in bad_calls() if call[0] == "0..3"]
+    with pytest.raises(InputError, match=rf"{op.__name__}: labels must lie in 0\.\.3"):
+        op(**too_large, validate=False)
+
+
+@pytest.mark.parametrize("op", [ops.discrepancy, ops.discrepancy_and_gradient])
+def test_integer_labels_of_any_width(op) -> None:
+    features, features_adv, weight, labels, _ = MapCase(3, 5, 4, 3, 4).tensors()
+    expected = op(features, features_adv, weight, labels)
+    for dtype in (torch.int32, torch.uint8):
+        found = op(features, features_adv, weight, labels.to(dtype))
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one, other)
+    with pytest.raises(InputError, match="int64"):
+        op(features, features_adv, weight, labels.bool())
+
+
+@needs_extension
+def test_loops_pass_int64() -> None:
+    features, features_adv, weight, labels, _ = MapCase(3, 5, 4, 3, 4).tensors()
+    with pytest.raises(InputError, match="validate=False labels must be int64"):
+        ops.discrepancy(features, features_adv, weight, labels.int(), validate=False)
+
+
 @needs_extension
 def test_the_op_itself_refuses_labels_out_of_range() -> None:
     """Under torch.compile the Python check does not run; the CPU kernel still must not crash."""

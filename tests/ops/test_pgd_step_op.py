@@ -167,6 +167,8 @@ def bad_calls():
     nan = float("nan")
     yield "eps", (x_adv, grad, x, 0.1, nan), {}
     yield "eps", (x_adv, grad, x, 0.1, -1.0), {}
+    yield "eps", (x_adv, grad, x, 0.1, True), {}
+    yield "step_size", (x_adv, grad, x, "0.1", 0.1), {}
     yield "step_size", (x_adv, grad, x, float("inf"), 0.1), {}
     yield "eps", (x_adv, grad, x, 0.1, torch.tensor([0.1, nan, 0.1])), {}
     yield r"shape \[N\]", (x_adv, grad, x, 0.1, torch.ones(2)), {}
