@@ -84,7 +84,8 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> GapClass
     """Read a network: our own checkpoint (`.safetensors`) or one of the authors' (`.pkl`).
 
     Args:
-        path: the file; its suffix says which of the two it is.
+        path: the file, whose suffix says which of the two it is; or the folder of a run that has
+            come to its end.
         map_location: the device for the network.
 
     Returns:
@@ -92,10 +93,11 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> GapClass
 
     Raises:
         InputError: no such file, another suffix, a damaged file, one that holds another kind of
-            content, a pickle that names anything but NumPy arrays (it is refused before
-            anything in it runs), or no such device.
+            content (such as a run's state), a folder without a network, a pickle that names
+            anything but NumPy arrays (it is refused before anything in it runs), or no such device.
     """
     device = usable_device(map_location)
+    path = _file(path)
     model = load_released(path) if _suffix(path) == ".pkl" else _load_own(path)
     return model.to(device).eval()
 
@@ -107,7 +109,22 @@ def info(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: as `load`, of which this reads the header alone.
     """
+    path = _file(path)
     return {} if _suffix(path) == ".pkl" else _read(path)[0]
+
+
+def _file(path: str | Path) -> Path:
+    """The path; of a folder the network in it, which trainers write there at the end of a run."""
+    path = Path(path)
+    network = path / "model.safetensors"
+    if not path.is_dir() or network.is_file():
+        return network if path.is_dir() else path
+    if (path / "state.safetensors").is_file():
+        raise InputError(
+            f"{path} holds a run's state but no model.safetensors: resume a run that was stopped; "
+            "a wrapped network's weights are the entries model/NAME of its state.safetensors."
+        )
+    raise InputError(f"There is no network in the folder {path}: it holds no model.safetensors.")
 
 
 def _suffix(path: str | Path) -> str:
@@ -150,6 +167,11 @@ def _read(path: str | Path, with_state: bool = False) -> tuple[dict[str, Any], d
         raise InputError(
             f"Cannot read {path}: not a safetensors file, or a damaged one ({error})."
         ) from error
+    if isinstance(header, dict) and "config" not in header and "optimizer" in header:
+        raise InputError(
+            f"{path} is the state of a run, kept to go on with it; its network is "
+            f"{Path(path).with_name('model.safetensors')}, once the run has come to its end."
+        )
     if not isinstance(header, dict):
         raise InputError(
             f"{path} is a safetensors file, but not one that fastinterp wrote: its header does not "

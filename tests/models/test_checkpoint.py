@@ -135,6 +135,31 @@ def test_files_that_are_none_are_named(tmp_path: Path) -> None:
         assert "folder" in one_sentence(tmp_path / f"folder{suffix}")
 
 
+def test_the_folder_of_a_run_is_its_network(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match="no file"):
+        models.load(run)
+    run.mkdir()
+    with pytest.raises(InputError, match=r"no network in .*run.*model\.safetensors"):
+        models.load(run)
+    model = models.small(seed=0)
+    models.save(model, run / "model.safetensors", {"epochs": 3})
+    assert torch.equal(models.load(str(run)).weight, model.weight)
+    assert models.info(run)["epochs"] == 3
+
+
+def test_the_state_of_a_run_is_no_network(tmp_path: Path) -> None:
+    from fastinterp.training.state import save_state
+
+    model = models.small(seed=0)
+    optimizer = torch.optim.Adam(model.parameters())
+    save_state(tmp_path / "state.safetensors", model, optimizer, torch.zeros(3), {})
+    with pytest.raises(InputError, match=r"state\.safetensors is the state .*model\.safetensors"):
+        models.load(tmp_path / "state.safetensors")
+    with pytest.raises(InputError, match=r"state but no model\.safetensors.*resume.*wrapped"):
+        models.load(tmp_path)
+
+
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     models.save(models.small(seed=0), path)
