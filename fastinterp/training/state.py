@@ -76,11 +76,24 @@ def restore_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
             f"{path} holds the state of another network or optimiser; "
             "choose another folder, or build the same ones."
         ) from error
+    _lay_out_as_parameters(optimizer)
     torch.set_rng_state(tensors["random/cpu"])
     if "random/cuda" in tensors and device.type == "cuda":
         torch.cuda.set_rng_state(tensors["random/cuda"], device)
     totals: Tensor = tensors["totals"]
     return totals.to(device)
+
+
+def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Give an optimiser's moments their parameters' strides, as they had before they were saved.
+
+    Where these differ, torch steps through parameters one by one instead of all at once.
+    """
+    for parameter, entries in optimizer.state.items():
+        for key, value in entries.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                like = torch.empty_like(parameter, dtype=value.dtype, device=value.device)
+                entries[key] = like.copy_(value)
 
 
 def _metadata(path: Path) -> dict[str, Any]:

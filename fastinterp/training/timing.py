@@ -15,6 +15,7 @@ import torch
 from ..attacks.modes import in_mode
 from ..data import ImageData
 from .feed import make_feed
+from .graphs import WARM_UP
 from .recipe import Recipe, make_trainer, training_data
 
 
@@ -51,7 +52,8 @@ def time_recipes(
         data_dir: the folder that holds their data sets.
         device: where to train.
         rounds: steps of each that are timed.
-        warm_up: steps of each before, which are not.
+        warm_up: steps of each before, which are not; on a GPU at least those after which steps are
+            CUDA graphs.
         progress: show a bar where standard error is a terminal.
 
     Raises:
@@ -60,6 +62,8 @@ def time_recipes(
     from tqdm import tqdm
 
     device = torch.device(device)
+    if device.type == "cuda":
+        warm_up = max(warm_up, WARM_UP + 1)
     loaded: dict[tuple[object, ...], ImageData] = {}
     steppers = []
     for recipe in recipes:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastinterp import InputError, IntTrainer, NormalTrainer
-from fastinterp.training import METHODS, Trainer, method
+from fastinterp.training import METHODS, Recipe, Trainer, method, timing
 from fastinterp.training.graphs import (
     MOST_GRAPHS,
     WARM_UP,
@@ -268,6 +268,38 @@ def test_channels_last_changes_the_layout_alone(make_data) -> None:
     assert planes[0] == [(128, 4, 2, 1)] * 5
     assert torch.allclose(rows[1], planes[1], rtol=1e-4)
     assert torch.equal(rows[1], default[1])
+
+
+def test_restored_moments_lie_as_their_parameters_do(tmp_path: Path, make_tiny, make_data) -> None:
+    fit = {"batch_size": 8, "progress": False, "out": tmp_path}
+
+    def make() -> NormalTrainer:
+        return NormalTrainer(make_tiny().to(memory_format=torch.channels_last), lr=0.01)
+
+    make().fit(make_data(16), 1, **fit)
+    resumed = make()
+    resumed.fit(make_data(16), 2, resume=True, **fit)
+    whole = make()
+    whole.fit(make_data(16), 2, batch_size=8, progress=False)
+    assert resumed.model.head.weight.stride() == (72, 1, 24, 8)
+    for parameter, state in resumed.optimizer.state.items():
+        assert state["exp_avg"].stride() == state["exp_avg_sq"].stride() == parameter.stride()
+        assert state["step"].shape == () and float(state["step"]) == 4
+    assert_same_weights(resumed, whole)
+
+
+@pytest.mark.parametrize(("device", "before"), [("cpu", 1), ("cuda", WARM_UP + 1)])
+def test_steps_are_timed_once_they_are_graphs(
+    monkeypatch: pytest.MonkeyPatch, device: str, before: int
+) -> None:
+    done = []
+    step = (lambda: done.append("step"), 7)
+    monkeypatch.setattr(timing, "training_data", lambda recipe, folder: (None, None))
+    monkeypatch.setattr(timing, "_stepper", lambda recipe, train, on: step)
+    monkeypatch.setattr(timing, "_now", lambda on: 0.0)
+    (found,) = timing.time_recipes([Recipe(name="any")], device=device, rounds=2, progress=False)
+    assert len(done) == before + 2
+    assert found == (0.0, 7, 2)
 
 
 def test_dropout_draws_as_without_buffers(make_tiny, make_data) -> None:
