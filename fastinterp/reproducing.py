@@ -62,6 +62,9 @@ def _table(table: Table, args: Words, device: torch.device) -> None:
     for title, header, body in again.paper_and_ours(rows):
         print(f"\n{title}\n{text_table(header, body)}")
     print(f"\n{again.summary(rows)}" + (f"\n{table.note}" if table.note else ""))
+    notice = again.measured_otherwise(rows, device)
+    if notice:
+        print(f"note: {notice}")
     if out is not None:
         page = out.with_suffix(".md")
         again.write_markdown(page, table, rows)

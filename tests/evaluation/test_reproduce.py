@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastinterp import InputError, data, models
+from fastinterp import InputError, __version__, data, models
 from fastinterp.evaluation import paper_selection, reproduce, sweep
 from fastinterp.evaluation.corruptions import PUBLISHED_EPS
 from fastinterp.evaluation.isa_scores import INTERPRETERS
@@ -24,7 +24,7 @@ TABLE = reproduce.Table(
     "accuracy",
     "",
     "",
-    (reproduce.Block("digits", "small", COLUMNS, ROWS),),
+    (reproduce.Block("digits", "small", COLUMNS, ROWS, n=5),),
 )
 
 
@@ -81,6 +81,7 @@ def test_cells_are_those_of_sweep(networks: Path) -> None:
     for row in ours:
         assert row["difference"] == pytest.approx(row["ours"] - row["paper"])
         assert row["within"] == (abs(row["difference"]) <= 1 / 7 + 1e-9)
+        assert row["versions"]["fastinterp"] == __version__ and row["versions"]["device"] == "cpu"
     assert all(
         row["ours"] is None and row["within"] is None for row in rows if row["method"] == "adv"
     )
@@ -106,6 +107,34 @@ def test_a_stopped_run_goes_on(networks: Path, tmp_path: Path) -> None:
     # A later run of one row alone loses none of the others.
     reproduce.reproduce(TABLE, networks, None, only=["normal"], n=5, out=out)
     assert json.loads(out.read_text())["rows"] == kept
+
+
+def test_fewer_images_are_not_held_against_the_paper(networks: Path) -> None:
+    """Four images may be right one and all where 200 are not: one image is no tolerance then."""
+    rows = reproduce.reproduce(TABLE, networks, None, n=4)
+    measured = [row for row in rows if row["network"]]
+    assert {row["within"] for row in rows} == {row["tolerance"] for row in rows} == {None}
+    assert {row["not_judged"] for row in measured} == {"images"}
+    text = reproduce.summary(rows)
+    assert text.startswith("No cell was held against the paper's; 1 networks were not there.")
+    assert "4 cells are not judged: 4 images are fewer than the paper's." in text
+    enough = reproduce.reproduce(TABLE, networks, None, n=5)
+    assert "cells agree within the tolerance, 0.2 (one image of 5)" in reproduce.summary(enough)
+
+
+def test_rows_of_other_code_are_kept_with_a_notice(networks: Path, tmp_path: Path) -> None:
+    out = tmp_path / "table.json"
+    rows = reproduce.reproduce(TABLE, networks, None, n=5, out=out)
+    assert reproduce.measured_otherwise(rows, "cpu") == ""
+    written = json.loads(out.read_text())
+    for row, found in zip(written["rows"], ({"fastinterp": "0.0.1"}, None), strict=False):
+        row["versions"] = found and row["versions"] | found
+    out.write_text(json.dumps(written))
+    again = reproduce.reproduce(TABLE, networks, None, n=5, out=out)
+    notice = reproduce.measured_otherwise(again, "cpu")
+    assert notice.startswith("2 cells were taken from the file")
+    assert "fastinterp 0.0.1" in notice and "a version that did not say" in notice
+    assert [row["ours"] for row in again] == [row["ours"] for row in rows]
 
 
 def test_a_file_of_something_else_is_not_overwritten(networks: Path, tmp_path: Path) -> None:
@@ -194,7 +223,7 @@ def test_corruptions_are_those_of_corruption_sweep(networks: Path) -> None:
         {"attack": "snow", "eps": 2.0, "steps": 2},
         {"attack": "fog", "eps": 9.0, "steps": 2},
     )
-    block = reproduce.Block("digits", "small", columns, {"int": (0.5, 0.5)})
+    block = reproduce.Block("digits", "small", columns, {"int": (0.5, 0.5)}, n=20)
     table = reproduce.Table("tableY", "", "corruption", "", "", (block,))
     rows = reproduce.reproduce(table, networks, None, n=20)
     test = data.load("digits")
@@ -263,6 +292,10 @@ def test_cells_that_the_paper_squared_are_compared_as_squares(
     assert body[0][1:] == ["0.300/0.300 / 0.310/0.040", "0.600/0.600 / 0.600/0.020"]
     few = reproduce.reproduce(table, networks, None, n=24)
     assert {row["within"] for row in few} == {None}, "means of so few images are not judged"
+    assert reproduce.summary(rows).startswith(
+        "2 of 2 cells agree within the tolerance, 15% of the paper's NDS."
+    )
+    assert "digits small repr l2 2-class, 0.400 and here 0.600." in reproduce.summary(rows)
 
 
 def test_table1_squares_two_columns_of_two_data_sets() -> None:
@@ -302,7 +335,8 @@ def test_order_counts_pairs_that_the_paper_tells_apart() -> None:
 
 
 def test_networks_of_another_recipe_are_not_judged(tmp_path: Path) -> None:
-    block = reproduce.Block("digits", "small", COLUMNS, {"int": (0.5, 0.5), "adv": (0.5, 0.5)})
+    figures = {"int": (0.5, 0.5), "adv": (0.5, 0.5)}
+    block = reproduce.Block("digits", "small", COLUMNS, figures, n=5)
     table = reproduce.Table("tableX", "", "accuracy", "", "", (block,))
     for method, recipe in (("int", "digits-small-int"), ("adv", "digits-quick-adv")):
         path = tmp_path / f"digits-small-{method}" / "model.safetensors"

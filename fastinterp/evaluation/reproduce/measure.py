@@ -19,6 +19,7 @@ from .choose import kept
 from .kinds import KINDS, Task
 from .networks import Network, find_network, network_name, recipe_of, require_any
 from .paper import Block, Table
+from .versions import described, versions
 
 Rows = list[dict[str, Any]]
 Key = tuple[str, str, str]  # dataset, model, name of the row
@@ -64,19 +65,20 @@ def reproduce(
         data_dir: folder that holds the data sets.
         only: data sets, architectures and methods (of "isa": interpreters) to keep, such as
             ["cifar10", "int"]; none: all.
-        n: images; by default the paper's 200, for "isa" 100 or what the block says.
+        n: images; by default the paper's 200, for "isa" 100 or what the block says. Of fewer, no
+            cell is held against the paper's.
         device: where to measure.
         out: JSON file, written after each network. What it already holds for the same table, n and
-            network is taken from there.
+            network is taken from there, whatever version measured it; `measured_otherwise` tells.
 
     Returns:
         A row a cell: dataset, model, method, network, recipe (None where its file does not say),
         what sets the column apart (such as eps and steps), paper, ours (None where there is no
-        network or no data), difference, tolerance, within (None where there is nothing to compare)
-        and n; for AAI n_unchanged; for ISA, whose figure is NDS, interpreter, nds, nsl, for l2 both
-        of the squared discrepancy too, whether the paper's figure is of that (squared), paper_nsl
-        and n_counted, the images that count. Networks of another recipe than the paper's are not
-        judged.
+        network or no data), difference, tolerance, within (None where there is nothing to compare),
+        not_judged ("recipe": the network is of another than the paper's, "images": too few, None),
+        n and versions; for AAI n_unchanged; for ISA, whose figure is NDS, interpreter, nds, nsl,
+        for l2 both of the squared discrepancy too, whether the paper's figure is of that (squared),
+        paper_nsl and n_counted, the images that count.
 
     Raises:
         InputError: a folder or data set is not there, the folder holds none of the networks, or
@@ -140,7 +142,11 @@ def _measure_row(
         model = models.load(path, map_location=place.device)
         found = kind.measure(Task(table, block, name, model, loaded[block.dataset], n))
     recipe = None if path is None else recipe_of(path)
-    comparable = recipe in (None, _network(block, name).recipe)
+    not_judged = None
+    if recipe not in (None, _network(block, name).recipe):
+        not_judged = "recipe"
+    elif n < (block.n or kind.n):
+        not_judged = "images"
     shared = {
         "dataset": block.dataset,
         "model": block.model,
@@ -158,7 +164,7 @@ def _measure_row(
         ours = cell["ours"]
         enough = ours is not None and ours == ours and cell.get("enough", True)
         difference = ours - paper if enough else None
-        tolerance = kind.tolerance(name, paper, n) if comparable else None
+        tolerance = kind.tolerance(name, paper, n) if not_judged is None else None
         within = None
         if difference is not None and tolerance is not None:
             within = abs(difference) <= tolerance + 1e-9
@@ -171,7 +177,9 @@ def _measure_row(
             "difference": difference,
             "tolerance": tolerance,
             "within": within,
+            "not_judged": not_judged,
             "n": n,
+            "versions": versions(place.device),
             **{key: value for key, value in cell.items() if key not in ("ours", "enough")},
         }
 
@@ -204,3 +212,16 @@ def _write(out: str | Path | None, table: Table, known: dict[Key, Rows]) -> None
     rows = [row for key in order for row in known.get(key, [])]
     about = {"table": table.name, "title": table.title, "note": table.note}
     write_json(out, {**about, "rows": rows})
+
+
+def measured_otherwise(rows: Rows, device: str | torch.device) -> str:
+    """What to say of rows that other code than the present one measured; "" if there are none."""
+    here = versions(torch.device(device))
+    others = [row.get("versions") for row in rows if row["network"] and row.get("versions") != here]
+    if not others:
+        return ""
+    kinds = dict.fromkeys(described(each) for each in others)
+    return (
+        f"{len(others)} cells were taken from the file, where another run left them "
+        f"({'; '.join(kinds)}; this is {described(here)}); remove the file to measure them anew."
+    )
