@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from ..models.gap import Keeps
+from ..require import require_count
 from .objectives import Objective
 from .outputs import Outputs
 from .slopes import Value
@@ -32,8 +33,7 @@ class IGNorm(Objective):
     needs: Keeps = "logits"
 
     def __init__(self, steps: int = 5, units: Literal["paper", "release"] = "paper") -> None:
-        if steps < 1:
-            raise InputError(f"IGNorm: steps must be at least 1, got {steps}.")
+        steps = require_count("IGNorm: steps", steps)
         if units not in ("paper", "release"):
             raise InputError(f'IGNorm: units must be "paper" or "release", got {units!r}.')
         self.steps = steps

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from ..discrepancy import ClassSet, class_set, map_distance
 from ..errors import InputError
 from ..interpreters import Interpreter
+from ..ops.pgd_step import Norm
+from ..require import require_count, require_number
 from .ascent import ascend, is_fooled
 from .bisection import Bisection
 from .checks import require_batch, require_labels, require_range
@@ -20,7 +22,7 @@ from .modes import eval_mode, own_autograd
 from .objectives import Margin
 from .outputs import Outputs
 from .soft_sign import SoftSignBall
-from .threats import BALLS, Threat
+from .threats import BALLS, Threat, require_radius
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class ISA:
         relative_step: float = 0.2,
         gain: float = 10.0,
         margin: float = 0.1,
-        ball: str = "linf",
+        ball: Norm = "linf",
         radii: Bisection | None = None,
         weights: Bisection | None = None,
         lower: float = 0.0,
@@ -101,12 +103,19 @@ class ISA:
         require_same_model("ISA", model, interpreter)
         if norm not in ("l1", "l2"):
             raise InputError(f'ISA: norm must be "l1" or "l2", got {norm!r}.')
-        if not penalty >= 1:
+        if not require_number("ISA: penalty", penalty) >= 1:
             raise InputError(f"ISA: penalty must be at least 1, got {penalty!r}.")
-        if not margin >= 0:
+        if not require_number("ISA: margin", margin) >= 0:
             raise InputError(f"ISA: margin must be at least 0, got {margin!r}.")
         if ball not in BALLS:
             raise InputError(f"ISA: ball must be one of {', '.join(BALLS)}, got {ball!r}.")
+        steps = require_count("ISA: steps", steps)
+        if not require_number("ISA: relative_step", relative_step) > 0:
+            raise InputError(f"ISA: relative_step must be positive, got {relative_step!r}.")
+        require_number("ISA: gain", gain)
+        for name, search in (("radii", radii), ("weights", weights)):
+            if search is not None and not isinstance(search, Bisection):
+                raise InputError(f"ISA: {name} must be a Bisection, got {search!r}.")
         nobody = torch.zeros(0, dtype=torch.int64)
         class_set(classes, nobody, nobody)  # raises if unknown
 
@@ -149,6 +158,7 @@ class ISA:
             y: true classes t [N].
             targets: the classes t' [N] to be reached, none of them the true one.
             eps: radii, a number or [N], in place of penalty times the smallest successful ones.
+                Images whose entry of a tensor is 0 or infinite stay as they are.
 
         Raises:
             InputError: shapes, dtypes, devices, pixels, labels or targets do not fit.
@@ -175,6 +185,8 @@ class ISA:
         """[N], as asked for or else as found; infinity where no attack fools the model."""
         if eps is None:
             return self.penalty * self.smallest(x, targets).eps
+        if not isinstance(eps, Tensor):
+            require_radius("ISA: eps", eps)
         given = torch.as_tensor(eps, dtype=x.dtype, device=x.device)
         fits = given.shape in ((), (len(x),))
         if not fits or not bool((given >= 0).all()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
@@ -12,7 +12,9 @@ from ..errors import InputError
 from ..interpreters import CAM, Classes, GradCAM, GradCAMPlusPlus, Interpreter, Repr
 from ..interpreters.base import FeatureInterpreter
 from ..models.gap import GapClassifier
-from .objectives import Objective
+from ..ops.discrepancy import Reduction
+from ..require import require_count, require_number
+from .objectives import Objective, require_objective
 from .outputs import Outputs
 from .slopes import Value
 
@@ -29,11 +31,17 @@ def map_reader(interpreter: Interpreter, classes: Classes) -> Callable[[Outputs]
 
 def require_same_model(who: str, model: nn.Module, interpreter: Interpreter) -> None:
     """Raise unless the interpreter explains the very model that is attacked."""
-    if interpreter.model is not model:
+    if getattr(interpreter, "model", None) is model:
+        return
+    if isinstance(interpreter, type) or not isinstance(interpreter, Interpreter):
+        name = interpreter.__name__ if isinstance(interpreter, type) else repr(interpreter)
         raise InputError(
-            f"{who}: the interpreter must explain the model that is attacked; "
-            "make it of the same object."
+            f"{who}: the interpreter must be made of the model, as in CAM(model), got {name}."
         )
+    raise InputError(
+        f"{who}: the interpreter must explain the model that is attacked; "
+        "make it of the same object."
+    )
 
 
 class MapDistance(Objective):
@@ -45,6 +53,9 @@ class MapDistance(Objective):
         p: 1 or 2.
         squared: for p = 2, the square of the norm.
         maps: the clean maps [N, C', ...], where they are known already.
+
+    Raises:
+        InputError: p is not 1 or 2, or the norm is to be squared and is not that of p = 2.
     """
 
     flat_at_x = True
@@ -58,6 +69,10 @@ class MapDistance(Objective):
         squared: bool = False,
         maps: Tensor | None = None,
     ) -> None:
+        if p not in (1, 2):
+            raise InputError(f"MapDistance: p must be 1 or 2, got {p!r}.")
+        if squared and p != 2:
+            raise InputError("MapDistance: squared is for p = 2; leave it out for p = 1.")
         self.interpreter = interpreter
         self.classes = classes
         self.p: Literal[1, 2] = p
@@ -91,6 +106,9 @@ class MapDiscrepancy(Objective):
         reduction: "weighted" (eq. 8) or "1-class" (the true class's map alone).
         units: "paper" takes eq. (8) literally. "release" leaves out its 1/2, and the 1/u of CAM,
             GradCAM and GradCAM++; see `Discrepancy`.
+
+    Raises:
+        InputError: an unknown reduction or unit, or nothing that makes an interpreter.
     """
 
     flat_at_x = True
@@ -98,11 +116,23 @@ class MapDiscrepancy(Objective):
     def __init__(
         self,
         make_interpreter: MakeInterpreter,
-        reduction: Literal["weighted", "1-class"] = "weighted",
+        reduction: Reduction = "weighted",
         units: Literal["paper", "release"] = "paper",
     ) -> None:
+        made = isinstance(make_interpreter, Interpreter) and not isinstance(make_interpreter, type)
+        if made or not callable(make_interpreter):
+            raise InputError(
+                "MapDiscrepancy: make_interpreter must be a function that makes an interpreter of "
+                f"the model, such as the class GradCAM, got a {type(make_interpreter).__name__}."
+            )
+        if reduction not in get_args(Reduction):
+            raise InputError(
+                f'MapDiscrepancy: reduction must be "weighted" or "1-class", got {reduction!r}.'
+            )
+        if units not in ("paper", "release"):
+            raise InputError(f'MapDiscrepancy: units must be "paper" or "release", got {units!r}.')
         self.make_interpreter = make_interpreter
-        self.reduction: Literal["weighted", "1-class"] = reduction
+        self.reduction: Reduction = reduction
         self.units = units
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
@@ -136,13 +166,14 @@ class TopK(Objective):
     Args:
         interpreter: of the model that is attacked.
         k: how many positions; all channels of a map count together.
+
+    Raises:
+        InputError: k is no whole number from 1 up.
     """
 
     def __init__(self, interpreter: Interpreter, k: int = 8) -> None:
-        if k < 1:
-            raise InputError(f"TopK: k must be at least 1, got {k}.")
         self.interpreter = interpreter
-        self.k = k
+        self.k = require_count("TopK: k", k)
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
         read = map_reader(self.interpreter, labels[:, None])
@@ -167,6 +198,8 @@ class Capped(Objective):
     """
 
     def __init__(self, term: Objective, cap: float) -> None:
+        require_objective("Capped: term", term)
+        require_number("Capped: cap", cap)
         self.term = term
         self.cap = cap
         self.flat_at_x, self.needs = term.flat_at_x, term.needs

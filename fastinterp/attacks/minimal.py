@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..ops.pgd_step import Norm
+from ..require import require_count, require_number
 from .ascent import Keep, ascend, is_fooled, require_keep
 from .bisection import Bisection
-from .checks import require_batch
+from .checks import as_module, require_batch
 from .modes import eval_mode, own_autograd
 from .objectives import CrossEntropy, Objective, require_a_way_up
 from .threats import BALLS, Threat
@@ -43,7 +45,7 @@ class MinimalPGD:
     bisection's tolerance, leave the batch.
 
     Args:
-        model: any classifier of images in [lower, upper].
+        model: any classifier of images in [lower, upper], as for `PGD`.
         steps: of each attack.
         relative_step: step size over radius; see `fastinterp.ops.pgd_step` for its meaning by norm.
         norm: "linf", "l2" or "l1".
@@ -61,10 +63,10 @@ class MinimalPGD:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Callable[[Tensor], Tensor],
         steps: int = 10,
         relative_step: float = 0.2,
-        norm: str = "linf",
+        norm: Norm = "linf",
         targeted: bool = False,
         objective: Objective | None = None,
         keep: Keep = "first_fooled",
@@ -75,14 +77,15 @@ class MinimalPGD:
     ) -> None:
         if norm not in BALLS:
             raise InputError(f"MinimalPGD: norm must be one of {', '.join(BALLS)}, got {norm!r}.")
-        if steps < 1:
-            raise InputError(f"MinimalPGD: steps must be at least 1, got {steps}.")
-        if not relative_step > 0:
+        steps = require_count("MinimalPGD: steps", steps)
+        if not require_number("MinimalPGD: relative_step", relative_step) > 0:
             raise InputError(f"MinimalPGD: relative_step must be positive, got {relative_step}.")
         require_keep(keep)
-        objective = objective or CrossEntropy(targeted)
+        if search is not None and not isinstance(search, Bisection):
+            raise InputError(f"MinimalPGD: search must be a Bisection, got {search!r}.")
+        objective = CrossEntropy(targeted) if objective is None else objective
         require_a_way_up(objective, random_start=False)
-        self.model = model
+        self.model = as_module("MinimalPGD", model)
         self.steps = steps
         self.targeted = targeted
         self.objective = objective

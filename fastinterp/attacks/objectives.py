@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -116,9 +117,14 @@ class Objective(ABC):
         return self
 
     def __add__(self, other: Objective) -> Objective:
+        require_objective("what is added to an objective", other)
         return Sum(self, other)
 
     def __mul__(self, weight: float | Tensor) -> Objective:
+        is_number = isinstance(weight, (Real, Tensor)) and not isinstance(weight, bool)
+        if not is_number or (isinstance(weight, Tensor) and weight.dim() > 1):
+            got = f"shape {list(weight.shape)}" if isinstance(weight, Tensor) else repr(weight)
+            raise InputError(f"an objective's weight must be a number or a tensor [N], got {got}.")
         return Scaled(self, weight)
 
     __rmul__ = __mul__
@@ -281,8 +287,20 @@ class Scaled(Objective):
         return Scaled(self.term.rows(index), picked)
 
 
+def require_objective(name: str, objective: object) -> None:
+    """Raise unless it is an Objective, made and not just named."""
+    if isinstance(objective, Objective):
+        return
+    if isinstance(objective, type) and issubclass(objective, Objective):
+        got = f"the class; write {objective.__name__}()"
+    else:
+        got = f"{objective!r}; fastinterp.attacks has them"
+    raise InputError(f"{name} must be an Objective such as CrossEntropy() or Margin(), got {got}.")
+
+
 def require_a_way_up(objective: Objective, random_start: bool) -> None:
     """Raise if the climb would begin where the objective's gradient is zero."""
+    require_objective("objective", objective)
     if objective.flat_at_x and not random_start:
         raise InputError(
             "A discrepancy or divergence between x and x' has no gradient at x' = x; "

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..ops.pgd_step import Norm
+from ..require import require_count, require_number
 from .ascent import Keep, ascend, is_fooled, require_keep
-from .checks import require_batch
+from .checks import as_module, require_batch, require_generator
 from .modes import eval_mode, own_autograd
 from .objectives import CrossEntropy, Objective, require_a_way_up
-from .threats import BALLS, Threat
+from .threats import BALLS, Threat, require_moving
 
 
 class PGD:
     """Projected gradient descent (Madry et al., 2018).
 
-    The calling convention is torchattacks': `attack = PGD(model, eps=8 / 255, step_size=2 / 255,
-    steps=10)`, then `x_adv = attack(x, y)`. The defaults are the paper's protocol: start at x,
-    climb the cross-entropy, judge the last iterate.
+    `attack = PGD(model, eps=8 / 255, step_size=2 / 255, steps=10)`, then `x_adv = attack(x, y)`, as
+    in torchattacks, and with its order of arguments; but `alpha` is called `step_size` here, and
+    the climb starts at x unless `random_start=True`, where theirs starts at random. The defaults
+    are the paper's protocol: start at x, climb the cross-entropy, judge the last iterate.
 
     Args:
-        model: any classifier of images in [lower, upper]; normalisation belongs inside it.
+        model: any classifier of images in [lower, upper]; normalisation belongs inside it. A plain
+            function from images to logits will do: it is called as it is, where a module is put
+            into eval mode.
         eps: radius of the ball around x, in pixel units: a number, or a tensor [N].
-        step_size: of one step, likewise. linf: per pixel. l2, l1: the length of the step.
+        step_size: of one step, likewise, torchattacks' `alpha`. linf: per pixel. l2, l1: the
+            length of the step.
         steps: how many.
         norm: "linf", "l2" or "l1".
         random_start: start at a point drawn uniformly from the ball instead of at x.
@@ -42,11 +50,11 @@ class PGD:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Callable[[Tensor], Tensor],
         eps: float | Tensor = 8 / 255,
         step_size: float | Tensor = 2 / 255,
         steps: int = 10,
-        norm: str = "linf",
+        norm: Norm = "linf",
         random_start: bool = False,
         targeted: bool = False,
         restarts: int = 1,
@@ -58,20 +66,22 @@ class PGD:
     ) -> None:
         if norm not in BALLS:
             raise InputError(f"PGD: norm must be one of {', '.join(BALLS)}, got {norm!r}.")
-        if steps < 0:
-            raise InputError(f"PGD: steps must be at least 0, got {steps}.")
-        if restarts < 1:
-            raise InputError(f"PGD: restarts must be at least 1, got {restarts}.")
+        steps = require_count("PGD: steps", steps, 0)
+        restarts = require_count("PGD: restarts", restarts)
+        require_number("PGD: lower", lower)
+        require_number("PGD: upper", upper)
         if restarts > 1 and not random_start:
             raise InputError(
                 "PGD: restarts from the same point find the same image; "
                 "pass random_start=True or restarts=1."
             )
         require_keep(keep)
-        objective = objective or CrossEntropy(targeted)
+        objective = CrossEntropy(targeted) if objective is None else objective
         require_a_way_up(objective, random_start)
-        self.model = model
+        require_generator("PGD", generator)
+        self.model = as_module("PGD", model)
         self.threat: Threat = BALLS[norm](eps, step_size, lower, upper)
+        require_moving("PGD", eps, step_size, steps)
         self.steps = steps
         self.random_start = random_start
         self.targeted = targeted
@@ -95,6 +105,7 @@ class PGD:
         Raises:
             InputError: shapes, dtypes, devices, pixels or labels do not fit.
         """
+        require_generator("PGD", generator)
         generator = generator or self.generator
         y = require_batch("PGD", self.model, x, y, self.targeted, self.lower, self.upper)
         x_adv = self._attempt(self.threat, x, y, generator)

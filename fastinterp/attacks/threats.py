@@ -163,6 +163,23 @@ def require_radius(name: str, value: object) -> None:
         raise InputError(f"{name} must be a finite number >= 0, got {value!r}.")
 
 
+def require_moving(who: str, eps: float | Tensor, step_size: float | Tensor, steps: int) -> None:
+    """Raise if steps of size 0 would leave an image where it starts, in a ball that has room."""
+    if steps == 0:
+        return
+    resting, room = torch.as_tensor(step_size) == 0, torch.as_tensor(eps) > 0
+    if resting.numel() != room.numel() and 1 not in (resting.numel(), room.numel()):
+        raise InputError(
+            f"{who}: eps and step_size [N] must be of one length, "
+            f"got {room.numel()} and {resting.numel()}."
+        )
+    if bool((resting & room.to(resting.device)).any()):
+        raise InputError(
+            f"{who}: step_size must be above 0 where eps is, got 0; "
+            "pass steps=0 for the start alone."
+        )
+
+
 def _like(value: float | Tensor, x: Tensor) -> float | Tensor:
     return value.to(x) if isinstance(value, Tensor) else value
 

@@ -210,10 +210,14 @@ def test_refused_calls(problem, make_tiny) -> None:
     model, x, y = problem
     with pytest.raises(InputError, match="the interpreter must explain the model"):
         ISA(model, CAM(make_tiny()))
+    for wrong in ("cam", CAM):
+        with pytest.raises(InputError, match=r"must be made of the model, as in CAM\(model\)"):
+            ISA(model, wrong)
     attack = ISA(model, CAM(model))
     with pytest.raises(InputError, match="another class than the true one"):
         attack(x, y, y)
-    with pytest.raises(InputError, match="eps must be"):
-        attack(x, y, TARGETS, -1.0)
+    for eps in (-1.0, torch.inf, torch.nan, "0.1", True):
+        with pytest.raises(InputError, match="eps must be"):
+            attack(x, y, TARGETS, eps)
     with pytest.raises(InputError, match="targets must lie in"):
         attack(x, y, TARGETS + 9)

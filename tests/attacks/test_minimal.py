@@ -93,7 +93,16 @@ def test_images_do_not_meet_and_callers_need_no_autograd(make_tiny, batch) -> No
 
 @pytest.mark.parametrize(
     "settings",
-    [{"norm": "l3"}, {"steps": 0}, {"relative_step": 0.0}, {"keep": "worst"}],
+    [
+        {"norm": "l3"},
+        {"steps": 0},
+        {"steps": 1.5},
+        {"relative_step": 0.0},
+        {"relative_step": "a"},
+        {"keep": "worst"},
+        {"search": 5},
+        {"objective": "ce"},
+    ],
 )
 def test_refused(make_tiny, settings) -> None:
     with pytest.raises(InputError):

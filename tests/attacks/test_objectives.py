@@ -10,7 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from fastinterp import InputError
-from fastinterp.attacks import KL, CrossEntropy, Discrepancy, IGNorm, Margin, Objective, Outputs
+from fastinterp.attacks import (
+    KL,
+    Capped,
+    CrossEntropy,
+    Discrepancy,
+    IGNorm,
+    MapDiscrepancy,
+    MapDistance,
+    Margin,
+    Objective,
+    Outputs,
+    TopK,
+)
+from fastinterp.interpreters import CAM, GradCAM
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
@@ -224,3 +237,28 @@ def test_unknown_names_are_refused() -> None:
         Discrepancy(units="paperr")
     with pytest.raises(InputError, match="steps must be at least 1"):
         IGNorm(0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda cam: MapDiscrepancy(GradCAM, "foo"), "reduction must be"),
+        (lambda cam: MapDiscrepancy(GradCAM, units="foo"), "units must be"),
+        (lambda cam: MapDiscrepancy(cam), "a function that makes an interpreter"),
+        (lambda cam: MapDiscrepancy("gradcam"), "a function that makes an interpreter"),
+        (lambda cam: MapDistance(cam, None, 3), "p must be 1 or 2"),
+        (lambda cam: MapDistance(cam, None, squared=True), "squared is for p = 2"),
+        (lambda cam: TopK(cam, 1.5), "k must be a whole number"),
+        (lambda cam: TopK(cam, 0), "k must be at least 1"),
+        (lambda cam: IGNorm("5"), "steps must be a whole number"),
+        (lambda cam: Capped(Margin, 0.0), r"write Margin\(\)"),
+        (lambda cam: Capped(Margin(), None), "cap must be a number"),
+        (lambda cam: Discrepancy() * "a", "weight must be a number or a tensor"),
+        (lambda cam: True * KL(), "weight must be a number or a tensor"),
+        (lambda cam: KL() * torch.ones(2, 2), r"weight must be .* got shape \[2, 2\]"),
+        (lambda cam: CrossEntropy() + 1, "must be an Objective"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused_at_once(make_tiny, make, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make(CAM(make_tiny()))

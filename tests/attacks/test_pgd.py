@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastinterp import InputError
+from fastinterp import InputError, models
 from fastinterp.attacks import (
     KL,
     PGD,
@@ -140,6 +140,18 @@ def test_integer_labels_of_any_width(make_tiny, batch) -> None:
         ({"restarts": 0}, "restarts must be at least 1"),
         ({"restarts": 2}, "pass random_start=True"),
         ({"keep": "worst"}, "keep must be one of"),
+        ({"steps": 1.5}, "steps must be a whole number, got 1.5"),
+        ({"steps": "10"}, "steps must be a whole number, got '10'"),
+        ({"steps": None}, "steps must be a whole number"),
+        ({"restarts": "2"}, "restarts must be a whole number"),
+        ({"eps": True}, "eps must be a number"),
+        ({"lower": "0"}, "lower must be a number"),
+        ({"step_size": 0.0}, "step_size must be above 0 where eps is"),
+        ({"step_size": torch.tensor([0.1, 0.0])}, "step_size must be above 0 where eps is"),
+        ({"eps": torch.ones(3), "step_size": torch.ones(2)}, "must be of one length"),
+        ({"objective": "ce"}, r"objective must be an Objective.*got 'ce'"),
+        ({"objective": Margin}, r"got the class; write Margin\(\)"),
+        ({"generator": 3}, "generator must be a torch.Generator, got 3.*manual_seed"),
     ],
 )
 def test_bad_settings_are_refused(make_tiny, settings: dict, message: str) -> None:
@@ -166,6 +178,56 @@ def test_bad_settings_are_refused(make_tiny, settings: dict, message: str) -> No
 def test_bad_batches_are_refused(make_tiny, plain, batch, change, message: str, gap: bool) -> None:
     with pytest.raises(InputError, match=message):
         PGD(make_tiny() if gap else plain, 0.1, 0.02, 2)(*change(*batch))
+
+
+def test_steps_of_no_size_are_fine_where_there_is_no_room(make_tiny, batch) -> None:
+    x, y = batch
+    assert torch.equal(PGD(make_tiny(), eps=0.0, step_size=0.0)(x, y), x)
+    PGD(make_tiny(), step_size=0.0, steps=0)
+    room = torch.tensor([0.0, 0.1])
+    PGD(make_tiny(), eps=room, step_size=room)
+
+
+@pytest.mark.parametrize("wrong", ["model", None, nn.Linear], ids=str)
+def test_what_is_no_model_is_refused(wrong) -> None:
+    with pytest.raises(InputError, match="model must be .* or a function"):
+        PGD(wrong)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_function_from_images_to_logits_is_a_model(make_tiny, batch, norm) -> None:
+    model, (x, y) = make_tiny(), batch
+    expected = PGD(model, norm=norm)(x, y)
+    assert torch.allclose(PGD(lambda z: model(z), norm=norm)(x, y), expected)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_models_that_give_no_logits_are_refused(plain, batch) -> None:
+    x, y = batch
+    with pytest.raises(InputError, match=r"logits \[N, C\] as a tensor, got a tuple"):
+        PGD(lambda z: (plain(z),))(x, y)
+    with pytest.raises(InputError, match=r"logits \[N, C\] as a tensor, got shape \[1\]"):
+        PGD(lambda z: plain(z).sum(1))(x, y)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (x[0], y[:1]), r"images \[N, C, H, W\], got .* as x\[None\]"),
+        (lambda x, y: (x.float(), y), "same dtype, got torch.float64 and torch.float32"),
+        (lambda x, y: (x, y.bool()), "integer tensor such as int64, got torch.bool"),
+        (lambda x, y: (x, y.tolist()), "got list; use torch.as_tensor"),
+    ],
+)
+def test_batches_that_a_gap_classifier_does_not_take(make_tiny, batch, change, message) -> None:
+    with pytest.raises(InputError, match=message):
+        PGD(make_tiny())(*change(*batch))
+
+
+def test_images_of_other_channels_are_refused() -> None:
+    model, y = models.small(3, seed=0), torch.tensor([0, 1])
+    with pytest.raises(InputError, match=r"PGD: x must be images \[N, 3, H, W\]"):
+        PGD(model)(torch.rand(2, 1, 28, 28), y)
 
 
 def test_a_model_elsewhere_is_refused(make_tiny, batch) -> None:

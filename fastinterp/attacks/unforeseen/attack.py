@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ...errors import InputError
+from ...require import require_count
 from ..ascent import Keep, ascend, require_keep
-from ..checks import require_batch
-from ..objectives import CrossEntropy, Objective
-from ..threats import Threat
+from ..checks import as_module, require_batch, require_generator
+from ..objectives import CrossEntropy, Objective, require_objective
+from ..threats import Threat, require_moving
 from .common import require_size
 
 
@@ -43,7 +44,7 @@ class UnforeseenAttack:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Callable[[Tensor], Tensor],
         threat: Threat,
         steps: int = 200,
         *,
@@ -52,14 +53,15 @@ class UnforeseenAttack:
         keep: Keep = "last",
         generator: torch.Generator | None = None,
     ) -> None:
-        if steps < 0:
-            raise InputError(f"{type(self).__name__}: steps must be at least 0, got {steps}.")
+        who = type(self).__name__
         require_keep(keep)
-        self.model = model
+        require_generator(who, generator)
+        self.model = as_module(who, model)
         self.threat = threat
-        self.steps = steps
+        self.steps = require_count(f"{who}: steps", steps, 0)
         self.targeted = targeted
-        self.objective = objective or CrossEntropy(targeted)
+        self.objective = CrossEntropy(targeted) if objective is None else objective
+        require_objective(f"{who}: objective", self.objective)
         self.keep: Keep = keep
         self.generator = generator
 
@@ -77,6 +79,7 @@ class UnforeseenAttack:
         Raises:
             InputError: shapes, dtypes, devices, pixels or labels do not fit.
         """
+        require_generator(type(self).__name__, generator)
         y = require_batch(type(self).__name__, self.model, x, y, self.targeted)
         if len(x) == 0:
             return x.detach().clone()
@@ -110,7 +113,7 @@ class SizedAttack(UnforeseenAttack):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Callable[[Tensor], Tensor],
         eps: float | None = None,
         steps: int = 200,
         step_size: float | None = None,
@@ -122,7 +125,10 @@ class SizedAttack(UnforeseenAttack):
     ) -> None:
         eps = self.published_eps if eps is None else eps
         require_size("eps", eps)
+        steps = require_count(f"{type(self).__name__}: steps", steps, 0)
         step_size = eps / math.sqrt(max(steps, 1)) if step_size is None else step_size
+        require_size("step_size", step_size)
+        require_moving(type(self).__name__, eps, step_size, steps)
         super().__init__(
             model,
             self._threat(eps, step_size),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import InputError
+from ...ops.pgd_step import Norm
+from ...require import require_count
 from ..ascent import Keep
 from ..objectives import Objective
-from ..threats import L2Ball, LinfBall, Threat, require_radius
+from ..threats import L2Ball, LinfBall, Threat, require_moving, require_radius
 from .attack import UnforeseenAttack
 from .common import draw_each, require_nchw
 from .dct import BLOCK, CHROMINANCE, LUMINANCE, planes
@@ -137,9 +140,9 @@ class JPEG(UnforeseenAttack):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Callable[[Tensor], Tensor],
         eps: float | Tensor | None = None,
-        norm: str = "linf",
+        norm: Norm = "linf",
         steps: int = 200,
         step_size: float | Tensor | None = None,
         *,
@@ -156,7 +159,10 @@ class JPEG(UnforeseenAttack):
             )
         eps = PUBLISHED_EPS[norm] if eps is None else eps
         require_radius("eps", eps)
+        steps = require_count("JPEG: steps", steps, 0)
         step_size = eps / math.sqrt(max(steps, 1)) if step_size is None else step_size
+        require_radius("step_size", step_size)
+        require_moving("JPEG", eps, step_size, steps)
         ball: Threat
         if norm == "linf":
             ball = LinfBall(eps, step_size, -math.inf, math.inf)

@@ -200,6 +200,11 @@ def test_no_images(make_net, make_images, name) -> None:
         ({"eps": "400"}, "eps must be a number"),
         ({"step_size": math.inf}, "step_size must be a finite|leave step_size out"),
         ({"steps": -1}, "steps must be at least 0"),
+        ({"steps": 1.5}, "steps must be a whole number"),
+        ({"steps": "3"}, "steps must be a whole number"),
+        ({"objective": "ce"}, "objective must be an Objective"),
+        ({"generator": 3}, "generator must be a torch.Generator"),
+        ({"step_size": 0.0}, "step_size must be above 0|leave step_size out"),
         ({"keep": "worst"}, "keep must be one of last, first_fooled, best"),
     ],
 )
