@@ -190,7 +190,7 @@ def test_steps_of_no_size_are_fine_where_there_is_no_room(make_tiny, batch) -> N
 
 @pytest.mark.parametrize("wrong", ["model", None, nn.Linear], ids=str)
 def test_what_is_no_model_is_refused(wrong) -> None:
-    with pytest.raises(InputError, match="model must be .* or a function"):
+    with pytest.raises(InputError, match=r"model must be .* or a function"):
         PGD(wrong)
 
 
