@@ -20,7 +20,8 @@ from .data.load import NAMES as DATASETS
 from .errors import InputError
 from .evaluation import PROTOCOLS
 from .evaluation.by_attack import CLASS_SETS, MEASURES
-from .evaluation.isa_scores import INTERPRETERS
+from .evaluation.isa_scores import TABLE1
+from .named_interpreters import CLASS_WISE, INTERPRETERS
 
 PROGRAM = "fastinterp"
 NORMS = ("linf", "l2", "l1")
@@ -248,7 +249,8 @@ def _add_eval(every: Any) -> None:
         "--interpreter",
         choices=tuple(INTERPRETERS),
         metavar="NAME",
-        help=f"of aai and isa: {', '.join(INTERPRETERS)}; default: cam",
+        help=f"of aai and isa: {', '.join(CLASS_WISE)}, of isa also repr; ig is with softplus for "
+        "ReLU, in 100 steps; default: cam",
     )
     parser.add_argument(
         "--classes",
@@ -298,7 +300,7 @@ def _add_explain(every: Any) -> None:
     parser = _command(
         every,
         "explain",
-        "draw class activation maps of images, clean and attacked",
+        "draw maps of images, clean and attacked",
         "fastinterp explain runs/mnist-small-int --dataset mnist --data-dir data \\\n"
         "      --n 4 --eps 0.3 --out maps.png",
         commands.explain,
@@ -329,6 +331,13 @@ def _add_explain(every: Any) -> None:
         metavar="T",
         help="where the attack leads: runner-up (the likeliest wrong class; default), "
         "random (as the paper draws it), or a class by name or number",
+    )
+    parser.add_argument(
+        "--interpreter",
+        default="cam",
+        choices=CLASS_WISE,
+        metavar="NAME",
+        help=f"whose maps are drawn: {', '.join(CLASS_WISE)}; default: cam",
     )
     parser.add_argument(
         "--out", required=True, metavar="FILE.png", help="the picture: .png, .pdf or .svg"
@@ -413,9 +422,9 @@ def _add_reproduce(every: Any) -> None:
         "--interpreters",
         nargs="+",
         default=[],
-        choices=tuple(INTERPRETERS),
+        choices=TABLE1,
         metavar="NAME",
-        help=f"of table1: {', '.join(INTERPRETERS)}; default: all; ig takes by far longest",
+        help=f"of table1: {', '.join(TABLE1)}; default: all; ig takes by far longest",
     )
     parser.add_argument(
         "--n",

@@ -22,6 +22,7 @@ from .evaluation.protocols import default_step_size
 from .evaluation.tables import text_table, write_rows
 from .files import write_json
 from .models import GapClassifier
+from .named_interpreters import interpreter_named
 from .ops import backend
 
 Words = argparse.Namespace
@@ -132,6 +133,7 @@ def explain(args: Words) -> int:
         else args.step_size,
         norm=args.norm,
         targets=_targets(args.target, images, chosen),
+        interpreter=interpreter_named(args.interpreter, class_wise=True)(model),
     )
     save_picture(explanation_figure(found, images.classes), args.out)
     lines = [

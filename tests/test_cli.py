@@ -15,6 +15,7 @@ import pytest
 
 from fastinterp import __version__, commands, doctor, models
 from fastinterp.cli import main
+from fastinterp.named_interpreters import CLASS_WISE
 from fastinterp.toolkit import Toolkit
 
 
@@ -115,6 +116,16 @@ def test_explain_draws(network: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         assert str(out) in text
         assert out.read_bytes().startswith(b"\x89PNG")
         out.unlink()
+
+
+@pytest.mark.parametrize("name", CLASS_WISE)
+def test_explain_draws_each_interpreter(
+    name: str, network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "maps.png"
+    words = ("--dataset", "digits", "--n", 1, "--steps", 2, "--interpreter", name, "--out", out)
+    assert run(capsys, "explain", network, *words)[0] == 0
+    assert out.is_file()
 
 
 def test_norms_and_usual_radii(

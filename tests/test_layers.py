@@ -9,15 +9,18 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "fastinterp"
 COMMON = {"device", "errors", "files", "require", "unpickle", "_version"}
+EARLY = {"ops", "models", "interpreters", "discrepancy", "attacks"}
 BEFORE = {
     "ops": set(),
     "models": set(),
     "data": set(),
     "interpreters": {"ops", "models"},
     "discrepancy": {"ops", "models", "interpreters"},
+    "named_interpreters": {"models", "interpreters"},
     "attacks": {"ops", "models", "interpreters", "discrepancy"},
-    "training": {"ops", "models", "data", "interpreters", "discrepancy", "attacks"},
-    "evaluation": {"ops", "models", "data", "interpreters", "discrepancy", "attacks"},
+    "training": {*EARLY, "data", "named_interpreters"},
+    "evaluation": {*EARLY, "data", "named_interpreters"},
+    **{name: set() for name in COMMON},  # what every room may use knows no room
 }
 
 

@@ -14,10 +14,11 @@ from ..data import ImageData
 from ..discrepancy import ClassSet
 from ..errors import InputError
 from ..models.gap import GapClassifier
+from ..named_interpreters import interpreter_named
 from .aai_scores import PAPER_K, aai_sweep, paper_noise
 from .accuracy import sweep
 from .corruptions import CORRUPTIONS, PUBLISHED_EPS, corruption_sweep
-from .isa_scores import INTERPRETERS, isa_row
+from .isa_scores import isa_row
 from .protocols import (
     ISA_SEED,
     PAPER_EPS,
@@ -194,6 +195,7 @@ def _pgd(request: Request) -> Rows:
 
 def _aai(request: Request) -> Rows:
     """Tables 2, A4 and A5; the paper's random starts are for linf and for want of a seed."""
+    make = interpreter_named(request.interpreter or "cam", class_wise=True)
     images, labels, _ = request.batch()
     norm = request.norm or "linf"
     noise = None
@@ -206,7 +208,7 @@ def _aai(request: Request) -> Rows:
             size = request.step_size
             found = aai_sweep(
                 request.model,
-                INTERPRETERS[request.interpreter or "cam"](request.model),
+                make(request.model),
                 images,
                 labels,
                 eps=[eps],

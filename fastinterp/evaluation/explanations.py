@@ -12,6 +12,7 @@ from ..attacks.modes import eval_mode
 from ..errors import InputError
 from ..interpreters import CAM, Interpreter, logits_and_maps
 from ..models.gap import GapClassifier
+from ..ops.pgd_step import Norm
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def explain(
     eps: float,
     steps: int = 40,
     step_size: float = 0.01,
-    norm: str = "linf",
+    norm: Norm = "linf",
     targets: Tensor | None = None,
     interpreter: Interpreter | None = None,
 ) -> Explanations:
@@ -57,7 +58,7 @@ def explain(
         labels: true classes [N].
         eps, steps, step_size, norm: of the targeted PGD, which starts at x.
         targets: [N]; by default the likeliest wrong class of each image.
-        interpreter: by default CAM.
+        interpreter: by default CAM. Maps with a value for each channel are added over them.
 
     Raises:
         InputError: shapes, pixels or labels do not fit, or a target is the true class.
@@ -96,4 +97,5 @@ def runner_up(logits: Tensor, labels: Tensor) -> Tensor:
 def _look(interpreter: Interpreter, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         logits, maps = logits_and_maps(interpreter, x, classes)
-    return logits.softmax(dim=1), maps
+    # Maps on the pixels [N, 2, C_in, H, W] are drawn as one plane.
+    return logits.softmax(dim=1), maps.sum(dim=2) if maps.dim() == 5 else maps

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, compress
 from typing import Literal, TypedDict
@@ -17,19 +17,14 @@ from ..attacks.modes import eval_mode
 from ..data import ImageData
 from ..discrepancy import ClassSet, discrepancy
 from ..errors import InputError
-from ..interpreters import CAM, GradCAMPlusPlus, IntegratedGradients, Interpreter, Repr
 from ..models.gap import GapClassifier
+from ..named_interpreters import interpreter_named
 from .protocols import ISA_SEED, paper_selection
 
 PAPER_PENALTIES = (1.0, 1.2, 1.4, 1.6)
 
-INTERPRETERS: dict[str, Callable[[GapClassifier], Interpreter]] = {
-    "cam": CAM,
-    "gradcam++": GradCAMPlusPlus,
-    "ig": lambda model: IntegratedGradients(model, softplus=True),
-    "repr": Repr,
-}
-"""The interpreters of Table 1, as the paper's program had them."""
+TABLE1 = ("cam", "gradcam++", "ig", "repr")
+"""The interpreters of Table 1."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +104,9 @@ def isa_row(
     Args:
         model: images in [0, 1] -> logits.
         data: the test set, in its official order.
-        interpreter: a key of `INTERPRETERS`. "repr" knows no classes: whichever are asked for, its
-            discrepancy is the mean over channels, and the paper prints it under 2-class.
+        interpreter: its name, see `fastinterp.named_interpreters`. "repr" knows no classes:
+            whichever are asked for, its discrepancy is the mean over channels, and the paper prints
+            it under 2-class.
         norm, classes: of the discrepancy.
         n: images, chosen by `paper_selection`.
         penalties: radii over the smallest successful one, rising.
@@ -121,15 +117,12 @@ def isa_row(
     Raises:
         InputError: an unknown interpreter, or a setting that does not fit.
     """
-    if interpreter not in INTERPRETERS:
-        raise InputError(
-            f"The interpreter must be one of {', '.join(INTERPRETERS)}, got {interpreter!r}."
-        )
+    make = interpreter_named(interpreter)
     chosen, offsets = paper_selection(len(data), n, seed, data.num_classes)
     labels = data.labels[chosen.to(data.device)]
     targets = (labels + offsets.to(data.device)) % data.num_classes
     found = isa_curve(
-        ISA(model, INTERPRETERS[interpreter](model), norm, classes),
+        ISA(model, make(model), norm, classes),
         data.float(chosen),
         labels,
         targets,

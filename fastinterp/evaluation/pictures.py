@@ -24,7 +24,7 @@ SUFFIXES = (".png", ".pdf", ".svg")
 COLOURS = "RdBu_r"  # diverging: evidence for the class is red, evidence against it is blue
 WRONG = "#b2182b"
 FOOTNOTE = (
-    "Class activation maps of the true and the target class, enlarged bilinearly. "
+    "Maps of the true and the target class, enlarged bilinearly. "
     "In brackets: the probability given to the class. Red: misclassified."
 )
 STYLE: Any = {
@@ -150,7 +150,7 @@ def overlay(image: Tensor, values: Tensor) -> NDArray[np.float32]:
     return mixed.clip(0, 1)
 
 
-ROW_SCALE = "class activation / largest |value| in the row"
+ROW_SCALE = "map / largest |value| in the row"
 
 
 def colour_bar(figure: Figure, axes: Axes, label: str = ROW_SCALE) -> None:

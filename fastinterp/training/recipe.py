@@ -18,14 +18,27 @@ from ..attacks.outputs import Precision
 from ..data import ImageData
 from ..errors import InputError
 from ..models import GapClassifier
+from ..named_interpreters import CLASS_WISE, interpreter_named
 from ..ops.pgd_step import Norm
-from .methods import Inner, method
+from .methods import Inner, Method, method
 from .trainer import Trainer
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+InterpreterName = str
+
+# What other programs call a setting.
+ELSEWHERE = {
+    "epsilon": "eps",
+    "learning_rate": "lr",
+    "milestones": "lr_milestones",
+    "alpha": "step_size",
+    "iterations": "steps",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +58,8 @@ class Recipe:
             constant.
         gamma: weight of the regulariser; None takes the method's own.
         inner: what x' maximises in the Int family, discrepancy or cross-entropy; see `IntTrainer`.
+        interpreter: whose maps the Int family compares, by its name in
+            `fastinterp.named_interpreters`; see `IntTrainer` on gamma.
         precision: of the inner loop, float32 or bf16; see `IntTrainer`.
         norm: of the inner loop's ball, linf, l2 or l1.
         seed: of the network's first weights, the order of the images and the random starts.
@@ -69,6 +84,7 @@ class Recipe:
     eps_schedule: tuple[int, ...] = ()
     gamma: float | None = None
     inner: Inner = "discrepancy"
+    interpreter: InterpreterName = "cam"
     precision: Precision = "float32"
     norm: Norm = "linf"
     seed: int = 0
@@ -165,7 +181,7 @@ def make_trainer(recipe: Recipe, train: ImageData, device: torch.device | str) -
     }
     return Trainer(
         models.build(config, seed=recipe.seed),
-        method(recipe.method, recipe.gamma, inner=recipe.inner),
+        _method(recipe),
         eps=recipe.eps,
         steps=recipe.steps,
         step_size=recipe.step_size,
@@ -178,6 +194,12 @@ def make_trainer(recipe: Recipe, train: ImageData, device: torch.device | str) -
         precision=recipe.precision,
         norm=recipe.norm,
     )
+
+
+def _method(recipe: Recipe) -> Method:
+    make = interpreter_named(recipe.interpreter, class_wise=True)
+    interpreter = None if recipe.interpreter == "cam" else make
+    return method(recipe.method, recipe.gamma, inner=recipe.inner, interpreter=interpreter)
 
 
 def training_data(
@@ -251,7 +273,7 @@ def _require_known(table: Mapping[str, Any], where: str = "") -> None:
     known = [f.name for f in fields(Recipe) if f.name != "name"]
     for key in table:
         if key not in known:
-            near = get_close_matches(key, known, n=1)
+            near = [ELSEWHERE[key]] if key in ELSEWHERE else get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
             raise InputError(f"A recipe has no setting {key!r}{where}; {hint}")
 
@@ -283,6 +305,12 @@ def _one_of(choices: Any) -> tuple[str, Any]:
     return " or ".join(get_args(choices)), read
 
 
+def _interpreter(value: Any) -> str:
+    if value not in CLASS_WISE:
+        raise ValueError
+    return str(value)
+
+
 def _whole(value: Any) -> int:
     if isinstance(value, (bool, float)):
         raise TypeError
@@ -308,6 +336,7 @@ def _wholes(value: Any) -> tuple[int, ...]:
 
 _KINDS: dict[str, tuple[str, Any]] = {
     "str": ("text", _text),
+    "InterpreterName": (f"one of {', '.join(CLASS_WISE)}", _interpreter),
     "Inner": _one_of(Inner),
     "Precision": _one_of(Precision),
     "Norm": _one_of(Norm),

@@ -103,6 +103,7 @@ def test_corruptions_lead_to_the_papers_targets(test_data: data.ImageData) -> No
         ("pgd", {"interpreter": "cam"}, "--interpreter means nothing to --attack pgd"),
         ("pgd", {"hinge": 10.0}, "--hinge means nothing to --attack pgd"),
         ("aai", {"classes": "2-class"}, "--classes means nothing to --attack aai"),
+        ("aai", {"interpreter": "repr"}, "the interpreter repr has no map for a class"),
         ("aai", {"protocol": "best"}, "the protocol paper alone"),
         ("jpeg-l1", {"step_size": 0.1}, "--step-size means nothing to --attack jpeg-l1"),
         ("fog", {"norm": "l2"}, "--norm means nothing to --attack fog"),

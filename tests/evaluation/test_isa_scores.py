@@ -112,7 +112,7 @@ def test_refused(make_problem) -> None:
             isa_curve(attack, x, y, (y + 1) % 3, penalties=penalties)
     with pytest.raises(InputError, match="at least one image"):
         isa_curve(attack, x[:0], y[:0], y[:0])
-    with pytest.raises(InputError, match="interpreter must be one of cam, gradcam"):
+    with pytest.raises(InputError, match="no interpreter 'cams'; did you mean 'cam'"):
         isa_row(models.small(), data.load("digits"), "cams")
 
 

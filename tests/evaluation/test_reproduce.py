@@ -10,7 +10,7 @@ import pytest
 from fastinterp import InputError, __version__, data, models
 from fastinterp.evaluation import paper_selection, reproduce, sweep
 from fastinterp.evaluation.corruptions import PUBLISHED_EPS
-from fastinterp.evaluation.isa_scores import INTERPRETERS
+from fastinterp.evaluation.isa_scores import TABLE1
 from fastinterp.evaluation.reproduce import kinds
 from fastinterp.evaluation.reproduce.kinds import KINDS, is_squared
 from fastinterp.evaluation.reproduce.networks import Network, find_network
@@ -41,9 +41,9 @@ def test_tables_are_whole(name: str) -> None:
     table = reproduce.load_table(name)
     assert table.kind in KINDS
     assert table.minutes > 0
-    assert not table.interpreter or table.interpreter in INTERPRETERS
+    assert not table.interpreter or table.interpreter in TABLE1
     for block in table.blocks:
-        assert set(block.rows) <= set(INTERPRETERS if table.kind == "isa" else METHODS)
+        assert set(block.rows) <= set(TABLE1 if table.kind == "isa" else METHODS)
         assert set(block.nsl) == (set(block.rows) if table.kind == "isa" else set())
         for values in (*block.rows.values(), *block.nsl.values()):
             assert len(values) == len(block.columns)

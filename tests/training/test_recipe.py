@@ -8,6 +8,7 @@ import torch
 from fastinterp import InputError, models
 from fastinterp.data import SPLITS
 from fastinterp.training import METHODS, list_recipes, load_recipe, method, run_recipe
+from fastinterp.training.recipe import make_trainer, training_data
 from fastinterp.training.run import NETWORK
 
 PAPER = [
@@ -66,6 +67,10 @@ def test_overrides() -> None:
     ("override", "message"),
     [
         ("epoch=3", "no setting 'epoch'.*did you mean 'epochs'"),
+        ("epsilon=0.2", "no setting 'epsilon'.*did you mean 'eps'"),
+        ("learning_rate=0.2", "did you mean 'lr'"),
+        ("interpreter=repr", "interpreter must be one of cam, gradcam, gradcam.., ig"),
+        ("norm=l3", "norm must be linf or l2 or l1, got 'l3'"),
         ("xyzzy=3", "no setting 'xyzzy'.*known are description"),
         ("name=other", "no setting 'name'"),
         ("epochs", "has the form key=value"),
@@ -124,6 +129,17 @@ def test_unknown_recipes_are_refused(tmp_path: Path) -> None:
 
 
 QUICK = ["epochs=2", "train_images=60", "val_images=20", "batch_size=20", "steps=2"]
+
+
+def test_recipes_name_interpreter_and_norm() -> None:
+    recipe = load_recipe("digits-small-int", [*QUICK, "interpreter=gradcam++", "norm=l2", "eps=1"])
+    train, _ = training_data(recipe, None)
+    settings = make_trainer(recipe, train, "cpu").settings
+    assert (settings["interpreter"], settings["norm"]) == ("GradCAMPlusPlus", "l2")
+    _, history = run_recipe(recipe, device="cpu", progress=False)
+    assert len(history) == 2
+    with pytest.raises(InputError, match="'adv' takes no inner and no interpreter"):
+        run_recipe(load_recipe("digits-small-adv", ["interpreter=gradcam"]), device="cpu")
 
 
 def test_running_a_recipe(tmp_path: Path) -> None:

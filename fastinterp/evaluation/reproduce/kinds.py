@@ -8,10 +8,11 @@ from typing import Any
 
 from ...data import ImageData
 from ...models.gap import GapClassifier
+from ...named_interpreters import interpreter_named
 from ..aai_scores import aai_sweep, paper_noise
 from ..accuracy import sweep
 from ..corruptions import corruption_sweep
-from ..isa_scores import INTERPRETERS, isa_row
+from ..isa_scores import isa_row
 from ..protocols import PAPER_N, paper_selection
 from .paper import Block, Table
 
@@ -75,7 +76,7 @@ def _taus(task: Task) -> Cells:
     chosen, _ = paper_selection(len(images), task.n, num_classes=classes)
     rows = aai_sweep(
         task.model,
-        INTERPRETERS[task.table.interpreter](task.model),
+        interpreter_named(task.table.interpreter)(task.model),
         images.float(chosen),
         images.labels[chosen],
         eps=[column["eps"] for column in task.block.columns],
