@@ -116,6 +116,12 @@ _MODAL = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RReL
 
 def require_gap(model: object) -> None:
     """Raise unless the model is one that can be trained here."""
+    if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+        raise InputError(
+            f"The search for x' runs on the bare network, got it inside {type(model).__name__}; "
+            "wrap a module whose forward returns IntLoss(...)(network, x, y) instead (see "
+            "docs/concepts.md, Several processes)."
+        )
     if not isinstance(model, GapClassifier):
         raise InputError(
             f"Training needs a GapClassifier, got {type(model).__name__}; "
