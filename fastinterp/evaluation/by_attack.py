@@ -17,7 +17,7 @@ from ..models.gap import GapClassifier
 from ..named_interpreters import interpreter_named
 from .aai_scores import PAPER_K, aai_sweep, paper_noise
 from .accuracy import sweep
-from .corruptions import CORRUPTIONS, PUBLISHED_EPS, corruption_sweep
+from .corruptions import CORRUPTIONS, corruption_sweep
 from .isa_scores import isa_row
 from .protocols import (
     ISA_SEED,
@@ -261,7 +261,7 @@ def _corruption(attack: str, request: Request) -> Rows:
         request.model,
         *request.batch(),
         attack=attack,
-        eps=request.eps or (PUBLISHED_EPS[attack],),
+        eps=request.eps,
         steps=request.steps or PAPER_STEPS,
         step_size=request.step_size,
         protocol=request.protocol,

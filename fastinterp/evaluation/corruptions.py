@@ -13,7 +13,9 @@ from ..attacks import JPEG, Elastic, Fog, Gabor, Snow
 from ..attacks.checks import require_images, require_labels, require_range
 from ..attacks.modes import eval_mode
 from ..attacks.unforeseen import UnforeseenAttack
+from ..attacks.unforeseen.jpeg import IMAGENET_EPS as JPEG_LARGE
 from ..attacks.unforeseen.jpeg import PUBLISHED_EPS as JPEG_EPS
+from ..attacks.unforeseen.jpeg import SMALL
 from ..errors import InputError
 from ..models.gap import GapClassifier
 from .protocols import PROTOCOLS
@@ -35,6 +37,24 @@ PUBLISHED_EPS: dict[str, float] = {
     **{kind.__name__.lower(): kind.published_eps for kind in (Gabor, Snow, Fog, Elastic)},
 }
 """Sizes for images of 28x28 and 32x32, in the units of each attack."""
+
+LARGE_EPS: dict[str, float] = {f"jpeg-{norm}": eps for norm, eps in JPEG_LARGE.items()}
+"""Sizes for images of 224x224, as far as they are known here."""
+
+
+def published_eps(attack: str, images: Tensor) -> float:
+    """The published size of an attack for images [N, C, H, W].
+
+    Raises:
+        InputError: the images are large, and the size for those is not known.
+    """
+    sizes = LARGE_EPS if max(images.shape[2:]) > SMALL else PUBLISHED_EPS
+    if attack not in sizes:
+        raise InputError(
+            f"the published eps of {attack} is for images of 28 or 32 pixels, and these are of "
+            f"{images.shape[2]}x{images.shape[3]}; give eps (--eps)."
+        )
+    return sizes[attack]
 
 
 class CorruptionRow(TypedDict):
@@ -77,7 +97,7 @@ def corruption_sweep(
         images: x [N, C_in, H, W], floating point in [0, 1]; moved to the model batch by batch.
         labels, targets: [N], the true classes and those to lead to.
         attack: a key of `CORRUPTIONS`.
-        eps: sizes in the attack's own units; None takes the one of `PUBLISHED_EPS`.
+        eps: sizes in the attack's own units; None takes the one of `published_eps`.
         steps: numbers of attack steps.
         step_size: of one step; None takes eps / sqrt(steps).
         protocol: "paper" or "best".
@@ -91,7 +111,8 @@ def corruption_sweep(
     from tqdm import tqdm
 
     labels, targets = _check(model, images, labels, targets, attack, protocol, batch_size)
-    cells = [(radius, count) for count in steps for radius in eps or (PUBLISHED_EPS[attack],)]
+    radii = eps or (published_eps(attack, images),)
+    cells = [(radius, count) for count in steps for radius in radii]
     tries = [(True, "last")] + [(False, "first_fooled")] * (protocol == "best")
     rows = []
     hidden = None if progress else True  # None: hidden where standard error is no terminal

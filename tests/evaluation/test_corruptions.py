@@ -5,9 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastinterp import InputError
+from fastinterp import InputError, models
 from fastinterp.attacks import JPEG
-from fastinterp.evaluation.corruptions import CORRUPTIONS, PUBLISHED_EPS, corruption_sweep
+from fastinterp.evaluation.corruptions import (
+    CORRUPTIONS,
+    PUBLISHED_EPS,
+    corruption_sweep,
+    published_eps,
+)
 
 
 def test_every_attack_has_a_published_size() -> None:
@@ -57,3 +62,15 @@ def test_bad_input(make_problem) -> None:
         corruption_sweep(model, x, y, y + 3, attack="fog")
     with pytest.raises(InputError, match="sets its own steps"):
         corruption_sweep(model, x, y, y, attack="jpeg-l1", step_size=0.1, steps=[1])
+
+
+def test_large_images_have_sizes_of_their_own() -> None:
+    """jpeg-linf has one for ImageNet; what is published for 32 pixels is never taken at 224."""
+    small, large = torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 224, 224)
+    assert (published_eps("jpeg-linf", small), published_eps("jpeg-linf", large)) == (0.25, 0.062)
+    for attack in set(CORRUPTIONS) - {"jpeg-linf"}:
+        assert published_eps(attack, small) == PUBLISHED_EPS[attack]
+        with pytest.raises(InputError, match=f"eps of {attack} is for images of 28 or 32.*224x224"):
+            published_eps(attack, large)
+    with pytest.raises(InputError, match=r"give eps \(ImageNet, linf: 0.062\)"):
+        JPEG(models.small(3, seed=0), steps=1)(large, torch.zeros(1, dtype=torch.int64))

@@ -22,6 +22,8 @@ from .dct import BLOCK, CHROMINANCE, LUMINANCE, planes
 from .frank_wolfe import CappedL1Ball
 
 PUBLISHED_EPS = {"linf": 0.25, "l2": 8.0, "l1": 256.0}  # for images of 32x32
+IMAGENET_EPS = {"linf": 0.062}  # for images of 224x224; of the other norms none is known here
+SMALL = 64  # sides up to this many pixels count as the former
 CAP = 2.0  # of one coefficient, in the l2 and l1 balls
 
 
@@ -129,8 +131,9 @@ class JPEG(UnforeseenAttack):
     balls no coefficient exceeds 2. Further arguments as in `UnforeseenAttack`.
 
     Args:
-        eps: radius; None takes 0.25 (linf), 8 (l2) or 256 (l1), as for CIFAR-10 and MNIST. Two
-            units are one step of the quantisation tables of the JPEG standard.
+        eps: radius; None takes 0.25 (linf), 8 (l2) or 256 (l1), as for CIFAR-10 and MNIST, and is
+            for images of at most 64 pixels a side; for ImageNet linf has 0.062. Two units are one
+            step of the quantisation tables of the JPEG standard.
         norm: "linf", "l2" or "l1".
         step_size: likewise; of l2 the length. None takes eps / sqrt(steps).
 
@@ -157,6 +160,7 @@ class JPEG(UnforeseenAttack):
             raise InputError(
                 "JPEG: the l1 attack (Frank-Wolfe) sets its own steps; leave step_size out."
             )
+        self.for_small = eps is None
         eps = PUBLISHED_EPS[norm] if eps is None else eps
         require_radius("eps", eps)
         steps = require_count("JPEG: steps", steps, 0)
@@ -179,3 +183,17 @@ class JPEG(UnforeseenAttack):
             keep=keep,
             generator=generator,
         )
+
+    def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Attack a batch; see `UnforeseenAttack`.
+
+        Raises:
+            InputError: as there, or no eps was given and the images are large.
+        """
+        if self.for_small and isinstance(x, Tensor) and max(x.shape[2:], default=0) > SMALL:
+            raise InputError(
+                f"JPEG: the eps that is taken for want of one is for images of at most {SMALL} "
+                f"pixels a side, got {list(x.shape)}; give eps (ImageNet, linf: "
+                f"{IMAGENET_EPS['linf']})."
+            )
+        return super().__call__(x, y, generator)
