@@ -14,6 +14,7 @@ import torch
 
 from fastinterp import InputError, data, models, training
 from fastinterp.cli import main
+from fastinterp.evaluation import reproduce as again
 from fastinterp.evaluation.reproduce import Network
 from fastinterp.evaluation.reproduce.figures import under_pgd
 from fastinterp.train_missing import train_missing
@@ -80,13 +81,20 @@ def test_nothing_is_trained_where_a_recipe_is_missing(tmp_path: Path) -> None:
         train_missing(
             [normal, Network("cifar10", "small", "int")], tmp_path, None, quick=True, device=CPU
         )
-    wide = Network("restricted_imagenet", "wresnet", "normal")
-    with pytest.raises(InputError, match="no recipe trains restricted_imagenet-wresnet-normal"):
+    wide = Network("restricted_imagenet", "wresnet", "int")
+    with pytest.raises(InputError, match="no recipe trains restricted_imagenet-wresnet-int"):
         train_missing([normal, wide], tmp_path, None, quick=False, device=CPU)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot make the folder"):
         train_missing([normal], tmp_path / "file", None, quick=False, device=CPU)
+
+
+def test_the_network_of_restricted_imagenet_has_a_recipe(tmp_path: Path) -> None:
+    """It asks for ImageNet, not for a recipe."""
+    (wide,) = again.needed(again.load_table("table1"), ["restricted_imagenet"])
+    with pytest.raises(InputError, match=r"^restricted_imagenet needs the folder that holds it"):
+        train_missing([wide], tmp_path, None, quick=False, device=CPU)
 
 
 def test_train_then_draw(tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,19 @@ RESTRICTED_IMAGENET = (
     "crab",
     "insect",
 )
+# Places among ImageNet's 1,000 folders in the order of their names; both ends count.
+IMAGENET_RANGES = {
+    "dog": (151, 268),
+    "cat": (281, 285),
+    "frog": (30, 32),
+    "turtle": (33, 37),
+    "bird": (80, 100),
+    "primate": (365, 382),
+    "fish": (389, 397),
+    "crab": (118, 121),
+    "insect": (300, 319),
+}
+_WNID = re.compile(r"n\d{8}")
 _FOLDERS = {"train": ("train",), "test": ("test", "val")}
 
 
@@ -42,28 +56,31 @@ def read(
         root: holds train/ and test/ (or val/) with a folder a class in each. Class folders right in
             `root` are a test split.
         size: height and width; the whole picture is squeezed into them.
-        classes: the folders' names in the order of their labels; by default all, sorted.
+        classes: the folders' names in the order of their labels; by default all, sorted. For
+            `RESTRICTED_IMAGENET` the folders may also be ImageNet's own 1,000.
         name: what the data is called.
 
     Raises:
-        InputError: no class folders, one that is missing or without images, or a damaged image.
+        InputError: no class folders, one that is missing or without images, a damaged image, or
+            more images than the memory holds.
     """
     from torchvision.datasets import ImageFolder
 
     folder = _split_folder(root, split)
     found = sorted(path.name for path in folder.iterdir() if path.is_dir())
     order = tuple(classes or found)
-    _require_classes(folder, order, found)
+    label_of = _labels_of_folders(folder, order, found)
 
     class Ordered(ImageFolder):  # type: ignore[misc]
         def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-            return list(order), {name: label for label, name in enumerate(order)}
+            return sorted(label_of), label_of
 
     samples = Ordered(folder, allow_empty=True).samples
     labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
     empty = [order[label] for label in set(range(len(order))) - set(labels.tolist())]
     if empty:
         raise InputError(f"{folder} has no images in the class folder(s) {', '.join(empty)}.")
+    _require_memory(folder, len(samples), size)
     images = torch.empty(len(samples), 3, size, size, dtype=torch.uint8)
     for image, (path, _) in zip(images, samples, strict=True):
         image.copy_(_read_image(path, size))
@@ -102,12 +119,52 @@ def _has_folders(path: Path) -> bool:
     return path.is_dir() and any(entry.is_dir() for entry in path.iterdir())
 
 
-def _require_classes(folder: Path, classes: tuple[str, ...], found: list[str]) -> None:
+def _labels_of_folders(folder: Path, classes: tuple[str, ...], found: list[str]) -> dict[str, int]:
+    """Which label the images of a folder have, for the folders that are read."""
     if not found:
         raise InputError(f"{folder} holds no class folders: expected {LAYOUT}.")
+    if classes == RESTRICTED_IMAGENET and all(_WNID.fullmatch(name) for name in found):
+        return _restricted(folder, found)
     missing = [name for name in classes if name not in found]
     if missing:
         raise InputError(f"{folder} lacks the class folder(s) {', '.join(missing)}.")
+    return {name: label for label, name in enumerate(classes)}
+
+
+def _restricted(folder: Path, wnids: list[str]) -> dict[str, int]:
+    """ImageNet's folders that belong to a restricted class; their places count among all 1,000."""
+    if len(wnids) != 1000:
+        raise InputError(
+            f"{folder} holds {len(wnids)} of ImageNet's folders; which of them are dogs, cats and "
+            "so on is known by their places among all 1,000, so keep all (empty ones will do)."
+        )
+    ranges = [IMAGENET_RANGES[name] for name in RESTRICTED_IMAGENET]
+    return {
+        wnid: label
+        for label, (first, last) in enumerate(ranges)
+        for wnid in wnids[first : last + 1]
+    }
+
+
+def _require_memory(folder: Path, count: int, size: int) -> None:
+    """Raise if the pixels do not fit into memory, before an hour is spent on reading them."""
+    needed, free = count * 3 * size * size, _free_memory()
+    if free is not None and needed > free:
+        raise InputError(
+            f"the {count} images of {folder} take {needed / 1e9:.1f} GB of memory at {size}x{size} "
+            f"pixels, and {free / 1e9:.1f} GB are free; keep fewer images there, or ask for a "
+            "smaller size."
+        )
+
+
+def _free_memory() -> int | None:
+    """Bytes that can be had, where Linux says so."""
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:
+        return None
+    found = re.search(r"MemAvailable:\s+(\d+) kB", text)
+    return None if found is None else int(found[1]) * 1024
 
 
 def _read_image(path: str, size: int) -> torch.Tensor:

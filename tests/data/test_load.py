@@ -388,6 +388,33 @@ def test_restricted_imagenet_has_its_own_order(tmp_path: Path) -> None:
     assert "lacks the class folder(s) cat" in refusal("restricted_imagenet", tmp_path)
 
 
+def test_imagenet_itself_is_restricted_by_the_places_of_its_folders(tmp_path: Path) -> None:
+    """1,000 folders; an image in the first and the last of each range, and one beside each."""
+    wnids = [f"n{7 * i + 1440764:08d}" for i in range(1000)]
+    for wnid in wnids:
+        (tmp_path / "val" / wnid).mkdir(parents=True)
+    inside = {
+        "dog": (151, 268), "cat": (281, 285), "frog": (30, 32), "turtle": (33, 37),
+        "bird": (80, 100), "primate": (365, 382), "fish": (389, 397), "crab": (118, 121),
+        "insect": (300, 319),
+    }  # fmt: skip
+    for first, last in inside.values():
+        for place in (first, last, *({first - 1, last + 1} - {32, 33})):
+            Image.new("RGB", (5, 5), RED).save(tmp_path / "val" / wnids[place] / "0.png")
+    read = data.load("restricted_imagenet", tmp_path, size=4)
+    assert read.classes == tuple(inside)
+    assert torch.bincount(read.labels).tolist() == [2] * 9
+    (tmp_path / "val" / wnids[500]).rmdir()
+    assert "999 of ImageNet's folders" in refusal("restricted_imagenet", tmp_path)
+
+
+def test_more_images_than_memory_are_refused(tmp_path: Path, monkeypatch) -> None:
+    paint(tmp_path, {"a": [RED, RED]})
+    monkeypatch.setattr("fastinterp.data.imagefolder._free_memory", lambda: 2 * 3 * 8 * 8 - 1)
+    assert "smaller size" in refusal("imagefolder", tmp_path)
+    assert len(data.load("imagefolder", tmp_path, size=7)) == 2
+
+
 def test_restricted_imagenet_is_found_beside_other_data_sets(tmp_path: Path) -> None:
     names = ["dog", "cat", "frog", "turtle", "bird", "primate", "fish", "crab", "insect"]
     (tmp_path / "MNIST" / "raw").mkdir(parents=True)

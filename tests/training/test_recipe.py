@@ -16,13 +16,18 @@ PAPER = [
     for network in ("mnist-small", "mnist-pool", "cifar10-small", "cifar10-wresnet")
     for name in METHODS
 ]
+RESTRICTED = "restricted_imagenet-wresnet-normal"
 SHORT = ["digits-small-normal", "digits-small-int", "digits-small-adv"] + [
     f"mnist-quick-{name}" for name in METHODS
 ]
 
 
 def test_every_network_of_the_paper_has_a_recipe() -> None:
-    assert set(list_recipes()) == set(PAPER) | set(SHORT)
+    assert set(list_recipes()) == {*PAPER, *SHORT, RESTRICTED}
+    recipe = load_recipe(RESTRICTED)
+    assert (recipe.dataset, recipe.model) == ("restricted_imagenet", "wresnet")
+    settings = (recipe.epochs, recipe.batch_size, recipe.lr, recipe.lr_milestones)
+    assert settings == (100, 64, 1e-3, (8000, 16000)), "appendix B"
 
 
 @pytest.mark.parametrize("name", PAPER + SHORT)
