@@ -83,7 +83,16 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**settings)
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see `{self.prog} --help`.")
+        raise InputError(f"{message}{self._about_order(message)}; see `{self.prog} --help`.")
+
+    def _about_order(self, message: str) -> str:
+        """An option that takes several values takes what stands behind it for one of them."""
+        greedy = [a for a in self._actions if a.nargs == "+" and a.option_strings]
+        at_fault = any(message.startswith(f"argument {a.option_strings[0]}:") for a in greedy)
+        if at_fault or (greedy and message.startswith("the following arguments are required")):
+            first = next((a.metavar for a in self._actions if not a.option_strings), None)
+            return "" if first is None else f" ({first} stands before the options)"
+        return ""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -118,6 +127,13 @@ def count(text: str) -> int:
 def count_or_all(text: str) -> int | None:
     """A whole number >= 1; None for "all"."""
     return None if text == "all" else count(text)
+
+
+def seed(text: str) -> int:
+    """A whole number >= 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 up, got {text!r}")
+    return int(text)
 
 
 def index(text: str) -> int:
@@ -290,7 +306,7 @@ def _add_eval(every: Any) -> None:
     parser.add_argument("--batch-size", type=count, default=100, metavar="B", help="default: 100")
     parser.add_argument(
         "--seed",
-        type=index,
+        type=seed,
         help="of random starts; default: 0 (aai: the paper's own starts; isa: the paper's images)",
     )
     parser.add_argument("--out", metavar="FILE.json", help="write the table as JSON too")

@@ -52,7 +52,13 @@ def train(args: Words) -> int:
         print(text_table(("recipe", "what it trains"), lines))
         return 0
     if args.recipe is None:
-        raise InputError("train needs a recipe; `fastinterp train --list` shows them.")
+        taken = next((word for word in args.set if "=" not in word), None)
+        hint = (
+            "`fastinterp train --list` shows them."
+            if taken is None
+            else (f"{taken!r} was taken for a setting; the recipe stands before the options.")
+        )
+        raise InputError(f"train needs a recipe; {hint}")
     recipe = training.load_recipe(args.recipe, args.set)
     out = Path(args.out or Path("runs") / recipe.name)
     if out.exists() and not out.is_dir():
@@ -66,9 +72,8 @@ def train(args: Words) -> int:
 
 def evaluate(args: Words) -> int:
     """Measure a network under attack, print the table, write it as JSON."""
+    _require_json(args.out)
     model, images = _model_and_data(args)
-    if args.out is not None:
-        require_writable(Path(args.out))
     request = Request(
         model,
         images,
@@ -154,9 +159,8 @@ def explain(args: Words) -> int:
 
 def audit(args: Words) -> int:
     """Look for signs of obfuscated gradients; 1 where there is one."""
+    _require_json(args.out)
     model, images = _model_and_data(args)
-    if args.out is not None:
-        require_writable(Path(args.out))
     other = None
     if args.transfer_from is not None:
         other = models.load(find_network(args.transfer_from), map_location=model.device)
@@ -278,6 +282,15 @@ def find_network(path: str | Path) -> Path:
             f"RECIPE --out {path} --resume`."
         )
     raise InputError(f"there is no network in {path}: it holds no model.safetensors.")
+
+
+def _require_json(out: str | None) -> None:
+    """Raise unless a file of results, if one is asked for, is JSON and can be written."""
+    if out is None:
+        return
+    if Path(out).suffix.lower() != ".json":
+        raise InputError(f"--out must end in .json, got {out}.")
+    require_writable(Path(out))
 
 
 def require_writable(path: Path) -> None:

@@ -32,7 +32,11 @@ def run(args: Words, device: torch.device) -> None:
         print(text_table(("name", "takes", "what it shows", "what it needs"), _list()))
         return
     if args.name is None:
-        raise InputError("reproduce needs a name; `fastinterp reproduce --list` shows them.")
+        taken = next((word for word in args.only if word in again.list_entries()), None)
+        hint = "`fastinterp reproduce --list` shows them."
+        if taken is not None:
+            hint = f"{taken!r} was taken for a word of --only; the name stands before the options."
+        raise InputError(f"reproduce needs a name; {hint}")
     entry = again.load_entry(args.name)
     if isinstance(entry, Table):
         _table(entry, args, device)

@@ -128,6 +128,31 @@ def test_explain_draws_each_interpreter(
     assert out.is_file()
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            "train --set epochs=3 digits-small-int",
+            "'digits-small-int' was taken for a setting; the",
+        ),
+        (
+            "reproduce --only mnist table3",
+            "'table3' was taken for a word of --only; the name stands",
+        ),
+        ("eval --eps 0.1 m.pt --dataset digits", "(MODEL stands before the options)"),
+        ("audit --dataset digits --steps 1 2 m.pt", "(MODEL stands before the options)"),
+        ("eval m --dataset digits --seed -1", "a seed is a whole number from 0 up, got '-1'"),
+        ("eval m --dataset digits --out a.txt", "--out must end in .json, got a.txt"),
+        ("audit m --dataset digits --out a.txt", "--out must end in .json, got a.txt"),
+        ("train digits-small-int --set epsilon=0.2", "did you mean 'eps'"),
+    ],
+)
+def test_words_in_the_wrong_place(
+    words: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sentence in refused(capsys, *words.split())
+
+
 def test_norms_and_usual_radii(
     network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
