@@ -288,7 +288,7 @@ def _require_json(out: str | None) -> None:
     """Raise unless a file of results, if one is asked for, is JSON and can be written."""
     if out is None:
         return
-    if Path(out).suffix.lower() != ".json":
+    if Path(out).suffix.lower() != ".json" and not Path(out).is_dir():
         raise InputError(f"--out must end in .json, got {out}.")
     require_writable(Path(out))
 

@@ -24,6 +24,8 @@ class Bisection:
         lower, upper: the range. Neither end is tried itself.
         rounds: values tried for an image, at most.
         tolerance: an image is settled, and no longer tried, once its range is at most this wide.
+            With 0, the default and the protocol of the paper's tables, none ever is: every image
+            stays in the batch for all rounds.
 
     Raises:
         InputError: an empty range, a start outside it, rounds below 1 or a negative tolerance.
