@@ -26,6 +26,15 @@ def test_mnist_small_at_eps_0_3(method: str, shared: Path) -> None:
         assert found[0.3, steps] == pytest.approx(expected, abs=ONE_IMAGE)
 
 
+def test_a_cell_of_table_3(shared: Path) -> None:
+    """Int at 0.3 under all 200 steps, as the table is measured."""
+    test = data.load("mnist", shared / "data")
+    indices, _ = paper_selection(len(test))
+    model = models.load(shared / "networks" / "mnist_smallgap_int_100.pkl")
+    (row,) = sweep(model, test.float(indices), test.labels[indices], eps=[0.3], steps=[200])
+    assert row["accuracy"] == pytest.approx(0.790, abs=ONE_IMAGE)
+
+
 def test_cifar_small_at_8_255(shared: Path) -> None:
     """Table A3's CIFAR-10 block, which labels its rows rightly: Int, clean and at 8/255."""
     test = data.load("cifar10", shared / "data")
