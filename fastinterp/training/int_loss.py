@@ -13,7 +13,8 @@ from ..errors import InputError
 from ..models.gap import GapClassifier
 from ..ops.pgd_step import Norm
 from ..require import require_whole
-from .methods import Inner, method
+from .methods import INT_FAMILY, Inner
+from .methods import method as method_named
 from .precision import require_precision, usable_precision
 from .robust_loss import ball, require_gap, require_inner, require_known_labels, robust_loss
 from .schedule import EpsSchedule, make_schedule
@@ -32,6 +33,8 @@ class IntLoss(nn.Module):
         eps: radius of the ball around x in which x' is sought, in pixel units.
         steps, step_size: of the inner loop, projected gradient ascent.
         reduction: "weighted" (eq. 8) or "1-class", the discrepancy of the true class's map.
+        method: "int", "int-1-class" or "int-adv" (the cross-entropy at x', which x' maximises too);
+            None leaves the choice between the first two to `reduction`.
         inner, interpreter: as for `IntTrainer`.
         eps_schedule: as for `IntTrainer`, in calls.
         random_start: begin the inner loop at a point drawn uniformly from the ball.
@@ -51,6 +54,7 @@ class IntLoss(nn.Module):
         step_size: float = 0.01,
         reduction: Literal["weighted", "1-class"] = "weighted",
         *,
+        method: str | None = None,
         inner: Inner = "discrepancy",
         interpreter: MakeInterpreter | None = None,
         eps_schedule: EpsSchedule | tuple[int, int] | None = None,
@@ -60,10 +64,8 @@ class IntLoss(nn.Module):
         norm: Norm = "linf",
     ) -> None:
         super().__init__()
-        names = {"weighted": "int", "1-class": "int-1-class"}
-        if reduction not in names:
-            raise InputError(f'reduction must be "weighted" or "1-class", got {reduction!r}.')
-        self.method = method(names[reduction], gamma, inner=inner, interpreter=interpreter)
+        name = _method_name(method, reduction)
+        self.method = method_named(name, gamma, inner=inner, interpreter=interpreter)
         self.eps, self.steps, self.step_size = require_inner(
             self.method, eps, steps, step_size, random_start, norm
         )
@@ -110,3 +112,16 @@ class IntLoss(nn.Module):
 
     def set_extra_state(self, state: Any) -> None:
         self.step = int(state["step"])
+
+
+def _method_name(method: str | None, reduction: str) -> str:
+    names = {"weighted": "int", "1-class": "int-1-class"}
+    if reduction not in names:
+        raise InputError(f'reduction must be "weighted" or "1-class", got {reduction!r}.')
+    if method is None:
+        return names[reduction]
+    if method not in INT_FAMILY:
+        raise InputError(f"method must be one of {', '.join(INT_FAMILY)}, got {method!r}.")
+    if reduction == "1-class" and method != "int-1-class":
+        raise InputError(f'reduction="1-class" is that of "int-1-class", not of {method!r}.')
+    return method

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor
 
@@ -67,40 +67,38 @@ class Method:
 CE = CrossEntropy()
 TO_CLEAN = KL()
 R = IGNorm(steps=5, units="release")
-D = Discrepancy("weighted", units="release")
-D1 = Discrepancy("1-class", units="release")
 
 Terms = tuple[Objective | None, Objective | None, Objective | None]
-Row = Callable[[float], Terms]
+Reduction = Literal["weighted", "1-class"]
 
 
-def _int(d: Objective) -> Row:
-    return lambda g: (d, CE, g * d)
+class Row(NamedTuple):
+    """A method, but for its weight and its discrepancy.
+
+    Attributes:
+        gamma: the weight where none is given; None: it weighs nothing.
+        terms: weight g and discrepancy d -> (maximised over x', loss at x, loss at x').
+        reduction: of the discrepancy, in the Int family; None: the method has none, and d is not
+            to be used.
+    """
+
+    gamma: float | None
+    terms: Callable[[float, Objective], Terms]
+    reduction: Reduction | None = None
 
 
-def _int_adv(d: Objective) -> Row:
-    return lambda g: (CE + g * d, None, CE + g * d)
-
-
-# name: (default gamma, gamma -> (maximised over x', loss at x, loss at x')); section 5 of the paper
-METHODS: dict[str, tuple[float | None, Row]] = {
-    "normal": (None, lambda g: (None, CE, None)),
-    "adv": (None, lambda g: (CE, None, CE)),
-    "trades": (1.0, lambda g: (TO_CLEAN, CE, g * TO_CLEAN)),
-    "ig-norm": (1.0, lambda g: (R, CE, g * R)),
-    "ig-norm-sum": (1.0, lambda g: (CE + g * R, None, CE + g * R)),
-    "int": (0.01, _int(D)),
-    "int-1-class": (0.01, _int(D1)),
-    "int-adv": (0.01, _int_adv(D)),
+# Section 5 of the paper.
+METHODS: dict[str, Row] = {
+    "normal": Row(None, lambda g, d: (None, CE, None)),
+    "adv": Row(None, lambda g, d: (CE, None, CE)),
+    "trades": Row(1.0, lambda g, d: (TO_CLEAN, CE, g * TO_CLEAN)),
+    "ig-norm": Row(1.0, lambda g, d: (R, CE, g * R)),
+    "ig-norm-sum": Row(1.0, lambda g, d: (CE + g * R, None, CE + g * R)),
+    "int": Row(0.01, lambda g, d: (d, CE, g * d), "weighted"),
+    "int-1-class": Row(0.01, lambda g, d: (d, CE, g * d), "1-class"),
+    "int-adv": Row(0.01, lambda g, d: (CE + g * d, None, CE + g * d), "weighted"),
 }
-
-
-# The rows whose discrepancy may be another interpreter's, and whose x' may climb something else.
-_INT_FAMILY: dict[str, tuple[Callable[[Objective], Row], Literal["weighted", "1-class"]]] = {
-    "int": (_int, "weighted"),
-    "int-1-class": (_int, "1-class"),
-    "int-adv": (_int_adv, "weighted"),
-}
+INT_FAMILY = tuple(name for name, row in METHODS.items() if row.reduction is not None)
 
 
 def method(
@@ -126,25 +124,32 @@ def method(
         near = get_close_matches(name, METHODS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(METHODS)}."
         raise InputError(f"There is no training method {name!r}; {hint}")
-    default, row = METHODS[name]
-    if default is None and gamma is not None:
-        raise InputError(f"The method {name!r} has no regulariser to weigh; leave gamma out.")
-    weight = default if gamma is None else gamma
-    if weight is not None:
-        weight = require_number("gamma", weight)
-        if not (math.isfinite(weight) and weight >= 0):
-            raise InputError(f"gamma must be a finite number >= 0, got {weight!r}.")
+    row = METHODS[name]
+    weight = _weight(name, row.gamma, gamma)
     _require_options(name, inner, interpreter)
     options = {}
+    reduction = row.reduction or "weighted"
+    d: Objective = Discrepancy(reduction, units="release")
     if interpreter is not None and interpreter is not CAM:
-        make_row, reduction = _INT_FAMILY[name]
-        row = make_row(MapDiscrepancy(interpreter, reduction, units="release"))
+        d = MapDiscrepancy(interpreter, reduction, units="release")
         options["interpreter"] = getattr(interpreter, "__qualname__", repr(interpreter))
-    climbed, on_clean, on_adv = row(0.0 if weight is None else weight)
+    climbed, on_clean, on_adv = row.terms(0.0 if weight is None else weight, d)
     if inner == "cross-entropy":
         climbed = CE
         options["inner"] = inner
     return Method(name, weight, climbed, on_clean, on_adv, options)
+
+
+def _weight(name: str, default: float | None, gamma: float | None) -> float | None:
+    """The weight asked for, or the method's own."""
+    if gamma is None:
+        return default
+    if default is None:
+        raise InputError(f"The method {name!r} has no regulariser to weigh; leave gamma out.")
+    weight = require_number("gamma", gamma)
+    if not (math.isfinite(weight) and weight >= 0):
+        raise InputError(f"gamma must be a finite number >= 0, got {weight!r}.")
+    return weight
 
 
 def _require_options(name: str, inner: str, interpreter: object) -> None:
@@ -163,8 +168,8 @@ def _require_options(name: str, inner: str, interpreter: object) -> None:
             "interpreter must have a map for each class, which eq. (8) weighs, and Repr has none; "
             "take another."
         )
-    if name not in _INT_FAMILY and (inner != "discrepancy" or interpreter is not None):
+    if name not in INT_FAMILY and (inner != "discrepancy" or interpreter is not None):
         raise InputError(
             f"The method {name!r} takes no inner and no interpreter; only "
-            f"{', '.join(_INT_FAMILY)} do."
+            f"{', '.join(INT_FAMILY)} do."
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch.optim import Optimizer
@@ -16,122 +18,38 @@ from .methods import Inner, method
 from .schedule import EpsSchedule
 from .trainer import MakeOptimizer, Trainer
 
+Kind = TypeVar("Kind", bound=type[Trainer])
+_OWN = ("self", "model", "gamma", "interpreter", "inner", "chosen", "__class__")
+_ELSEWHERE = "Arguments as for `IntTrainer`."  # for who reads the source
 
-class NormalTrainer(Trainer):
-    """Standard training: cross-entropy at x.
 
-    Args:
-        model: a GapClassifier; it is trained in place.
-        optimizer: an optimiser of the model's parameters, or a function that makes one of them;
-            by default Adam with `lr`.
-        seed: decides the order of the images.
-        lr: Adam's learning rate, where `optimizer` is None.
-        lr_milestones: steps after each of which the learning rate falls to a tenth.
-        device: where to move the model; None leaves it.
-        channels_last: lay images out in that memory format, and on a GPU the network too; None: on
-            a CPU, where convolutions are the faster for it.
-        compile: put the network's features through torch.compile.
-        cuda_graphs: replay whole steps as CUDA graphs; None: on a GPU, where the step can be
-            captured. Then the learning rate is a tensor: change it in place.
+def _shared(given: dict[str, Any]) -> dict[str, Any]:
+    """A constructor's arguments -> those that it hands on to `Trainer` as they are."""
+    return {name: value for name, value in given.items() if name not in _OWN}
 
-    Raises:
-        InputError: a setting is out of its range.
+
+def _documented(kind: Kind) -> Kind:
+    """Complete a docstring, whose "Args:" hold what is a trainer's own, by those of `IntTrainer`.
+
+    So `help` tells everything, and a setting is described in one place.
     """
-
-    def __init__(
-        self,
-        model: GapClassifier,
-        optimizer: Optimizer | MakeOptimizer | None = None,
-        seed: int = 0,
-        lr: float = 1e-4,
-        lr_milestones: Sequence[int] = (),
-        device: torch.device | str | None = None,
-        channels_last: bool | None = None,
-        compile: bool = False,
-        cuda_graphs: bool | None = None,
-    ) -> None:
-        super().__init__(
-            model,
-            method("normal"),
-            optimizer=optimizer,
-            seed=seed,
-            lr=lr,
-            lr_milestones=lr_milestones,
-            device=device,
-            channels_last=channels_last,
-            compile=compile,
-            cuda_graphs=cuda_graphs,
-        )
+    if kind.__doc__ is None or IntTrainer.__doc__ is None:  # under -OO
+        return kind
+    about, _, own = inspect.cleandoc(kind.__doc__).replace(_ELSEWHERE, "").partition("Args:\n")
+    shared = inspect.cleandoc(IntTrainer.__doc__).partition("Args:\n")[2]
+    known = inspect.signature(kind).parameters
+    entries = (_entries(shared) | _entries(own)).items()
+    lines = "\n".join(text for names, text in entries if names[0] in known)
+    raises = "Raises:\n    InputError: a setting is out of its range.\n"
+    kind.__doc__ = f"{about.rstrip()}\n\nArgs:\n{lines}\n\n{raises}"
+    return kind
 
 
-class AdvTrainer(Trainer):
-    """Adversarial training (Madry et al., 2018): cross-entropy at the x' that maximises it.
-
-    Args:
-        model: a GapClassifier; it is trained in place.
-        eps: radius of the ball around x in which x' is sought, in pixel units.
-        steps, step_size: of the inner loop, projected gradient ascent.
-        optimizer: an optimiser of the model's parameters, or a function that makes one of them;
-            by default Adam with `lr`.
-        eps_schedule: (start, end) lets eps be 0 up to step `start` and grow linearly to its
-            full size at step `end`; or a function from the step to eps. None: constant.
-        random_start: begin the inner loop at a point drawn uniformly from the ball.
-        seed: decides the order of the images and the random starts.
-        lr: Adam's learning rate, where `optimizer` is None.
-        lr_milestones: steps after each of which the learning rate falls to a tenth.
-        device: where to move the model; None leaves it.
-        precision: "bf16" runs the inner loop's passes in bfloat16, where the hardware has units for
-            it; x', its projection, the discrepancy and the outer loss stay float32.
-        channels_last: lay images out in that memory format, and on a GPU the network too; None: on
-            a CPU, where convolutions are the faster for it.
-        compile: put the network's features through torch.compile.
-        cuda_graphs: replay whole steps as CUDA graphs; None: on a GPU, where the step can be
-            captured. Then the learning rate is a tensor: change it in place.
-        norm: of the ball, "linf", "l2" or "l1"; the steps' meaning is that of `attacks.PGD`. Steps
-            in l2 and l1 are not captured.
-
-    Raises:
-        InputError: a setting is out of its range.
-    """
-
-    def __init__(
-        self,
-        model: GapClassifier,
-        eps: float = 0.3,
-        steps: int = 40,
-        step_size: float = 0.01,
-        optimizer: Optimizer | MakeOptimizer | None = None,
-        eps_schedule: EpsSchedule | tuple[int, int] | None = None,
-        random_start: bool = True,
-        seed: int = 0,
-        lr: float = 1e-4,
-        lr_milestones: Sequence[int] = (),
-        device: torch.device | str | None = None,
-        precision: Precision = "float32",
-        channels_last: bool | None = None,
-        compile: bool = False,
-        cuda_graphs: bool | None = None,
-        norm: Norm = "linf",
-    ) -> None:
-        super().__init__(
-            model,
-            method("adv"),
-            eps=eps,
-            steps=steps,
-            step_size=step_size,
-            optimizer=optimizer,
-            eps_schedule=eps_schedule,
-            random_start=random_start,
-            seed=seed,
-            lr=lr,
-            lr_milestones=lr_milestones,
-            device=device,
-            precision=precision,
-            channels_last=channels_last,
-            compile=compile,
-            cuda_graphs=cuda_graphs,
-            norm=norm,
-        )
+def _entries(described: str) -> dict[tuple[str, ...], str]:
+    """What stands under "Args:" -> names that are described together: the lines about them."""
+    arguments = described.partition("\nRaises:")[0]
+    found = re.findall(r"^    ((?:\w+(?:, )?)+):(.*(?:\n {8}.*)*)", arguments, flags=re.MULTILINE)
+    return {tuple(names.split(", ")): f"    {names}:{text}" for names, text in found}
 
 
 class _IntFamily(Trainer):
@@ -164,21 +82,7 @@ class _IntFamily(Trainer):
         super().__init__(
             model,
             method(self._name, gamma, inner=inner, interpreter=interpreter),
-            eps=eps,
-            steps=steps,
-            step_size=step_size,
-            optimizer=optimizer,
-            eps_schedule=eps_schedule,
-            random_start=random_start,
-            seed=seed,
-            lr=lr,
-            lr_milestones=lr_milestones,
-            device=device,
-            precision=precision,
-            channels_last=channels_last,
-            compile=compile,
-            cuda_graphs=cuda_graphs,
-            norm=norm,
+            **_shared(locals()),
         )
 
 
@@ -196,7 +100,7 @@ class IntTrainer(_IntFamily):
     Args:
         model: a GapClassifier; it is trained in place.
         eps: radius of the ball around x in which x' is sought, in pixel units.
-        gamma: weight of the discrepancy, in the units above.
+        gamma: weight of the discrepancy, in the units of the authors' programs.
         steps, step_size: of the inner loop, projected gradient ascent.
         optimizer: an optimiser of the model's parameters, or a function that makes one of them;
             by default Adam with `lr`.
@@ -232,23 +136,83 @@ class IntTrainer(_IntFamily):
     _name = "int"
 
 
+@_documented
 class IntOneClassTrainer(_IntFamily):
     """Int with the discrepancy of the true class's map alone: cross-entropy at x + gamma D1.
 
     x' maximises D1. gamma is in the units of `IntTrainer`: the loss adds
-    gamma * u * || L(x, t) - L(x', t) ||_1 with the maps of eq. (1). Arguments as there.
+    gamma * u * || L(x, t) - L(x', t) ||_1 with the maps of eq. (1).
+
+    Arguments as for `IntTrainer`.
     """
 
     _name = "int-1-class"
 
 
+@_documented
 class IntAdvTrainer(_IntFamily):
     """Int with adversarial loss: cross-entropy at x' + gamma D, which x' maximises too.
 
-    gamma is in the units of `IntTrainer`. Arguments as there.
+    gamma is in the units of `IntTrainer`.
+
+    Arguments as for `IntTrainer`.
     """
 
     _name = "int-adv"
+
+
+@_documented
+class NormalTrainer(Trainer):
+    """Standard training: cross-entropy at x.
+
+    Arguments as for `IntTrainer`.
+
+    Args:
+        seed: decides the order of the images.
+    """
+
+    def __init__(
+        self,
+        model: GapClassifier,
+        optimizer: Optimizer | MakeOptimizer | None = None,
+        seed: int = 0,
+        lr: float = 1e-4,
+        lr_milestones: Sequence[int] = (),
+        device: torch.device | str | None = None,
+        channels_last: bool | None = None,
+        compile: bool = False,
+        cuda_graphs: bool | None = None,
+    ) -> None:
+        super().__init__(model, method("normal"), **_shared(locals()))
+
+
+@_documented
+class AdvTrainer(Trainer):
+    """Adversarial training (Madry et al., 2018): cross-entropy at the x' that maximises it.
+
+    Arguments as for `IntTrainer`.
+    """
+
+    def __init__(
+        self,
+        model: GapClassifier,
+        eps: float = 0.3,
+        steps: int = 40,
+        step_size: float = 0.01,
+        optimizer: Optimizer | MakeOptimizer | None = None,
+        eps_schedule: EpsSchedule | tuple[int, int] | None = None,
+        random_start: bool = True,
+        seed: int = 0,
+        lr: float = 1e-4,
+        lr_milestones: Sequence[int] = (),
+        device: torch.device | str | None = None,
+        precision: Precision = "float32",
+        channels_last: bool | None = None,
+        compile: bool = False,
+        cuda_graphs: bool | None = None,
+        norm: Norm = "linf",
+    ) -> None:
+        super().__init__(model, method("adv"), **_shared(locals()))
 
 
 class _Baseline(Trainer):
@@ -276,79 +240,51 @@ class _Baseline(Trainer):
         cuda_graphs: bool | None = None,
         norm: Norm = "linf",
     ) -> None:
-        super().__init__(
-            model,
-            method(self._name, gamma),
-            eps=eps,
-            steps=steps,
-            step_size=step_size,
-            optimizer=optimizer,
-            eps_schedule=eps_schedule,
-            random_start=random_start,
-            seed=seed,
-            lr=lr,
-            lr_milestones=lr_milestones,
-            device=device,
-            precision=precision,
-            channels_last=channels_last,
-            compile=compile,
-            cuda_graphs=cuda_graphs,
-            norm=norm,
-        )
+        super().__init__(model, method(self._name, gamma), **_shared(locals()))
 
 
+@_documented
 class TRADESTrainer(_Baseline):
     """TRADES (Zhang et al., 2019): cross-entropy at x + gamma KL(f(x) || f(x')).
 
     x' maximises the divergence.
 
-    Args:
-        model: a GapClassifier; it is trained in place.
-        eps: radius of the ball around x in which x' is sought, in pixel units.
-        gamma: weight of the divergence, 1/lambda in Zhang et al.; the paper takes 1.
-        steps, step_size: of the inner loop, projected gradient ascent.
-        optimizer: an optimiser of the model's parameters, or a function that makes one of them;
-            by default Adam with `lr`.
-        eps_schedule: (start, end) lets eps be 0 up to step `start` and grow linearly to its
-            full size at step `end`; or a function from the step to eps. None: constant.
-        random_start: begin the inner loop at a point drawn uniformly from the ball.
-        seed: decides the order of the images and the random starts.
-        lr: Adam's learning rate, where `optimizer` is None.
-        lr_milestones: steps after each of which the learning rate falls to a tenth.
-        device: where to move the model; None leaves it.
-        precision: "bf16" runs the inner loop's passes in bfloat16, where the hardware has units for
-            it; x', its projection, the discrepancy and the outer loss stay float32.
-        channels_last: lay images out in that memory format, and on a GPU the network too; None: on
-            a CPU, where convolutions are the faster for it.
-        compile: put the network's features through torch.compile.
-        cuda_graphs: replay whole steps as CUDA graphs; None: on a GPU, where the step can be
-            captured. Then the learning rate is a tensor: change it in place.
-        norm: of the ball, "linf", "l2" or "l1"; the steps' meaning is that of `attacks.PGD`. Steps
-            in l2 and l1 are not captured.
+    Arguments as for `IntTrainer`.
 
-    Raises:
-        InputError: a setting is out of its range.
+    Args:
+        gamma: weight of the divergence, 1/lambda in Zhang et al.; the paper takes 1.
     """
 
     _name = "trades"
 
 
+@_documented
 class IGNormTrainer(_Baseline):
     """IG-Norm (Chen et al., 2019): cross-entropy at x + gamma R, where x' maximises R.
 
     R is the l1 norm of the integrated gradients of the cross-entropy along x to x', in 5 steps,
     divided by the number of images in the batch as in the authors' programs (`attacks.IGNorm`).
-    It differentiates the network twice and costs several times what Int does. gamma weighs R; the
-    paper takes 1. Other arguments as `TRADESTrainer`.
+    It differentiates the network twice and costs several times what Int does.
+
+    Arguments as for `IntTrainer`.
+
+    Args:
+        gamma: weight of R; the paper takes 1.
     """
 
     _name = "ig-norm"
 
 
+@_documented
 class IGNormSumTrainer(_Baseline):
     """IG-Norm with adversarial loss: cross-entropy at x' + gamma R, which x' maximises too.
 
-    R and gamma as in `IGNormTrainer`. Other arguments as `TRADESTrainer`.
+    R as in `IGNormTrainer`.
+
+    Arguments as for `IntTrainer`.
+
+    Args:
+        gamma: weight of R; the paper takes 1.
     """
 
     _name = "ig-norm-sum"

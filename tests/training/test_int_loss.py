@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastinterp import InputError, IntLoss, IntOneClassTrainer, IntTrainer
+from fastinterp import InputError, IntAdvTrainer, IntLoss, IntOneClassTrainer, IntTrainer
 from fastinterp.interpreters import GradCAM
 
 INNER = {"eps": 0.1, "steps": 3, "step_size": 0.04}
@@ -20,17 +20,18 @@ INNER = {"eps": 0.1, "steps": 3, "step_size": 0.04}
         (IntTrainer, {"gamma": 0.3, "interpreter": GradCAM}),
         (IntTrainer, {"eps_schedule": (0, 2)}),
         (IntOneClassTrainer, {"gamma": 0.3}),
+        (IntAdvTrainer, {"gamma": 0.3}),
     ],
 )
 def test_the_same_steps_as_the_trainer(make_tiny, make_data, trainer_kind, options: dict) -> None:
-    reduction = "1-class" if trainer_kind is IntOneClassTrainer else "weighted"
+    which = {IntOneClassTrainer: {"reduction": "1-class"}, IntAdvTrainer: {"method": "int-adv"}}
     x, y = make_data(8)
     trainer = trainer_kind(
         make_tiny(), seed=5, optimizer=lambda p: torch.optim.SGD(p, lr=0.1), **INNER, **options
     )
     model = make_tiny()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    criterion = IntLoss(seed=5, reduction=reduction, **INNER, **options)
+    criterion = IntLoss(seed=5, **which.get(trainer_kind, {}), **INNER, **options)
     for _ in range(3):
         expected = trainer.training_step(x, y).loss
         loss = criterion(model, x, y)

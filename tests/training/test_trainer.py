@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 
 import numpy as np
 import pytest
@@ -65,7 +66,12 @@ def test_the_first_parameters_are_the_documented_ones() -> None:
     assert "gamma" not in inspect.signature(AdvTrainer).parameters
     assert inspect.signature(TRADESTrainer).parameters["gamma"].default == 1.0
     for trainer in TRAINERS.values():
-        assert trainer.__doc__
+        about = inspect.getdoc(trainer)
+        assert about and "IntTrainer`." not in about.partition("Args:")[0].splitlines()
+        told = re.findall(r"^    ((?:\w+(?:, )?)+):", about, flags=re.MULTILINE)
+        names = [name for line in told for name in line.split(", ")]
+        expected = inspect.signature(trainer).parameters
+        assert sorted(n for n in names if n != "InputError") == sorted(expected), trainer
 
 
 def test_one_step_against_a_loop_of_its_own(make_tiny, make_data) -> None:
