@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
-from fractions import Fraction
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -22,6 +19,7 @@ from .evaluation import PROTOCOLS
 from .evaluation.by_attack import CLASS_SETS, MEASURES
 from .evaluation.isa_scores import TABLE1
 from .named_interpreters import CLASS_WISE, INTERPRETERS
+from .parsing import Parser, count, count_or_all, index, number, seed
 
 PROGRAM = "fastinterp"
 NORMS = ("linf", "l2", "l1")
@@ -72,75 +70,6 @@ def _how_to_go_on(words: list[str]) -> str:
     ):
         return f"`{same}` goes on from what was written."
     return f"nothing was written; `{same}` begins anew."
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, but errors are InputErrors, and a misspelt choice is met with a suggestion."""
-
-    def __init__(self, **settings: Any) -> None:
-        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        settings.setdefault("allow_abbrev", False)
-        super().__init__(**settings)
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}{self._about_order(message)}; see `{self.prog} --help`.")
-
-    def _about_order(self, message: str) -> str:
-        """An option that takes several values takes what stands behind it for one of them."""
-        greedy = [a for a in self._actions if a.nargs == "+" and a.option_strings]
-        at_fault = any(message.startswith(f"argument {a.option_strings[0]}:") for a in greedy)
-        if at_fault or (greedy and message.startswith("the following arguments are required")):
-            first = next((a.metavar for a in self._actions if not a.option_strings), None)
-            return "" if first is None else f" ({first} stands before the options)"
-        return ""
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
-            raise argparse.ArgumentError(action, _suggest(str(value), action.choices))
-
-
-def _suggest(value: str, known: Iterable[Any]) -> str:
-    names = [str(name) for name in known]
-    near = get_close_matches(value, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
-    return f"there is no {value!r}, {hint}"
-
-
-def number(text: str) -> float:
-    """A number >= 0, also as a fraction such as 8/255."""
-    try:
-        value = float(Fraction(text))
-    except (ValueError, ZeroDivisionError, OverflowError):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number such as 0.1 or 8/255") from None
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
-    return value
-
-
-def count(text: str) -> int:
-    """A whole number >= 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def count_or_all(text: str) -> int | None:
-    """A whole number >= 1; None for "all"."""
-    return None if text == "all" else count(text)
-
-
-def seed(text: str) -> int:
-    """A whole number >= 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 up, got {text!r}")
-    return int(text)
-
-
-def index(text: str) -> int:
-    """A whole number >= 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a position 0, 1, 2, ...")
-    return int(text)
 
 
 def _parser() -> Parser:
@@ -232,70 +161,6 @@ def _add_eval(every: Any) -> None:
     )
     _add_model_and_data(parser)
     parser.add_argument(
-        "--attack",
-        default="pgd",
-        choices=tuple(MEASURES),
-        metavar="NAME",
-        help=f"{', '.join(MEASURES)}; default: pgd",
-    )
-    parser.add_argument(
-        "--eps",
-        nargs="+",
-        type=number,
-        metavar="E",
-        help="radii, numbers or fractions such as 8/255; default: the columns of the paper's "
-        "Table 3 for MNIST or, for coloured images, CIFAR-10 (digits: up to 0.15); jpeg, gabor and "
-        "the like have units of their own and default to the published size",
-    )
-    parser.add_argument("--steps", nargs="+", type=count, metavar="K", help="default: 200")
-    parser.add_argument(
-        "--step-size",
-        type=number,
-        metavar="S",
-        help="default: 0.01 (l2, l1: 2.5 eps / steps; jpeg and the like: eps / sqrt(steps))",
-    )
-    parser.add_argument(
-        "--norm",
-        choices=NORMS,
-        metavar="P",
-        help=f"{', '.join(NORMS)}; of the ball (default: linf) or, with isa, of the discrepancy "
-        "(default: l1 and l2)",
-    )
-    parser.add_argument(
-        "--interpreter",
-        choices=tuple(INTERPRETERS),
-        metavar="NAME",
-        help=f"of aai and isa: {', '.join(CLASS_WISE)}, of isa also repr; ig is with softplus for "
-        "ReLU, in 100 steps; default: cam",
-    )
-    parser.add_argument(
-        "--classes",
-        choices=CLASS_SETS,
-        metavar="SET",
-        help=f"of isa: {', '.join(CLASS_SETS)}; default: each of them",
-    )
-    parser.add_argument(
-        "--kind", choices=KINDS, metavar="KIND", help=f"of aai: {', '.join(KINDS)}; default: topk"
-    )
-    parser.add_argument(
-        "--k", type=count, metavar="K", help="of aai: brightest positions of a map; default: 8"
-    )
-    parser.add_argument(
-        "--hinge",
-        type=number,
-        metavar="LAMBDA",
-        help="of aai: hold the prediction by the hinge of eq. (7) with this weight, such as 10, "
-        "and judge the best iterate that keeps it; default: 0, as in the paper's tables, which "
-        "average over the images whose prediction stays by itself",
-    )
-    parser.add_argument(
-        "--protocol",
-        default="paper",
-        choices=tuple(PROTOCOLS),
-        metavar="NAME",
-        help="; ".join(f"{one.name}: {one.about}" for one in PROTOCOLS.values()),
-    )
-    parser.add_argument(
         "--n",
         type=count_or_all,
         default=0,
@@ -304,12 +169,84 @@ def _add_eval(every: Any) -> None:
         "if there are",
     )
     parser.add_argument("--batch-size", type=count, default=100, metavar="B", help="default: 100")
-    parser.add_argument(
+    parser.add_argument("--out", metavar="FILE.json", help="write the table as JSON too")
+    _add_attack(parser.add_argument_group("the attack"))
+    _add_maps(parser.add_argument_group("attacks on explanations, aai and isa"))
+
+
+def _add_attack(group: Any) -> None:
+    group.add_argument(
+        "--attack",
+        default="pgd",
+        choices=tuple(MEASURES),
+        metavar="NAME",
+        help=f"{', '.join(MEASURES)}; default: pgd",
+    )
+    group.add_argument(
+        "--eps",
+        nargs="+",
+        type=number,
+        metavar="E",
+        help="radii, numbers or fractions such as 8/255; default: the columns of the paper's "
+        "Table 3 for MNIST or, for coloured images, CIFAR-10 (digits: up to 0.15); jpeg, gabor and "
+        "the like have units of their own and default to the published size",
+    )
+    group.add_argument("--steps", nargs="+", type=count, metavar="K", help="default: 200")
+    group.add_argument(
+        "--step-size",
+        type=number,
+        metavar="S",
+        help="default: 0.01 (l2, l1: 2.5 eps / steps; jpeg and the like: eps / sqrt(steps))",
+    )
+    group.add_argument(
+        "--norm",
+        choices=NORMS,
+        metavar="P",
+        help=f"{', '.join(NORMS)}; of the ball (default: linf) or, with isa, of the discrepancy "
+        "(default: l1 and l2)",
+    )
+    group.add_argument(
+        "--protocol",
+        default="paper",
+        choices=tuple(PROTOCOLS),
+        metavar="NAME",
+        help="; ".join(f"{one.name}: {one.about}" for one in PROTOCOLS.values()),
+    )
+    group.add_argument(
         "--seed",
         type=seed,
         help="of random starts; default: 0 (aai: the paper's own starts; isa: the paper's images)",
     )
-    parser.add_argument("--out", metavar="FILE.json", help="write the table as JSON too")
+
+
+def _add_maps(group: Any) -> None:
+    group.add_argument(
+        "--interpreter",
+        choices=tuple(INTERPRETERS),
+        metavar="NAME",
+        help=f"of aai and isa: {', '.join(CLASS_WISE)}, of isa also repr; ig is with softplus for "
+        "ReLU, in 100 steps; default: cam",
+    )
+    group.add_argument(
+        "--classes",
+        choices=CLASS_SETS,
+        metavar="SET",
+        help=f"of isa: {', '.join(CLASS_SETS)}; default: each of them",
+    )
+    group.add_argument(
+        "--kind", choices=KINDS, metavar="KIND", help=f"of aai: {', '.join(KINDS)}; default: topk"
+    )
+    group.add_argument(
+        "--k", type=count, metavar="K", help="of aai: brightest positions of a map; default: 8"
+    )
+    group.add_argument(
+        "--hinge",
+        type=number,
+        metavar="LAMBDA",
+        help="of aai: hold the prediction by the hinge of eq. (7) with this weight, such as 10, "
+        "and judge the best iterate that keeps it; default: 0, as in the paper's tables, which "
+        "average over the images whose prediction stays by itself",
+    )
 
 
 def _add_explain(every: Any) -> None:

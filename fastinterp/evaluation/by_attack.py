@@ -79,7 +79,9 @@ class Request:
         return self.data.float(chosen), labels, (labels + offsets.to(labels)) % classes
 
     def radii(self) -> Sequence[float]:
-        """eps, by default the columns of Table 3, or what suits the data set."""
+        """eps, by default the columns of Table 3, or what suits the data set; those are linf's."""
+        if not self.eps and self.norm not in (None, "linf"):
+            raise InputError(f"--norm {self.norm} needs --eps; only linf has usual radii.")
         return self.eps or usual_columns(self.data)
 
 

@@ -105,6 +105,8 @@ def test_corruptions_lead_to_the_papers_targets(test_data: data.ImageData) -> No
         ("aai", {"classes": "2-class"}, "--classes means nothing to --attack aai"),
         ("aai", {"interpreter": "repr"}, "the interpreter repr has no map for a class"),
         ("aai", {"protocol": "best"}, "the protocol paper alone"),
+        ("pgd", {"norm": "l2"}, "--norm l2 needs --eps"),
+        ("aai", {"norm": "l1"}, "--norm l1 needs --eps"),
         ("jpeg-l1", {"step_size": 0.1}, "--step-size means nothing to --attack jpeg-l1"),
         ("fog", {"norm": "l2"}, "--norm means nothing to --attack fog"),
     ],
