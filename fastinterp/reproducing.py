@@ -107,6 +107,9 @@ def _figure(figure: Figure, args: Words, device: torch.device) -> None:
     print(f"{figure.name}: {figure.title}\n")
     cells = [[_cell(key, row.get(key)) for key in figure.columns] for row in rows]
     print(text_table(figure.columns, cells))
+    notice = again.figure_measured_otherwise(out, device)
+    if notice:
+        print(f"note: {notice}")
     print(f"written: {files.picture}, {files.json}")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastinterp import InputError, data, models, training
+from fastinterp import InputError, __version__, data, models, training
 from fastinterp.cli import main
 from fastinterp.evaluation import reproduce as again
 from fastinterp.evaluation.reproduce import Network
@@ -110,11 +110,19 @@ def test_train_then_draw(tiny: None, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert out.is_file()
     rows = json.loads((tmp_path / "figA1.json").read_text())["rows"]
     assert [row["gamma"] for row in rows] == [0.03] * 3 + [0.1] * 3
+    written = json.loads((tmp_path / "figA1.json").read_text())
+    assert [by["fastinterp"] for by in written["measured_by"]] == [__version__]
+    assert "note:" not in said
+    written["measured_by"][0]["fastinterp"] = "0.0.1"
+    (tmp_path / "figA1.json").write_text(json.dumps(written))
     assert {row["recipe"] for row in rows} == {"mnist-quick-int"}
     # The picture alone, again.
     out.unlink()
     assert main(["reproduce", "figA1", "--only", "0.1", "0.03", "--n", "2", "--out", str(out)]) == 0
     assert out.is_file()
+    assert "note: the file holds what was measured with fastinterp 0.0.1" in capsys.readouterr().out
+    written = json.loads((tmp_path / "figA1.json").read_text())
+    assert [by["fastinterp"] for by in written["measured_by"]] == ["0.0.1"], "only drawn again"
 
 
 def test_iterations_of_recipes_are_timed_side_by_side(tiny: None) -> None:

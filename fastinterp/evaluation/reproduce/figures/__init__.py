@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import fig1, fig2, fig3, figa1
 from .figure import Figure, IterationTime, Measured, Setting
-from .run import Files, figure_files, reproduce_figure
+from .run import Files, figure_files, figure_measured_otherwise, reproduce_figure
 
 FIGURES: dict[str, Figure] = {
     module.FIGURE.name: module.FIGURE for module in (fig1, fig2, fig3, figa1)
@@ -18,5 +18,6 @@ __all__ = [
     "Measured",
     "Setting",
     "figure_files",
+    "figure_measured_otherwise",
     "reproduce_figure",
 ]

@@ -6,7 +6,7 @@ import json
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ import torch
 from ....errors import InputError
 from ....files import atomic_path, write_json
 from ...pictures import SUFFIXES, picture_path, save_picture
+from ..versions import described, versions
 from .figure import Figure, Measured, Rows, Setting, TimeTraining
 
 
@@ -85,6 +86,11 @@ def reproduce_figure(
     files = figure_files(out)
     count = figure.n if n is None else n
     figure.chosen(only)
+    known = _known(figure, files, count)
+    by = _measured_by(files) if known.rows else []
+    here = versions(torch.device(device))
+    if networks is not None and here not in by:
+        by.append(here)
     setting = Setting(
         None if networks is None else Path(networks),
         None if data_dir is None else Path(data_dir),
@@ -92,8 +98,8 @@ def reproduce_figure(
         count,
         tuple(only),
         progress,
-        _known(figure, files, count),
-        _keeper(figure, files, count),
+        known,
+        _keeper(figure, files, count, by),
         time_training,
     )
     measured = figure.measure(setting)
@@ -102,16 +108,34 @@ def reproduce_figure(
     return measured.rows
 
 
-def _keeper(figure: Figure, files: Files, n: int) -> Callable[[Measured], None]:
+def _keeper(figure: Figure, files: Files, n: int, by: list[Any]) -> Callable[[Measured], None]:
     def keep(measured: Measured) -> None:
         if measured.arrays:  # first, so that rows never speak of arrays that are not there
             with atomic_path(files.arrays) as temporary:
                 np.savez_compressed(temporary, allow_pickle=False, **measured.arrays)
         arrays = files.arrays.name if measured.arrays else None
         about = {"figure": figure.name, "title": figure.title, "n": n, "arrays": arrays}
-        write_json(files.json, {**about, "rows": measured.rows})
+        write_json(files.json, {**about, "measured_by": by, "rows": measured.rows})
 
     return keep
+
+
+def _measured_by(files: Files) -> list[Any]:
+    """The code that had a part in what a file holds; one that does not say is None."""
+    found = json.loads(files.json.read_text(encoding="utf-8"))
+    return list(found.get("measured_by", [None]))
+
+
+def figure_measured_otherwise(out: str | Path, device: str | torch.device) -> str:
+    """What to say of a figure in which other code than the present one has a part, or ""."""
+    here = versions(torch.device(device))
+    others = [described(each) for each in _measured_by(figure_files(out)) if each != here]
+    if not others:
+        return ""
+    return (
+        f"the file holds what was measured with {'; '.join(others)} (this is {described(here)}); "
+        "remove it to measure anew."
+    )
 
 
 def _known(figure: Figure, files: Files, n: int) -> Measured:
