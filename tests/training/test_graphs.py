@@ -297,7 +297,8 @@ def test_steps_are_timed_once_they_are_graphs(
     monkeypatch.setattr(timing, "training_data", lambda recipe, folder: (None, None))
     monkeypatch.setattr(timing, "_stepper", lambda recipe, train, on: step)
     monkeypatch.setattr(timing, "_now", lambda on: 0.0)
-    (found,) = timing.time_recipes([Recipe(name="any")], device=device, rounds=2, progress=False)
+    recipe = Recipe(name="any", method="int", dataset="digits", epochs=1)
+    (found,) = timing.time_recipes([recipe], device=device, rounds=2, progress=False)
     assert len(done) == before + 2
     assert found == (0.0, 7, 2)
 
