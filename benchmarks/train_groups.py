@@ -20,6 +20,7 @@ from benchmarks.train_peers import (
     release_structure,
 )
 from fastinterp.training import AdvTrainer, IntTrainer, TRADESTrainer, Trainer
+from fastinterp.training.graphs import WARM_UP
 from fastinterp.training.precision import has_bf16
 
 FLOOR = "convolutions and ReLUs alone, as the trainer runs them"
@@ -28,6 +29,7 @@ CONTIGUOUS = "convolutions and ReLUs alone, contiguous"
 RELEASE = "release's structure, eager"
 KEPT = "clean maps kept, eager"
 FUSED = "fused"
+UNGRAPHED = "fused, without CUDA graphs"
 BF16 = "fused, bf16 inner loop"
 
 CPU_SETTINGS = {"MNIST Small": Setting(), "MNIST Pool": Setting("pool")}
@@ -59,12 +61,17 @@ def _iteration(name: str, setting: Setting) -> Group:
     return Group(
         section="one Int iteration",
         title=f"Int, {name}, batch {setting.batch}, {setting.steps} steps",
-        entries=(FLOOR, CHANNELS_LAST, CONTIGUOUS, RELEASE, KEPT, FUSED, BF16),
+        entries=(FLOOR, CHANNELS_LAST, CONTIGUOUS, RELEASE, KEPT, *_fused_ways(setting), BF16),
         build=partial(_int_entries, setting),
         baseline=RELEASE,
         floor=FLOOR,
         budget=45.0,
     )
+
+
+def _fused_ways(setting: Setting) -> tuple[str, ...]:
+    """On a GPU also what CUDA graphs are worth."""
+    return (FUSED,) if setting.device == "cpu" else (FUSED, UNGRAPHED)
 
 
 def _int_entries(setting: Setting) -> Entries:
@@ -74,9 +81,16 @@ def _int_entries(setting: Setting) -> Entries:
         CONTIGUOUS: convolutions_alone(setting, torch.contiguous_format),
         RELEASE: release_structure(setting),
         KEPT: clean_kept(setting),
-        FUSED: trainer_step(IntTrainer, setting),
+        **_fused_entries(setting),
         BF16: _bf16(setting),
     }
+
+
+def _fused_entries(setting: Setting) -> Entries:
+    entries: Entries = {FUSED: trainer_step(IntTrainer, setting)}
+    if UNGRAPHED in _fused_ways(setting):
+        entries[UNGRAPHED] = trainer_step(IntTrainer, setting, cuda_graphs=False)
+    return entries
 
 
 def _bf16(setting: Setting) -> Thunk | Skipped:
@@ -97,6 +111,9 @@ def trainer_step(
         **options,
     )
     x, y = setting.images()
+    if setting.device != "cpu":  # afterwards a step is a CUDA graph
+        for _ in range(WARM_UP + 1):
+            trainer.training_step(x, y)
     return lambda: trainer.training_step(x, y).loss
 
 
@@ -109,13 +126,14 @@ METHODS: dict[str, Callable[..., Trainer]] = {
 
 def _methods(device: str) -> Group:
     setting = Setting(device=device)
+    alone = CHANNELS_LAST if setting.layout == torch.channels_last else CONTIGUOUS
     return Group(
         section="one iteration of each method",
         title=f"methods, MNIST Small, batch {setting.batch}, {setting.steps} steps",
-        entries=(*METHODS, CHANNELS_LAST),
+        entries=(*METHODS, alone),
         build=lambda: {
             **{name: trainer_step(make, setting) for name, make in METHODS.items()},
-            CHANNELS_LAST: convolutions_alone(setting, torch.channels_last),
+            alone: convolutions_alone(setting, setting.layout),
         },
         ours="Int",
         baseline="Adv",

@@ -1,6 +1,7 @@
 """What one Int iteration is measured against: its convolutions alone, and eager programs.
 
-The programs draw the random start as `IntTrainer` does and make one step of Adam. Floors and
+On a GPU the convolutions run as a CUDA graph, like the trainer's steps; the programs do not. They
+draw the random start as `IntTrainer` does and make one step of Adam. Floors and
 programs run the network as it is written, all its convolutions torch's own, unless they say
 otherwise.
 """
@@ -19,6 +20,7 @@ from fastinterp import models
 from fastinterp.models import GapClassifier
 from fastinterp.models.folded import FoldedClassifier
 from fastinterp.models.layers import SameConv2d, pad_same
+from fastinterp.training.graphs import WARM_UP, capture
 from fastinterp.training.seeds import derive
 
 LR = 1e-4
@@ -46,6 +48,11 @@ class Setting:
     eps: float = 0.3
     step_size: float = 0.01
     device: str = "cpu"
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """The trainer's own choice of how images and feature maps lie in memory."""
+        return torch.channels_last if self.device == "cpu" else torch.contiguous_format
 
     def model(self) -> GapClassifier:
         config = {"name": self.network, "in_channels": self.channels, "num_classes": self.classes}
@@ -88,14 +95,14 @@ def folded_convolutions_alone(setting: Setting) -> Thunk:
     folded = model.folded("maps", (setting.size, setting.size))
     if not isinstance(folded, FoldedClassifier):
         convolutions = [p for name, p in model.named_parameters() if name != "weight"]
-        return _passes(setting, torch.channels_last, model, convolutions)
+        return _passes(setting, setting.layout, model, convolutions)
     kernel, bias = (t.detach().requires_grad_() for t in folded.head[:2])
     constant = FoldedClassifier(folded.model, folded.head._replace(kernel=kernel, bias=bias))
     top = f"layers.{len(folded.model.layers) - 1}."
     below = [
         p for name, p in model.named_parameters() if name != "weight" and not name.startswith(top)
     ]
-    return _passes(setting, torch.channels_last, constant, [*below, kernel, bias])
+    return _passes(setting, setting.layout, constant, [*below, kernel, bias])
 
 
 def _passes(
@@ -112,7 +119,24 @@ def _passes(
         adv = model.features(x_adv.detach())
         return torch.autograd.grad((clean, adv), wanted, (above, above))
 
-    return run
+    return run if setting.device == "cpu" else _as_graph(run, torch.device(setting.device))
+
+
+def _as_graph(run: Callable[[], tuple[Tensor, ...]], device: torch.device) -> Thunk:
+    """The same passes as a CUDA graph, which gives the same tensors each time."""
+    stream, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    stream.wait_stream(current)
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UP):
+            run()
+    current.wait_stream(stream)
+    graph, results = capture(run, device, stream)
+
+    def replay() -> tuple[Tensor, ...]:
+        graph.replay()
+        return results
+
+    return replay
 
 
 InnerValue = Callable[[Tensor], Tensor]  # A' -> D [N]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from benchmarks.group import Skipped
 from benchmarks.subject import Subject
 from benchmarks.train_peers import Setting
 from fastinterp import PGD, models
+from fastinterp.training.graphs import WARM_UP
 
 CASE = MapCase(3, 9, 5, 4, 6)
 
@@ -106,6 +108,29 @@ def test_the_floor_makes_the_convolutions_of_an_iteration(monkeypatch: pytest.Mo
     assert counts[train_groups.CHANNELS_LAST] == counts[train_groups.CONTIGUOUS] == counts["fused"]
     assert counts["fused"] == (SETTING.steps + 2) * per_pass
     assert counts[train_groups.RELEASE] == (2 * SETTING.steps + 2) * per_pass
+
+
+def test_a_gpu_builds_the_entries_that_it_declares(monkeypatch: pytest.MonkeyPatch) -> None:
+    makers = "trainer_step", "convolutions_alone", "folded_convolutions_alone"
+    for name in (*makers, "release_structure", "clean_kept"):
+        monkeypatch.setattr(train_groups, name, lambda *_, **__: Skipped("no GPU here"))
+    for group in train_groups.all_groups("cuda"):
+        assert set(group.build()) == set(group.entries)
+    assert train_groups.UNGRAPHED in train_groups.all_groups("cuda")[0].entries
+
+
+@pytest.mark.parametrize(("device", "before"), [("cpu", 0), ("cuda", WARM_UP + 1)])
+def test_a_step_is_timed_once_it_is_a_graph(
+    monkeypatch: pytest.MonkeyPatch, device: str, before: int
+) -> None:
+    done = []
+    found = SimpleNamespace(loss=1.5)
+    trainer = SimpleNamespace(training_step=lambda x, y: done.append("step") or found)
+    monkeypatch.setattr(Setting, "model", lambda self: None)
+    monkeypatch.setattr(Setting, "images", lambda self: (None, None))
+    run = train_groups.trainer_step(lambda *_, **__: trainer, Setting(device=device))
+    assert len(done) == before
+    assert run() == 1.5
 
 
 @pytest.fixture
