@@ -33,25 +33,25 @@ SWEEP_RADII, SWEEP_STEPS, SWEEP_IMAGES = (0.05, 0.1, 0.2), 20, 100
 
 
 def all_groups(device: str) -> list[Group]:
-    return [_pgd(), _sweep(), ig_group()]
+    return [_pgd(device), _sweep(device), ig_group(device)]
 
 
-def _pgd() -> Group:
+def _pgd(device: str) -> Group:
     return Group(
         section="PGD, linf, from x",
         title=f"PGD, 200 images, eps {EPS}, {STEPS} steps of {STEP_SIZE}",
         entries=tuple(PGD_ENTRIES),
-        build=_pgd_entries,
+        build=partial(_pgd_entries, device),
         ours=OURS,
         baseline=TORCHATTACKS,
         floor=FLOOR,
-        facts=equal_verdicts,
+        facts=partial(equal_verdicts, device=device),
         budget=20.0,
     )
 
 
-def _pgd_entries() -> Entries:
-    s = subject()
+def _pgd_entries(device: str = "cpu") -> Entries:
+    s = subject(device)
 
     def entry(make: peers.MakeAttack) -> Thunk | Skipped:
         attack = peers.attempt(make, s.model, EPS, STEP_SIZE, STEPS)
@@ -60,12 +60,12 @@ def _pgd_entries() -> Entries:
     return {name: entry(make) for name, make in PGD_ENTRIES.items()}
 
 
-def equal_verdicts(results: dict[str, Any]) -> Facts:
+def equal_verdicts(results: dict[str, Any], device: str = "cpu") -> Facts:
     """Assert that every image gets one verdict from all libraries; record accuracies and shares.
 
     Where images leave once they are fooled, an iterate before the last may be the one that fools.
     """
-    s = subject()
+    s = subject(device)
     right = {
         name: peers.verdicts(s.model, x_adv, s.labels)
         for name, x_adv in results.items()
@@ -80,12 +80,12 @@ def equal_verdicts(results: dict[str, Any]) -> Facts:
     return facts
 
 
-def _sweep() -> Group:
+def _sweep(device: str) -> Group:
     return Group(
         section="accuracy over eps",
         title=f"{len(SWEEP_RADII)} radii, {SWEEP_IMAGES} images, {SWEEP_STEPS} steps",
         entries=(PAPER, BEST, *PEERS),
-        build=_sweep_entries,
+        build=partial(_sweep_entries, device),
         ours=PAPER,
         baseline=TORCHATTACKS,
         facts=ordered_accuracies,
@@ -93,8 +93,8 @@ def _sweep() -> Group:
     )
 
 
-def _sweep_entries() -> Entries:
-    s = subject()
+def _sweep_entries(device: str = "cpu") -> Entries:
+    s = subject(device)
     x, y = s.images[:SWEEP_IMAGES], s.labels[:SWEEP_IMAGES]
 
     def by_protocol(protocol: str) -> Thunk:

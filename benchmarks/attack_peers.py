@@ -34,7 +34,8 @@ def torchattacks(model: nn.Module, eps: float, step_size: float, steps: int) -> 
 def foolbox(model: nn.Module, eps: float, step_size: float, steps: int) -> Attack:
     import foolbox
 
-    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1))
+    device = next(model.parameters()).device  # else foolbox moves the model to any GPU there is
+    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=device)
     attack = foolbox.attacks.LinfProjectedGradientDescentAttack(
         abs_stepsize=step_size, steps=steps, random_start=False
     )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,21 +51,21 @@ def _captum_whole(s: Subject, count: int) -> Tensor:
 EXPLAIN: dict[str, Explain] = {OURS: _ours, CAPTUM: _captum, CAPTUM_WHOLE: _captum_whole}
 
 
-def ig_group() -> Group:
+def ig_group(device: str) -> Group:
     return Group(
         section="integrated gradients",
         title=f"IG, {IMAGES} images of 28x28, {STEPS} steps",
         entries=tuple(EXPLAIN),
-        build=_build,
+        build=partial(_build, device),
         ours=OURS,
         baseline=CAPTUM,
-        facts=agreement_and_memory,
+        facts=partial(agreement_and_memory, device=device),
         budget=15.0,
     )
 
 
-def _build() -> Entries:
-    s = subject()
+def _build(device: str = "cpu") -> Entries:
+    s = subject(device)
     entries: Entries = {OURS: lambda: _ours(s, IMAGES)}
     for name in (CAPTUM, CAPTUM_WHOLE):
         try:
@@ -76,7 +77,7 @@ def _build() -> Entries:
     return entries
 
 
-def agreement_and_memory(results: dict[str, Any]) -> Facts:
+def agreement_and_memory(results: dict[str, Any], device: str = "cpu") -> Facts:
     """Assert that the formulas agree; record how far the maps differ, and each one's peak memory.
 
     In float32 a point of the path may fall on the other side of a ReLU's kink, so the formulas
@@ -84,13 +85,13 @@ def agreement_and_memory(results: dict[str, Any]) -> Facts:
     """
     facts: Facts = {}
     for name, maps in results.items():
-        exact = _difference(*(_in_float64(n) for n in (name, OURS)))
+        exact = _difference(*(_in_float64(n, device) for n in (name, OURS)))
         assert exact < torch.finfo(torch.float32).eps, (
             f"{name} differs from ours by {exact} of the largest entry"
         )
         facts[name] = {
             "difference": _difference(maps, results[OURS]),
-            "peak_megabytes": peak_megabytes(name),
+            "peak_megabytes": peak_megabytes(name, device),
         }
     return facts
 
@@ -100,29 +101,32 @@ def _difference(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max())
 
 
-def _in_float64(name: str) -> Tensor:
-    s = subject()
+def _in_float64(name: str, device: str) -> Tensor:
+    s = subject(device)
     double = replace(s, model=copy.deepcopy(s.model).double(), images=s.images.double())
     return EXPLAIN[name](double, 4)
 
 
-def peak_megabytes(name: str) -> float:
-    """What explaining all images adds to the memory of a process that has explained one."""
-    command = [sys.executable, "-m", "benchmarks.ig_groups", name]
+def peak_megabytes(name: str, device: str = "cpu") -> float:
+    """What explaining all images adds to the memory of a process that has explained one: its own
+    on a CPU, torch's tensors on a GPU."""
+    command = [sys.executable, "-m", "benchmarks.ig_groups", name, device]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 
-def _measure_memory(name: str) -> None:
-    s = digits_subject()
+def _measure_memory(name: str, device: str) -> None:
+    s = digits_subject().to(device)
     EXPLAIN[name](s, 1)
-    before = _peak()
+    before = _peak(device)
     EXPLAIN[name](s, IMAGES)
-    print(json.dumps(round(_peak() - before, 1)))
+    print(json.dumps(round(_peak(device) - before, 1)))
 
 
-def _peak() -> float:
-    """Megabytes, the most that this process has held."""
+def _peak(device: str) -> float:
+    """Megabytes, the most that this process has held on the device."""
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     status = Path("/proc/self/status")
     if status.exists():  # Linux's ru_maxrss begins at what the parent process held
         (line,) = (n for n in status.read_text().splitlines() if n.startswith("VmHWM:"))
@@ -132,4 +136,4 @@ def _peak() -> float:
 
 
 if __name__ == "__main__":
-    _measure_memory(sys.argv[1])
+    _measure_memory(*sys.argv[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import dataclass, replace
 from functools import cache
@@ -28,11 +29,17 @@ class Subject:
     images: Tensor
     labels: Tensor
 
+    def to(self, device: str) -> Subject:
+        model = copy.deepcopy(self.model).to(device)
+        return Subject(self.name, model, self.images.to(device), self.labels.to(device))
+
 
 @cache
-def subject() -> Subject:
+def subject(device: str = "cpu") -> Subject:
     """The released Int network on MNIST where the options name its folders, else a network that is
-    trained on digits in a few seconds."""
+    trained on digits in a few seconds, on a CPU in any case."""
+    if device != "cpu":
+        return subject("cpu").to(device)
     networks, root = os.environ.get(NETWORKS), os.environ.get(DATA_DIR)
     if networks and root:
         model = models.load(f"{networks}/{RELEASED}")

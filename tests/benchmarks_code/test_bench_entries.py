@@ -138,7 +138,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Subject:
     made = Subject("tiny", models.small(seed=1).eval(), torch.rand(6, 1, 28, 28), torch.arange(6))
     made = replace(made, labels=made.model(made.images).argmax(dim=1))
     for room in (attack_groups, ig_groups):
-        monkeypatch.setattr(room, "subject", lambda: made)
+        monkeypatch.setattr(room, "subject", lambda device: made)
     monkeypatch.setattr(attack_groups, "STEPS", 4)
     return made
 
@@ -174,7 +174,7 @@ def test_another_accuracy_is_found() -> None:
 
 def test_maps_of_integrated_gradients_agree(tiny: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ig_groups, "IMAGES", 3)
-    monkeypatch.setattr(ig_groups, "peak_megabytes", lambda name: 1.0)
+    monkeypatch.setattr(ig_groups, "peak_megabytes", lambda name, device: 1.0)
     found = results_of(ig_groups._build())
     facts = ig_groups.agreement_and_memory(found)
     assert facts[ig_groups.OURS]["difference"] == 0
