@@ -207,7 +207,10 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, help="the results file")
-    parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS, metavar="STEP")
+    parser.add_argument(
+        "--steps", nargs="+", choices=STEPS, default=STEPS, metavar="STEP",
+        help=f"some of {', '.join(STEPS)}; otherwise all",
+    )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=15, help="measurements of each entry")
     # How `do` times a step in a process of its own; the number is the machine's load before.
     parser.add_argument("--inside", type=float, help=argparse.SUPPRESS)
