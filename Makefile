@@ -6,13 +6,14 @@ SETUP := $(VENV)/.setup-done
 BUILT := $(VENV)/.build-done
 SOURCES := setup.py pyproject.toml fastinterp/_version.py $(shell find csrc -type f -not -name '*.md')
 
-.PHONY: help setup demo test lint bench bench-report docs clean
+.PHONY: help setup demo test check-device lint bench bench-report docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make setup   create .venv, install what is needed, build the kernels"
 	@echo "make demo    train Normal and Int on built-in digits and compare them (runs/demo)"
 	@echo "make test    run the tests"
+	@echo "make check-device  run the GPU's code on this CPU, watched for races and bounds"
 	@echo "make lint    ruff, mypy and clang-format"
 	@echo "make bench   time kernels, training and attacks on this CPU (benchmarks/results)"
 	@echo "make bench-report  write docs/benchmarks.md from benchmarks/results"
@@ -40,11 +41,19 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest
 
+# compute-sanitizer's checks without a GPU, in half an hour: csrc/README.md says what they show.
+ASAN := $$(g++ -print-file-name=libasan.so)
+DEVICE_TESTS := -m pytest -q tests/device_code tests/ops/test_emulation.py
+
+check-device: setup
+	FASTINTERP_DEVICE_CODE=races $(BIN)/python $(DEVICE_TESTS)
+	FASTINTERP_DEVICE_CODE=bounds LD_PRELOAD=$(ASAN) ASAN_OPTIONS=detect_leaks=0 $(BIN)/python $(DEVICE_TESTS)
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.inc')
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc tests/device_code -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.inc')
 
 # Under ten minutes on two quiet cores. ROUNDS=2 RESULTS=/tmp/quick is for trying things out;
 # NETWORKS and DATA_DIR name folders with the released networks and MNIST for the attacks.

@@ -3,7 +3,7 @@
 
 #include "launch.h"
 
-#if defined(__CUDACC__)
+#if defined(FI_GPU)
 #include <cooperative_groups.h>
 
 #include <array>
@@ -56,11 +56,10 @@ struct HostStepsLauncher : HostClusterLauncher {
   }
 };
 
-#if defined(__CUDACC__)
+#if defined(FI_GPU)
 template <typename Program>
 __global__ void __launch_bounds__(kThreads) run_cluster(const Program program) {
-  extern __shared__ __align__(32) double memory[];
-  char* own = reinterpret_cast<char*>(memory);
+  FI_SHARED_MEMORY(own);
   DeviceBlock block;
 #if __CUDA_ARCH__ >= 900
   const auto cluster = cooperative_groups::this_cluster();

@@ -9,7 +9,7 @@
 
 #include "../kernels/products.h"
 
-#if defined(__CUDACC__)
+#if defined(FI_GPU)
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -35,10 +35,10 @@ struct HostLauncher {
   }
 };
 
-#if defined(__CUDACC__)
+#if defined(FI_GPU)
 template <typename Program>
 __global__ void __launch_bounds__(kThreads) run_program(const Program program) {
-  extern __shared__ __align__(32) double memory[];
+  FI_SHARED_MEMORY(memory);
   DeviceBlock block;
   program(block, memory);
 }
@@ -50,9 +50,13 @@ struct CudaLauncher {
     if (x == 0 || y == 0 || z == 0) return;
     TORCH_CHECK(x <= 0x7fffffff && y <= 65535 && z <= 65535,
                 "fastinterp: the batch is too large for one launch; split it.");
-    const dim3 grid(static_cast<unsigned>(x), static_cast<unsigned>(y), static_cast<unsigned>(z));
-    run_program<<<grid, kThreads, shared_bytes, c10::cuda::getCurrentCUDAStream()>>>(program);
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    cudaLaunchConfig_t config{};
+    config.gridDim =
+        dim3(static_cast<unsigned>(x), static_cast<unsigned>(y), static_cast<unsigned>(z));
+    config.blockDim = dim3(kThreads);
+    config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+    config.stream = c10::cuda::getCurrentCUDAStream();
+    C10_CUDA_CHECK(cudaLaunchKernelEx(&config, run_program<Program>, program));
   }
 };
 

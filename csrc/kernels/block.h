@@ -7,7 +7,12 @@
 
 #include <cstdint>
 
+// Tests define FI_GPU without CUDA's compiler, to run device code on a CPU.
 #if defined(__CUDACC__)
+#define FI_GPU
+#endif
+
+#if defined(FI_GPU)
 #define FI_HD __host__ __device__ __forceinline__
 #define FI_UNROLL _Pragma("unroll")
 #else
@@ -92,7 +97,11 @@ class Local<HostBlock, T, Count> {
   T* values_;
 };
 
-#if defined(__CUDACC__)
+#if defined(FI_GPU)
+#if !defined(FI_SHARED_MEMORY)
+#define FI_SHARED_MEMORY(name) extern __shared__ __align__(32) char name[]
+#endif
+
 class DeviceBlock {
  public:
   __device__ DeviceBlock() : x(blockIdx.x), y(blockIdx.y), z(blockIdx.z) {}

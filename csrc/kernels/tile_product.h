@@ -3,7 +3,7 @@
 
 #include "maps.h"
 
-#if defined(__CUDACC__)
+#if defined(FI_GPU)
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <mma.h>
@@ -39,7 +39,7 @@ struct TileProduct<HostBlock> {
   }
 };
 
-#if defined(__CUDACC__)
+#if defined(FI_GPU)
 template <typename T>
 struct TensorType {
   using Type = __half;

@@ -1,17 +1,26 @@
-"""The GPU's block programs, run on the CPU, against plain torch in float64."""
+"""The GPU's block programs, run on the CPU, against plain torch in float64.
+
+`make check-device` runs the same tests once more on the device code itself.
+"""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from support import DTYPES, EPS, assert_as_good_as_torch, needs_extension, relative_error
+from support import (
+    DTYPES,
+    EPS,
+    assert_as_good_as_torch,
+    block_op,
+    needs_extension,
+    relative_error,
+)
 
 from benchmarks.cases import IMAGE_SHAPES, LAYOUTS, ODD, MapCase, lay_out
 from fastinterp.ops import reference
 from fastinterp.ops.pgd_step import NORMS
 
 pytestmark = needs_extension
-emulated = torch.ops.fastinterp
 # Sums of up to 300 terms in float32 or float64; results of half types are rounded once.
 TOLERANCE = {dtype: 8 * eps if eps < 1e-5 else eps for dtype, eps in EPS.items()}
 TOLERANCE[torch.float64] = 1e-12  # as in support.py
@@ -30,7 +39,7 @@ def truth_of(tensors, reduction: str, cotangent):
 CLUSTERS = [MapCase(2, 20, 28, 28, 9), MapCase(1, 70, 12, 25, 37), MapCase(1, 300, 8, 9, 5)]
 
 
-@pytest.mark.parametrize("forward", ["emulated_discrepancy", "emulated_discrepancy_in_steps"])
+@pytest.mark.parametrize("forward", ["discrepancy", "discrepancy_in_steps"])
 @pytest.mark.parametrize("reduction", ["weighted", "1-class"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("case", ODD + CLUSTERS, ids=str)
@@ -40,13 +49,13 @@ def test_discrepancy(case: MapCase, layout: str, reduction: str, forward: str) -
         features, features_adv, weight, labels, bias = tensors
         cotangent = torch.rand(case.images).to(dtype)
         weighted = reduction == "weighted"
-        value, unit_grad, coefficients = getattr(emulated, forward)(
+        value, unit_grad, coefficients = block_op(forward)(
             features, features_adv, weight, labels, bias, weighted, True
         )
-        grads = emulated.emulated_discrepancy_backward(
+        grads = block_op("discrepancy_backward")(
             cotangent, features, features_adv, weight, coefficients, True, True, True
         )
-        alone = emulated.emulated_discrepancy_backward(
+        alone = block_op("discrepancy_backward")(
             cotangent, features, features_adv, weight, coefficients, False, True, False
         )[1]
         truth, true_grads = truth_of(tensors, reduction, cotangent.double())
@@ -69,7 +78,7 @@ def test_products_for_tensor_cores_keep_the_error_rule(
 ) -> None:
     tensors = case.tensors(dtype, layout=layout)
     for weighted, reduction in ((True, "weighted"), (False, "1-class")):
-        ours = emulated.emulated_discrepancy(*tensors, weighted, True)
+        ours = block_op("discrepancy")(*tensors, weighted, True)
         features, features_adv, weight, labels, bias = tensors
         results = []
         for wide in (dtype, torch.float64):
@@ -92,9 +101,9 @@ def test_cam(case: MapCase, layout: str) -> None:
         cotangent = torch.randn_like(truth).to(dtype)
         expected = torch.autograd.grad(truth, leaves, cotangent.double())
         found = (
-            emulated.emulated_cam(features, weight),
-            emulated.emulated_cam_backward_features(cotangent, features, weight),
-            emulated.emulated_cam_backward_weight(cotangent, features, weight),
+            block_op("cam")(features, weight),
+            block_op("cam_backward_features")(cotangent, features, weight),
+            block_op("cam_backward_weight")(cotangent, features, weight),
         )
         for a, b in zip(found, (truth, *expected), strict=True):
             assert relative_error(a, b) <= TOLERANCE[dtype], dtype
@@ -109,7 +118,7 @@ def test_pgd_step(shape: tuple[int, ...], norm: str, layout: str) -> None:
         x_adv = (x + 0.2 * (noise - 0.5)).clamp(0, 1)
         rows = torch.rand(shape[0]).to(dtype)
         for numbers in ((0.01, 0.05, None, None), (3.0, 2.0, None, None), (0.0, 0.0, rows, rows)):
-            found = emulated.emulated_pgd_step(
+            found = block_op("pgd_step")(
                 x_adv, grad - 0.5, x, *numbers, 0.0, 1.0, NORMS.index(norm)
             )
             step_size, eps = (rows, rows) if numbers[2] is not None else numbers[:2]
