@@ -1,6 +1,6 @@
 // The GPU's block programs, run block after block on the CPU under names of their own. Tests
 // compare them with the reference, so the arithmetic, indexing and launch sizes that a GPU will
-// use are checked where there is none. What this cannot show is a missing barrier.
+// use are checked where there is none. A missing barrier does not show here: `make check-device`.
 #include <torch/library.h>
 
 #include "../cuda/cam.h"

@@ -15,16 +15,17 @@ namespace fastinterp {
 constexpr int64_t kMostRanks = 8;  // what every GPU with clusters can do
 
 struct ClusterLimits {
-  int64_t ranks;      // blocks of a cluster
-  int64_t bytes;      // shared memory of a block
-  bool tensor_cores;  // that multiply both half types
+  int64_t ranks;            // blocks of a cluster
+  int64_t bytes;            // shared memory of a block
+  bool tensor_cores;        // that multiply both half types
+  int64_t multiprocessors;  // of the GPU
 };
 
 // As a GPU of compute capability 9.0 would.
 struct HostClusterLauncher : HostLauncher {
   template <typename Program>
   static ClusterLimits limits() {
-    return {kMostRanks, 227 * 1024, true};
+    return {kMostRanks, 227 * 1024, true, 132};
   }
 
   template <typename Program>
@@ -52,7 +53,7 @@ struct HostClusterLauncher : HostLauncher {
 struct HostStepsLauncher : HostClusterLauncher {
   template <typename Program>
   static ClusterLimits limits() {
-    return {1, 0, false};
+    return {1, 0, false, 132};
   }
 };
 
@@ -85,7 +86,8 @@ struct CudaClusterLauncher : CudaLauncher {
   // Asked of the driver once for each GPU and program: it costs as much as a launch.
   template <typename Program>
   static ClusterLimits limits() {
-    // Of each GPU: the bytes, then four bits for tensor_cores and four for the ranks.
+    // Of each GPU: multiprocessors, 32 bits for the bytes, four for tensor_cores, four for the
+    // ranks.
     static std::array<std::atomic<int64_t>, 64> known{};
     const auto device = static_cast<size_t>(c10::cuda::current_device());
     int64_t found = device < known.size() ? known[device].load() : 0;
@@ -93,7 +95,7 @@ struct CudaClusterLauncher : CudaLauncher {
       found = ask<Program>(static_cast<int>(device));
       if (device < known.size()) known[device].store(found);
     }
-    return {found % 16, found / 256, found / 16 % 16 != 0};
+    return {found % 16, found >> 8 & 0xffffffff, found / 16 % 16 != 0, found >> 40};
   }
 
   template <typename Program>
@@ -117,10 +119,12 @@ struct CudaClusterLauncher : CudaLauncher {
  private:
   template <typename Program>
   static int64_t ask(int device) {
-    int bytes = 0, major = 0;
+    int bytes = 0, major = 0, multiprocessors = 0;
     cudaFuncAttributes built{};
     C10_CUDA_CHECK(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
     C10_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+    C10_CUDA_CHECK(
+        cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
     C10_CUDA_CHECK(cudaFuncGetAttributes(&built, run_cluster<Program>));
     bytes -= static_cast<int>(built.sharedSizeBytes);
     C10_CUDA_CHECK(cudaFuncSetAttribute(run_cluster<Program>,
@@ -128,7 +132,8 @@ struct CudaClusterLauncher : CudaLauncher {
     // A newer GPU may be running code that was compiled for an older one.
     const bool clusters = major >= 9 && built.ptxVersion >= 90;
     const bool tensor_cores = major >= 8 && built.ptxVersion >= 80;
-    return int64_t{bytes} * 256 + (tensor_cores ? 16 : 0) + (clusters ? kMostRanks : 1);
+    return (int64_t{multiprocessors} << 40) + (int64_t{bytes} << 8) + (tensor_cores ? 16 : 0) +
+           (clusters ? kMostRanks : 1);
   }
 };
 #endif

@@ -19,16 +19,32 @@ struct Pieces {
   }
 };
 
-// As many blocks for each image as it has tiles, up to the limit; none where their shared memory
-// would not hold the signs. Features are staged where they fit beside them.
+// Blocks for each image: as many as it has tiles, up to the limit. A single tile with many classes
+// is shared out until every multiprocessor has a block; each of those stages the features anew,
+// so no further.
+inline int64_t ranks_of(const Sizes& sizes, const ClusterLimits& limits) {
+  const int64_t tiles = tiles_of(sizes), groups = groups_of(sizes);
+  int64_t ranks = 1;
+  if (tiles > 1) {
+    while (ranks < tiles && ranks < limits.ranks) ranks *= 2;
+    return ranks;
+  }
+  while (2 * ranks <= groups && 2 * ranks <= limits.ranks &&
+         2 * ranks * sizes.images <= limits.multiprocessors) {
+    ranks *= 2;
+  }
+  return ranks;
+}
+
+// None where a block's shared memory would not hold the signs. Features are staged where they fit
+// beside them.
 template <typename T>
 ClusterPlan cluster_plan(const Discrepancy<T>& args, const ClusterLimits& limits) {
   const auto& sizes = args.sizes;
-  const int64_t tiles = tiles_of(sizes);
-  int64_t ranks = 1;
-  while (ranks < tiles && ranks < limits.ranks) ranks *= 2;
+  const int64_t tiles = tiles_of(sizes), ranks = ranks_of(sizes, limits);
   ClusterPlan plan{};
   Pieces pieces;
+  plan.by_classes = tiles == 1;
   plan.tiles = (tiles + ranks - 1) / ranks;
   pieces.take<Acc<T>>(kShared);
   plan.sums = pieces.take<Acc<T>>(2 * sizes.classes);

@@ -44,7 +44,7 @@ struct CamBackwardFeatures {
   FI_HD void operator()(Block& block, void* memory) const {
     const int64_t n = block.x;
     channel_product<1, T>(
-        block, static_cast<Acc<T>*>(memory), weight, sizes, block.y,
+        block, static_cast<Acc<T>*>(memory), weight, sizes, block.y, all_channels(sizes),
         [&](int64_t c, int64_t p, Acc<T>* values) {
           values[0] = static_cast<Acc<T>>(grad_maps.at(n, c, p));
         },

@@ -92,10 +92,10 @@ struct Discrepancy {
 
   // dD/dA' for one tile, from the coefficients q [C], r [C] and sign(c, p).
   template <typename Block, typename Sign>
-  FI_HD void spread_after(Block& block, Acc<T>* shared, int64_t n, int64_t tile, const Acc<T>* q,
-                          const Sign& sign) const {
+  FI_HD void spread_after(Block& block, Acc<T>* shared, int64_t n, int64_t tile,
+                          const Channels& part, const Acc<T>* q, const Sign& sign) const {
     channel_product<1, T>(
-        block, shared, weight, sizes, tile,
+        block, shared, weight, sizes, tile, part,
         [&](int64_t c, int64_t p, Acc<T>* values) {
           values[0] = q[c] * static_cast<Acc<T>>(sign(c, p)) + q[sizes.classes + c];
         },
@@ -116,7 +116,7 @@ struct Discrepancy {
     const Acc<T> scale = scale_of(n);
     const Signs kept = signs_of(n);
     channel_product<2, T>(
-        block, shared, weight, sizes, tile,
+        block, shared, weight, sizes, tile, all_channels(sizes),
         [&](int64_t c, int64_t p, Acc<T>* values) {
           values[0] = q[c] * static_cast<Acc<T>>(kept.at(c, p));
           values[1] = values[0] + q[sizes.classes + c];
@@ -185,7 +185,8 @@ struct DiscrepancySpread : Discrepancy<T> {
       return;
     }
     const Signs kept = this->signs_of(n);
-    this->spread_after(block, shared, n, tile, this->coefficient + 2 * n * this->sizes.classes,
+    this->spread_after(block, shared, n, tile, all_channels(this->sizes),
+                       this->coefficient + 2 * n * this->sizes.classes,
                        [&](int64_t c, int64_t p) { return kept.at(c, p); });
   }
 };

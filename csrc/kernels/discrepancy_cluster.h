@@ -1,5 +1,5 @@
 // The discrepancy of eq. (8) in one launch: the blocks of a cluster share out the tiles of an
-// image.
+// image or, where it is a single tile, the classes and then the channels.
 //
 // A block keeps the signs of its own tiles in shared memory, and the cluster's blocks read each
 // other's sums there. Of what belongs to a class, only the coefficients go to global memory.
@@ -13,6 +13,7 @@ namespace fastinterp {
 // How a cluster shares out an image, and where a block of it keeps what: offsets in bytes.
 struct ClusterPlan {
   int64_t ranks;          // blocks of a cluster; 0 where an image does not fit
+  bool by_classes;        // every block has all tiles, and a part of the classes and channels
   int64_t tiles;          // of a block, at most
   int64_t sums;           // [2, C]: S_c and the logits over the block's own tiles
   int64_t coefficients;   // [2, C]: q, r
@@ -33,7 +34,7 @@ struct DiscrepancyCluster : Discrepancy<T> {
   template <typename Block>
   FI_HD void measure_tiles(Block& block, char* memory) const {
     const auto& s = this->sizes;
-    const int64_t n = block.x, begin = first_tile(block.y), end = first_tile(block.y + 1);
+    const int64_t n = block.x, begin = first_tile(block.y), end = last_tile(block.y);
     Acc<T>* sums = sums_in(memory);
     block.each(2 * s.classes, [&](int64_t i) { sums[i] = 0; });
     for (int64_t tile = begin; tile < end; ++tile) {
@@ -64,7 +65,8 @@ struct DiscrepancyCluster : Discrepancy<T> {
                             const Load& load) const {
     Acc<T>* sums = sums_in(memory);
     const Signs kept = signs_in(memory);
-    for (int64_t group = 0; group < groups_of(this->sizes); ++group) {
+    const int64_t last = last_group(block.y);
+    for (int64_t group = first_group(block.y); group < last; ++group) {
       this->measure(
           block, at<Acc<T>>(memory, 0), tile, group, load,
           [&](int64_t p, uint32_t word) { kept.word(group, p - begin * kLanes) = word; },
@@ -80,7 +82,8 @@ struct DiscrepancyCluster : Discrepancy<T> {
     auto& work = *at<ClassWork<T>>(memory, plan.work);
     Acc<T>* sums = sums_in(memory);
     const Signs kept = signs_in(memory);
-    for (int64_t group = 0; group < groups_of(this->sizes); ++group) {
+    const int64_t last = last_group(block.y);
+    for (int64_t group = first_group(block.y); group < last; ++group) {
       class_tiles(block, work, this->weight, this->sizes, group * kGroup, before, after);
       this->summarise(
           block, at<Acc<T>>(memory, 0), tile, group,
@@ -102,6 +105,7 @@ struct DiscrepancyCluster : Discrepancy<T> {
     const Acc<T> positions = static_cast<Acc<T>>(this->sizes.positions);
     Acc<T>* q = coefficients_in(memory);
     Acc<T>* r = q + classes;
+    if (plan.by_classes && this->by_after.data) gather_signs(block, memory, peer);
     block.each(classes, [&](int64_t c) {
       Acc<T> size = 0, logit = 0;
       for (int64_t rank = 0; rank < plan.ranks; ++rank) {
@@ -119,10 +123,27 @@ struct DiscrepancyCluster : Discrepancy<T> {
     block.each(1, [&](int64_t) { this->value[n] = static_cast<T>(total); });
   }
 
+  // Those of the other blocks' classes: a block's own channels have to do with all classes.
+  template <typename Block, typename Peer>
+  FI_HD void gather_signs(Block& block, char* memory, const Peer& peer) const {
+    const Signs kept = signs_in(memory);
+    const int64_t positions = this->sizes.positions;
+    for (int64_t rank = 0; rank < plan.ranks; ++rank) {
+      if (rank == block.y) continue;
+      const Signs from = signs_in(peer(rank));
+      const int64_t first = first_group(rank), count = last_group(rank) - first;
+      block.each(count * positions, [&](int64_t i) {
+        const int64_t group = first + i / positions, p = i % positions;
+        kept.word(group, p) = from.word(group, p);
+      });
+    }
+  }
+
   template <typename Block>
   FI_HD void spread(Block& block, char* memory) const {
     if (!this->by_after.data) return;
-    const int64_t begin = first_tile(block.y), end = first_tile(block.y + 1);
+    const int64_t begin = first_tile(block.y), end = last_tile(block.y);
+    const Channels part = channels_of(block.y);
     const Signs kept = signs_in(memory);
     const Acc<T>* q = coefficients_in(memory);
     const auto sign = [&](int64_t c, int64_t p) { return kept.at(c, p - begin * kLanes); };
@@ -130,7 +151,7 @@ struct DiscrepancyCluster : Discrepancy<T> {
       if constexpr (sizeof(T) == 2) {
         if (plan.work != 0) {
           channel_tiles(
-              block, *at<ChannelWork<T>>(memory, plan.work), this->weight, this->sizes, tile,
+              block, *at<ChannelWork<T>>(memory, plan.work), this->weight, this->sizes, tile, part,
               [&](int64_t c, int64_t lane) {
                 return q[c] * static_cast<float>(sign(c, tile * kLanes + lane)) +
                        q[this->sizes.classes + c];
@@ -139,11 +160,29 @@ struct DiscrepancyCluster : Discrepancy<T> {
           continue;
         }
       }
-      this->spread_after(block, at<Acc<T>>(memory, 0), block.x, tile, q, sign);
+      this->spread_after(block, at<Acc<T>>(memory, 0), block.x, tile, part, q, sign);
     }
   }
 
-  FI_HD int64_t first_tile(int64_t rank) const { return tiles_of(this->sizes) * rank / plan.ranks; }
+  // What a block has of tiles, of groups of classes, and of channels.
+  FI_HD int64_t first_tile(int64_t rank) const {
+    return plan.by_classes ? 0 : tiles_of(this->sizes) * rank / plan.ranks;
+  }
+  FI_HD int64_t last_tile(int64_t rank) const {
+    return plan.by_classes ? tiles_of(this->sizes) : first_tile(rank + 1);
+  }
+  FI_HD int64_t first_group(int64_t rank) const {
+    return plan.by_classes ? groups_of(this->sizes) * rank / plan.ranks : 0;
+  }
+  FI_HD int64_t last_group(int64_t rank) const {
+    return plan.by_classes ? first_group(rank + 1) : groups_of(this->sizes);
+  }
+  FI_HD Channels channels_of(int64_t rank) const {
+    const int64_t channels = this->sizes.channels, steps = (channels + kWide - 1) / kWide;
+    if (!plan.by_classes) return all_channels(this->sizes);
+    const int64_t end = steps * (rank + 1) / plan.ranks * kWide;
+    return {steps * rank / plan.ranks * kWide, end < channels ? end : channels};
+  }
   FI_HD Acc<T>* sums_in(char* memory) const { return at<Acc<T>>(memory, plan.sums); }
   FI_HD Acc<T>* coefficients_in(char* memory) const {
     return at<Acc<T>>(memory, plan.coefficients);

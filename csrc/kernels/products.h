@@ -79,15 +79,24 @@ FI_HD void class_product(Block& block, Acc<T>* shared, Local<Block, Acc<T>, Fiel
   }
 }
 
-// For the positions of one tile and all channels: sum_c weight[c, k] value_f(c, p). `load(c, p,
+// Channels that a block's threads hold sums of at a time, and a part of those that there are.
+constexpr int kWide = kSlices * kChannelsAtOnce;
+
+struct Channels {
+  int64_t begin, end;  // begin is a multiple of kWide
+};
+
+FI_HD Channels all_channels(const Sizes& sizes) { return {0, sizes.channels}; }
+
+// For the positions of one tile and some channels: sum_c weight[c, k] value_f(c, p). `load(c, p,
 // values)` gives the Fields values; emit(k, count, p, sum) takes those of `count` channels from k
 // on, sum(f, i) being that of channel k + i.
 template <int Fields, typename T, typename Block, typename Load, typename Emit>
 FI_HD void channel_product(Block& block, Acc<T>* shared, const T* weight, const Sizes& sizes,
-                           int64_t tile, const Load& load, const Emit& emit) {
-  constexpr int kWide = kSlices * kChannelsAtOnce, kClasses = kShared / kWide;
+                           int64_t tile, const Channels& part, const Load& load, const Emit& emit) {
+  constexpr int kClasses = kShared / kWide;
   Local<Block, Acc<T>, Fields * kChannelsAtOnce> sums(block);
-  for (int64_t first = 0; first < sizes.channels; first += kWide) {
+  for (int64_t first = part.begin; first < part.end; first += kWide) {
     for (int64_t begin = 0; begin < sizes.classes; begin += kClasses) {
       const int64_t left = sizes.classes - begin, classes = left < kClasses ? left : kClasses;
       block.each(classes * kWide, [&](int64_t i) {

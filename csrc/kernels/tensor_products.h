@@ -69,9 +69,10 @@ FI_HD void class_tiles(Block& block, ClassWork<T>& work, const T* weight, const 
 // channel_product of one field: value(c, lane) is rounded to T once.
 template <typename T, typename Block, typename Value, typename Emit>
 FI_HD void channel_tiles(Block& block, ChannelWork<T>& work, const T* weight, const Sizes& sizes,
-                         int64_t tile, const Value& value, const Emit& emit) {
+                         int64_t tile, const Channels& part, const Value& value, const Emit& emit) {
+  static_assert(kSide == kWide);
   const int64_t left = sizes.positions - tile * kLanes, count = left < kLanes ? left : kLanes;
-  for (int64_t first = 0; first < sizes.channels; first += kSide) {
+  for (int64_t first = part.begin; first < part.end; first += kSide) {
     block.each(kSide * kSumPitch, [&](int64_t i) { work.sums[i] = 0; });
     for (int64_t begin = 0; begin < sizes.classes; begin += kSide) {
       const int64_t classes = sizes.classes - begin;

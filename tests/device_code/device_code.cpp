@@ -21,7 +21,7 @@ namespace {
 struct CudaStepsLauncher : CudaClusterLauncher {
   template <typename Program>
   static ClusterLimits limits() {
-    return {1, 0, false};
+    return {1, 0, false, 132};
   }
 };
 

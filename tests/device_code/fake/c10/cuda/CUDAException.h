@@ -11,7 +11,11 @@
 #define C10_CUDA_KERNEL_LAUNCH_CHECK()
 
 enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension };
-enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin, cudaDevAttrComputeCapabilityMajor };
+enum cudaDeviceAttr {
+  cudaDevAttrMaxSharedMemoryPerBlockOptin,
+  cudaDevAttrComputeCapabilityMajor,
+  cudaDevAttrMultiProcessorCount
+};
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 
 struct cudaLaunchAttribute {
@@ -36,7 +40,16 @@ struct cudaFuncAttributes {
 
 // An H100's answers.
 inline void cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrComputeCapabilityMajor ? 9 : 227 * 1024;
+  switch (attribute) {
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = 227 * 1024;
+      return;
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = 9;
+      return;
+    case cudaDevAttrMultiProcessorCount:
+      *value = 132;
+  }
 }
 template <typename Kernel>
 void cudaFuncGetAttributes(cudaFuncAttributes*, Kernel*) {}
