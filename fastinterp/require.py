@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from numbers import Integral, Real
 
 import torch
@@ -30,6 +31,15 @@ def require_number(name: str, value: object) -> float:
     if not isinstance(value, Real) or isinstance(value, bool):
         raise InputError(f"{name} must be a number, got {value!r}.")
     return float(value)
+
+
+def require_numbers(name: str, values: object) -> list[float]:
+    """`values` as a list, if they are numbers; one number is a list of one."""
+    if isinstance(values, Real):
+        values = [values]
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InputError(f"{name} must be a number or several, got {values!r}.")
+    return [require_number(name, value) for value in values]
 
 
 def require_integers(name: str, values: object) -> Tensor:

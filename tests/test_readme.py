@@ -25,7 +25,7 @@ def test_the_example_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsy
     assert 0 <= float(re.findall(r"tensor\((.*?)\)", capsys.readouterr().out)[0]) <= 1
 
 
-@pytest.mark.parametrize(("name", "count"), [("README.md", 1), ("docs/concepts.md", 4)])
+@pytest.mark.parametrize(("name", "count"), [("README.md", 1), ("docs/concepts.md", 5)])
 def test_further_examples_run(name: str, count: int) -> None:
     """One after the other as a reader types them, given a network, images and labels."""
     from fastinterp import data, models

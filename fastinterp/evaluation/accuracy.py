@@ -15,7 +15,8 @@ from ..attacks.checks import require_images, require_labels, require_range
 from ..attacks.modes import eval_mode
 from ..attacks.threats import BALLS
 from ..errors import InputError
-from ..models.gap import GapClassifier
+from ..models.gap import GapClassifier, require_gap
+from ..require import require_count, require_number, require_numbers
 from .protocols import PROTOCOLS, Protocol, default_step_size, fine_step
 from .tries import attack_in_turn, predict
 
@@ -37,8 +38,8 @@ def sweep(
     images: Tensor,
     labels: Tensor,
     *,
-    eps: Sequence[float],
-    steps: Sequence[int] = (200,),
+    eps: Sequence[float] | float,
+    steps: Sequence[int] | int = (200,),
     protocol: str = "paper",
     norm: str = "linf",
     step_size: float | None = None,
@@ -55,7 +56,7 @@ def sweep(
         model: images in [0, 1] -> logits.
         images: x [N, C_in, H, W], floating point in [0, 1]; moved to the model batch by batch.
         labels: true classes [N].
-        eps: radii of the ball around x, in pixel units. 0 gives the clean accuracy.
+        eps: radii (or one) of the ball around x, in pixel units. 0 gives the clean accuracy.
         steps: numbers of attack steps.
         protocol: "paper" or "best"; see `fastinterp.evaluation.PROTOCOLS`.
         norm: "linf", "l2" or "l1".
@@ -73,8 +74,8 @@ def sweep(
     from tqdm import tqdm
 
     labels = _check(model, images, labels, protocol, norm, batch_size)
-    plan = _Plan(PROTOCOLS[protocol], norm, step_size, seed)
     wanted = _cells(eps, steps)
+    plan = _Plan(PROTOCOLS[protocol], norm, _step_size(step_size), seed)
     cells = sorted(set(wanted))  # by rising eps: who falls early need not be attacked again
     fooled: dict[Cell, Tensor] = {}
     hidden = None if progress else True  # None: hidden where standard error is no terminal
@@ -147,17 +148,27 @@ def _accuracy(fooled: Tensor) -> float:
     return (len(fooled) - int(fooled.sum())) / len(fooled)
 
 
-def _cells(eps: Sequence[float], steps: Sequence[int]) -> list[Cell]:
+def _step_size(step_size: float | None) -> float | None:
+    if step_size is None:
+        return None
+    size = require_number("step_size", step_size)
+    if not (math.isfinite(size) and size > 0):
+        raise InputError(f"step_size must be a finite number above 0, got {step_size!r}.")
+    return size
+
+
+def _cells(eps: Sequence[float] | float, steps: Sequence[int] | int) -> list[Cell]:
     """The cells of the table, in the order asked for."""
-    if not eps or not steps:
+    radii, counts = require_numbers("eps", eps), require_numbers("steps", steps)
+    if not radii or not counts:
         raise InputError("at least one eps and one number of steps are needed.")
-    for radius in eps:
+    for radius in radii:
         if not (math.isfinite(radius) and radius >= 0):
             raise InputError(f"eps must be a finite number >= 0, got {radius!r}.")
-    for count in steps:
+    for count in counts:
         if count < 0 or count != int(count):
-            raise InputError(f"steps must be a whole number >= 0, got {count!r}.")
-    return [(float(radius), int(count)) for count, radius in product(steps, eps)]
+            raise InputError(f"steps must be a whole number >= 0, got {count:g}.")
+    return [(radius, int(count)) for count, radius in product(counts, radii)]
 
 
 def _check(
@@ -169,12 +180,12 @@ def _check(
     batch_size: int,
 ) -> Tensor:
     """Raise unless everything fits; return the labels as int64."""
+    require_gap("sweep", model)
     if protocol not in PROTOCOLS:
         raise InputError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}.")
     if norm not in BALLS:
         raise InputError(f"norm must be one of {', '.join(BALLS)}, got {norm!r}.")
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, got {batch_size}.")
+    require_count("batch_size", batch_size)
     require_images("sweep", images, 0.0, 1.0)
     labels = require_labels("sweep", "labels", labels, images)
     if len(images) == 0:

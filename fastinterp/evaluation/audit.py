@@ -21,6 +21,7 @@ from ..attacks.threats import BALLS
 from ..errors import InputError
 from ..models import GapClassifier
 from ..ops.pgd_step import Norm
+from ..require import require_count, require_numbers
 from .audit_checks import (
     Check,
     gradient,
@@ -85,8 +86,7 @@ def audit(
     steps = _steps(steps)
     if not 0 <= tolerance < 1:
         raise InputError(f"tolerance must be a fraction in [0, 1), got {tolerance!r}.")
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, got {batch_size}.")
+    require_count("batch_size", batch_size)
     if len(images) == 0:
         raise InputError("audit: there are no images to measure on.")
     images, labels = images.to(model.device), labels.to(model.device)
@@ -213,11 +213,13 @@ def _batches(images: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor
     yield from zip(torch.split(images, size), torch.split(labels, size), strict=True)
 
 
-def _steps(steps: Sequence[int]) -> list[int]:
+def _steps(steps: Sequence[float]) -> list[int]:
     """In rising order, with the single step that one of the checks needs."""
+    steps = require_numbers("steps", steps)
     if any(count < 1 or count != int(count) for count in steps) or max(steps, default=0) < 2:
         raise InputError(
-            f"steps must be whole numbers >= 1, one of them above 1, got {list(steps)}."
+            f"steps must be whole numbers >= 1, one of them above 1, "
+            f"got {', '.join(f'{count:g}' for count in steps)}."
         )
     return sorted({1, *map(int, steps)})
 

@@ -17,7 +17,8 @@ from ..attacks.unforeseen.jpeg import IMAGENET_EPS as JPEG_LARGE
 from ..attacks.unforeseen.jpeg import PUBLISHED_EPS as JPEG_EPS
 from ..attacks.unforeseen.jpeg import SMALL
 from ..errors import InputError
-from ..models.gap import GapClassifier
+from ..models.gap import GapClassifier, require_gap
+from ..require import require_count, require_numbers
 from .protocols import PROTOCOLS
 from .tries import predict
 
@@ -77,8 +78,8 @@ def corruption_sweep(
     targets: Tensor,
     *,
     attack: str,
-    eps: Sequence[float] | None = None,
-    steps: Sequence[int] = (200,),
+    eps: Sequence[float] | float | None = None,
+    steps: Sequence[int] | int = (200,),
     step_size: float | None = None,
     protocol: str = "paper",
     batch_size: int = 100,
@@ -111,8 +112,9 @@ def corruption_sweep(
     from tqdm import tqdm
 
     labels, targets = _check(model, images, labels, targets, attack, protocol, batch_size)
-    radii = eps or (published_eps(attack, images),)
-    cells = [(radius, count) for count in steps for radius in radii]
+    radii = [published_eps(attack, images)] if eps is None else require_numbers("eps", eps)
+    counts = [steps] if isinstance(steps, int) else steps
+    cells = [(radius, count) for count in counts for radius in radii]
     tries = [(True, "last")] + [(False, "first_fooled")] * (protocol == "best")
     rows = []
     hidden = None if progress else True  # None: hidden where standard error is no terminal
@@ -154,13 +156,15 @@ def _check(
     batch_size: int,
 ) -> tuple[Tensor, Tensor]:
     """Raise unless everything fits; return labels and targets as int64."""
+    require_gap("corruption_sweep", model)
     if attack not in CORRUPTIONS:
         raise InputError(f"attack must be one of {', '.join(CORRUPTIONS)}, got {attack!r}.")
     if protocol not in PROTOCOLS:
         raise InputError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}.")
     require_images("corruption_sweep", images, 0.0, 1.0)
-    if batch_size < 1 or len(images) == 0:
-        raise InputError("corruption_sweep: there must be at least one image, and one in a batch.")
+    require_count("batch_size", batch_size)
+    if len(images) == 0:
+        raise InputError("corruption_sweep: there are no images to measure on.")
     labels = require_labels("corruption_sweep", "labels", labels, images)
     targets = require_labels("corruption_sweep", "targets", targets, images)
     for name, classes in (("labels", labels), ("targets", targets)):

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from ..attacks import PGD
+from ..attacks.checks import require_batch
 from ..attacks.modes import eval_mode
 from ..errors import InputError
 from ..interpreters import CAM, Interpreter, logits_and_maps
-from ..models.gap import GapClassifier
+from ..models.gap import GapClassifier, require_gap
 from ..ops.pgd_step import Norm
 
 
@@ -63,7 +64,9 @@ def explain(
     Raises:
         InputError: shapes, pixels or labels do not fit, or a target is the true class.
     """
-    x, y = images.to(model.device), labels.to(model.device)
+    require_gap("explain", model)
+    x = images.to(model.device)
+    y = require_batch("explain", model, x, labels.to(model.device), False)
     interpreter = interpreter or CAM(model)
     with eval_mode(model):
         if targets is None:

@@ -126,7 +126,13 @@ def test_random_starts_come_from_the_seed(make_problem) -> None:
         ({"eps": []}, "at least one"),
         ({"eps": [-0.1]}, "eps"),
         ({"eps": [float("nan")]}, "eps"),
+        ({"eps": "0.1"}, "eps must be a number or several, got '0.1'"),
+        ({"eps": None}, "eps must be a number or several"),
         ({"steps": [-1]}, "steps"),
+        ({"steps": [1.5]}, "steps must be a whole number"),
+        ({"step_size": 0.0}, "step_size must be a finite number above 0"),
+        ({"step_size": "a"}, "step_size must be a number"),
+        ({"batch_size": 1.5}, "batch_size must be a whole number"),
         ({"batch_size": 0}, "batch_size"),
         ({"images": torch.full((37, 1, 8, 8), 2.0)}, "pixels"),
         ({"images": torch.zeros(37, 1, 8, 8, dtype=torch.uint8)}, "floating"),
@@ -141,6 +147,17 @@ def test_bad_input_is_refused_in_one_sentence(make_problem, change: dict, words:
     with pytest.raises(InputError, match=words) as caught:
         sweep(model, **settings)
     assert "\n" not in str(caught.value)
+
+
+def test_one_eps_and_one_number_of_steps_need_no_list(make_problem) -> None:
+    model, x, y = make_problem()
+    assert sweep(model, x, y, eps=0.1, steps=1) == sweep(model, x, y, eps=[0.1], steps=[1])
+
+
+def test_a_network_of_another_kind_is_told_what_to_do(make_problem) -> None:
+    _, x, y = make_problem()
+    with pytest.raises(InputError, match=r"make one of it with fastinterp.models.wrap"):
+        sweep(torch.nn.Sequential(torch.nn.Flatten()), x, y, eps=0.1)
 
 
 def test_a_network_that_gives_nan_has_no_accuracy(make_problem) -> None:

@@ -186,6 +186,8 @@ def test_small_rises_are_borne_but_do_not_add_up() -> None:
         ({"norm": "l3"}, "norm must be one of"),
         ({"steps": ()}, "steps must be"),
         ({"steps": (1,)}, "steps must be"),
+        ({"steps": "10"}, "steps must be a number or several"),
+        ({"steps": (1, 2.5)}, "steps must be whole numbers"),
         ({"steps": (0, 5)}, "steps must be"),
         ({"tolerance": -0.1}, "tolerance must be"),
         ({"batch_size": 0}, "batch_size must be"),

@@ -58,6 +58,10 @@ def test_bad_input(make_problem) -> None:
         corruption_sweep(model, x, y, y, attack="hail")
     with pytest.raises(InputError, match="protocol must be one of"):
         corruption_sweep(model, x, y, y, attack="fog", protocol="worst")
+    with pytest.raises(InputError, match="eps must be a number or several"):
+        corruption_sweep(model, x, y, y, attack="fog", eps=object())
+    with pytest.raises(InputError, match=r"fastinterp.models.wrap"):
+        corruption_sweep(torch.nn.Flatten(), x, y, y, attack="fog")
     with pytest.raises(InputError, match="targets must lie in"):
         corruption_sweep(model, x, y, y + 3, attack="fog")
     with pytest.raises(InputError, match="sets its own steps"):

@@ -48,6 +48,23 @@ def test_a_target_that_is_the_true_class_is_refused(make_problem) -> None:
         explain(model, x, y, eps=0.1, targets=y)
 
 
+def test_labels_are_checked_before_they_are_used(make_problem) -> None:
+    model, x, y = make_problem(4)
+    with pytest.raises(InputError, match="labels must lie in"):
+        explain(model, x, y + 10, eps=0.1)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_scale_of_a_picture_fits_on_it(count: int, make_problem) -> None:
+    model, x, y = make_problem(count)
+    figure = explanation_figure(explain(model, x, y, eps=0.1, steps=1))
+    figure.canvas.draw()
+    label = figure.axes[-1].yaxis.label.get_window_extent()
+    assert label.y0 >= 0
+    assert label.y1 <= figure.bbox.y1
+    assert label.x1 <= figure.bbox.x1
+
+
 def test_overlays_show_the_map_in_the_colours_of_the_bar() -> None:
     image = torch.zeros(1, 28, 28)
     for value, strongest in ((1.0, 0), (-1.0, 2)):  # red for, blue against
