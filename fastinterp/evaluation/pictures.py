@@ -97,9 +97,7 @@ def explanation_figure(found: Explanations, classes: Sequence[str] | None = None
             centre = (boxes[0].x0 + boxes[1].x1) / 2
             figure.text(centre, 1 - 0.2 / height, heading, ha="center", va="center", fontsize=10)
         figure.text(0.012, 0.12 / height, FOOTNOTE, va="center", fontsize=7.5)
-        # A single row is lower than the label is long.
-        label = ROW_SCALE if n > 1 else ROW_SCALE.replace(" in", "\nin")
-        colour_bar(figure, figure.add_subplot(grid[:, 8]), label)
+        colour_bar(figure, figure.add_subplot(grid[:, 8]))
     return figure
 
 
