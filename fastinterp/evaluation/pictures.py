@@ -113,12 +113,12 @@ def draw_explanation(
     )
     for (picture, *panels), image, maps, p in sides:
         predicted = int(p.argmax())
-        bare(picture, f"predicted {_short(names[predicted])} ({p[predicted]:.2f})")
+        fitted(picture, f"predicted {_short(names[predicted])} ({p[predicted]:.2f})")
         picture.title.set_color("black" if predicted == true else WRONG)
         show_image(picture, image)
         roles = ("true", "target")
         for panel, role, label, one in zip(panels, roles, (true, target), maps, strict=True):
-            bare(panel, f"{role} {_short(names[label])} ({p[label]:.2f})")
+            fitted(panel, f"{role} {_short(names[label])} ({p[label]:.2f})")
             panel.imshow(overlay(image, one / scale), interpolation="nearest")
 
 
@@ -171,6 +171,18 @@ def bare(axes: Axes, title: str = "") -> None:
     axes.set_title(title)
     axes.set_xticks([])
     axes.set_yticks([])
+
+
+def fitted(axes: Axes, title: str) -> None:
+    """A panel without ticks, its title set smaller where it would reach into the next panel."""
+    from matplotlib.textpath import TextPath
+
+    bare(axes, title)
+    # In points, from the outlines of the letters: a width in pixels depends on the resolution.
+    room = 72 * axes.get_position(original=True).width * axes.figure.get_figwidth()
+    width = TextPath((0, 0), title, prop=axes.title.get_fontproperties()).get_extents().width
+    if width > 0.94 * room:  # rasters round letters up
+        axes.title.set_fontsize(axes.title.get_fontsize() * 0.94 * room / width)
 
 
 def show_image(axes: Axes, image: Tensor) -> None:

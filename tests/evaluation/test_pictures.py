@@ -65,6 +65,18 @@ def test_the_scale_of_a_picture_fits_on_it(count: int, make_problem) -> None:
     assert label.x1 <= figure.bbox.x1
 
 
+def test_titles_fit_over_their_panels(make_problem) -> None:
+    model, x, y = make_problem(2, 3)
+    found = explain(model, x, y, eps=0.1, steps=1)
+    figure = explanation_figure(found, ["automobile", "a name so long", "WWWWWWWWWWWW"])
+    figure.set_dpi(200)
+    for panel in figure.axes[:-1]:
+        room = panel.get_position(original=True).width * figure.bbox.width
+        assert panel.title.get_window_extent().width <= room
+    short = explanation_figure(found, ["cat", "dog", "cow"]).axes[:-1]
+    assert {panel.title.get_fontsize() for panel in short} == {7.5}
+
+
 def test_overlays_show_the_map_in_the_colours_of_the_bar() -> None:
     image = torch.zeros(1, 28, 28)
     for value, strongest in ((1.0, 0), (-1.0, 2)):  # red for, blue against
