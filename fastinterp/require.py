@@ -35,11 +35,20 @@ def require_number(name: str, value: object) -> float:
 
 def require_numbers(name: str, values: object) -> list[float]:
     """`values` as a list, if they are numbers; one number is a list of one."""
+    return [require_number(name, value) for value in _several(name, values)]
+
+
+def require_counts(name: str, values: object, least: int = 1) -> list[int]:
+    """`values` as a list, if they are whole numbers of at least `least`; one is a list of one."""
+    return [require_count(name, value, least) for value in _several(name, values)]
+
+
+def _several(name: str, values: object) -> Iterable[object]:
     if isinstance(values, Real):
-        values = [values]
+        return [values]
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise InputError(f"{name} must be a number or several, got {values!r}.")
-    return [require_number(name, value) for value in values]
+    return values
 
 
 def require_integers(name: str, values: object) -> Tensor:

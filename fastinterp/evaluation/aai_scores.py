@@ -19,6 +19,9 @@ from ..errors import InputError
 from ..interpreters import Interpreter
 from ..models.gap import GapClassifier
 from ..ops import kendall_tau
+from ..ops.pgd_step import Norm
+from ..require import require_count, require_numbers, require_whole
+from .bar import progress_bar
 from .protocols import PAPER_SEED, PAPER_STEP_SIZE
 from .topk import topk_intersection
 from .tries import predict
@@ -59,14 +62,14 @@ def aai_sweep(
     images: Tensor,
     labels: Tensor,
     *,
-    eps: Sequence[float],
+    eps: Sequence[float] | float,
     steps: int = 200,
     step_size: float = PAPER_STEP_SIZE,
     kind: Kind = "topk",
     k: int = PAPER_K,
     hinge: float = 0.0,
     keep: Keep = "last",
-    norm: str = "linf",
+    norm: Norm = "linf",
     noise: Tensor | None = None,
     batch_size: int = 40,
     seed: int = 0,
@@ -83,7 +86,7 @@ def aai_sweep(
         interpreter: of the same model.
         images: x [N, C_in, H, W], floating point in [0, 1]; moved to the model batch by batch.
         labels: true classes [N].
-        eps: radii of the ball around x, in pixel units.
+        eps: radii (or one) of the ball around x, in pixel units.
         steps, step_size, kind, k, hinge, keep, norm: of the attack, see `fastinterp.attacks.AAI`.
         noise: [N, C_in, H, W] in [-1, 1]; the attack starts at x + eps * noise, clipped to [0, 1].
             Only for linf. Without it the starts are drawn uniformly from the ball.
@@ -97,22 +100,22 @@ def aai_sweep(
     Raises:
         InputError: images, labels, noise or a setting do not fit.
     """
-    from tqdm import tqdm
-
     require_images("aai_sweep", images, 0.0, 1.0)
     labels = require_labels("aai_sweep", "labels", labels, images)
+    radii, steps = require_numbers("eps", eps), require_count("steps", steps, 0)
+    if noise is not None and not isinstance(noise, Tensor):
+        raise InputError(f"aai_sweep: noise must be a tensor, got {type(noise).__name__}.")
     if noise is not None and (noise.shape != images.shape or norm != "linf"):
         raise InputError(
             f"aai_sweep: noise is for linf and must be like the images, {list(images.shape)}, "
             f"got {list(noise.shape)} and {norm}."
         )
-    if batch_size < 1 or len(images) == 0:
+    if require_whole("batch_size", batch_size) < 1 or len(images) == 0:
         raise InputError("aai_sweep: there must be at least one image, and one in a batch.")
     how: dict[str, Any] = {"hinge": hinge, "keep": keep, "norm": norm}
     rows = []
-    hidden = None if progress else True  # None: hidden where standard error is no terminal
-    with eval_mode(model), tqdm(total=len(eps) * len(images), unit="img", disable=hidden) as bar:
-        for radius in eps:
+    with eval_mode(model), progress_bar(len(radii) * len(images), "img", progress) as bar:
+        for radius in radii:
             bar.set_description(f"eps {radius:.4g}")
             attack = AAI(model, interpreter, radius, step_size, steps, kind, k, **how)
             starts = _starts(images, radius, norm, noise, seed)

@@ -15,8 +15,10 @@ from ..attacks.checks import require_images, require_labels, require_range
 from ..attacks.modes import eval_mode
 from ..attacks.threats import BALLS
 from ..errors import InputError
-from ..models.gap import GapClassifier, require_gap
-from ..require import require_count, require_number, require_numbers
+from ..models.gap import GapClassifier, require_fit, require_gap
+from ..ops.pgd_step import Norm
+from ..require import require_count, require_counts, require_number, require_numbers
+from .bar import progress_bar
 from .protocols import PROTOCOLS, Protocol, default_step_size, fine_step
 from .tries import attack_in_turn, predict
 
@@ -41,7 +43,7 @@ def sweep(
     eps: Sequence[float] | float,
     steps: Sequence[int] | int = (200,),
     protocol: str = "paper",
-    norm: str = "linf",
+    norm: Norm = "linf",
     step_size: float | None = None,
     batch_size: int = 100,
     seed: int = 0,
@@ -71,15 +73,12 @@ def sweep(
     Raises:
         InputError: images, labels or a setting do not fit.
     """
-    from tqdm import tqdm
-
     labels = _check(model, images, labels, protocol, norm, batch_size)
     wanted = _cells(eps, steps)
     plan = _Plan(PROTOCOLS[protocol], norm, _step_size(step_size), seed)
     cells = sorted(set(wanted))  # by rising eps: who falls early need not be attacked again
     fooled: dict[Cell, Tensor] = {}
-    hidden = None if progress else True  # None: hidden where standard error is no terminal
-    with eval_mode(model), tqdm(total=len(cells) * len(images), unit="img", disable=hidden) as bar:
+    with eval_mode(model), progress_bar(len(cells) * len(images), "img", progress) as bar:
         for cell in cells:
             bar.set_description(f"eps {cell[0]:.4g}, {cell[1]} steps")
             known = torch.zeros(len(images), dtype=torch.bool)
@@ -103,7 +102,7 @@ class _Plan:
     """What all cells of a sweep share."""
 
     protocol: Protocol
-    norm: str
+    norm: Norm
     step_size: float | None
     seed: int
 
@@ -159,16 +158,13 @@ def _step_size(step_size: float | None) -> float | None:
 
 def _cells(eps: Sequence[float] | float, steps: Sequence[int] | int) -> list[Cell]:
     """The cells of the table, in the order asked for."""
-    radii, counts = require_numbers("eps", eps), require_numbers("steps", steps)
+    radii, counts = require_numbers("eps", eps), require_counts("steps", steps, 0)
     if not radii or not counts:
         raise InputError("at least one eps and one number of steps are needed.")
     for radius in radii:
         if not (math.isfinite(radius) and radius >= 0):
             raise InputError(f"eps must be a finite number >= 0, got {radius!r}.")
-    for count in counts:
-        if count < 0 or count != int(count):
-            raise InputError(f"steps must be a whole number >= 0, got {count:g}.")
-    return [(radius, int(count)) for count, radius in product(counts, radii)]
+    return [(radius, count) for count, radius in product(counts, radii)]
 
 
 def _check(
@@ -191,4 +187,5 @@ def _check(
     if len(images) == 0:
         raise InputError("sweep: there are no images to measure on.")
     require_range("sweep", "labels", labels, model.num_classes)
+    require_fit("sweep", model, images[:1].to(model.device), autocast=False)
     return labels

@@ -31,6 +31,7 @@ from .audit_checks import (
     transfer,
     unbounded,
 )
+from .bar import progress_bar
 from .protocols import fine_step
 from .tries import predict
 
@@ -81,8 +82,6 @@ def audit(
     Raises:
         InputError: images, labels or a setting do not fit.
     """
-    from tqdm import tqdm
-
     steps = _steps(steps)
     if not 0 <= tolerance < 1:
         raise InputError(f"tolerance must be a fraction in [0, 1), got {tolerance!r}.")
@@ -97,7 +96,7 @@ def audit(
     radii = _radii(eps, whole)
     bench = _Bench(model, images, labels, norm, batch_size)
     runs = len(steps) + len(radii) + 1 + (transfer_from is not None)
-    with tqdm(total=runs, unit="attack", disable=None if progress else True) as bar:
+    with progress_bar(runs, "attack", progress) as bar:
         bench.done = bar.update
         found = _measure(bench, eps, steps, radii, whole, transfer_from)
     flat = flat_share(model, images, labels, batch_size)

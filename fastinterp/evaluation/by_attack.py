@@ -15,6 +15,7 @@ from ..discrepancy import ClassSet
 from ..errors import InputError
 from ..models.gap import GapClassifier
 from ..named_interpreters import interpreter_named
+from ..ops.pgd_step import Norm
 from .aai_scores import PAPER_K, aai_sweep, paper_noise
 from .accuracy import sweep
 from .corruptions import CORRUPTIONS, corruption_sweep
@@ -58,7 +59,7 @@ class Request:
     eps: Sequence[float] | None = None
     steps: Sequence[int] | None = None
     step_size: float | None = None
-    norm: str | None = None
+    norm: Norm | None = None
     interpreter: str | None = None
     classes: str | None = None
     seed: int | None = None
@@ -106,7 +107,7 @@ class Measure:
     protocols: tuple[str, ...]
     table: Callable[[Rows], tuple[list[str], list[list[Cell]]]]
     n: int = PAPER_N
-    norm: str | None = None
+    norm: Norm | None = None
     seed: int = 0
 
 

@@ -17,8 +17,9 @@ from ..attacks.unforeseen.jpeg import IMAGENET_EPS as JPEG_LARGE
 from ..attacks.unforeseen.jpeg import PUBLISHED_EPS as JPEG_EPS
 from ..attacks.unforeseen.jpeg import SMALL
 from ..errors import InputError
-from ..models.gap import GapClassifier, require_gap
-from ..require import require_count, require_numbers
+from ..models.gap import GapClassifier, require_fit, require_gap
+from ..require import require_count, require_counts, require_numbers
+from .bar import progress_bar
 from .protocols import PROTOCOLS
 from .tries import predict
 
@@ -109,17 +110,16 @@ def corruption_sweep(
     Raises:
         InputError: images, labels, targets or a setting do not fit.
     """
-    from tqdm import tqdm
-
     labels, targets = _check(model, images, labels, targets, attack, protocol, batch_size)
     radii = [published_eps(attack, images)] if eps is None else require_numbers("eps", eps)
-    counts = [steps] if isinstance(steps, int) else steps
+    counts = require_counts("steps", steps, 0)
+    if not radii or not counts:
+        raise InputError("at least one eps and one number of steps are needed.")
     cells = [(radius, count) for count in counts for radius in radii]
     tries = [(True, "last")] + [(False, "first_fooled")] * (protocol == "best")
     rows = []
-    hidden = None if progress else True  # None: hidden where standard error is no terminal
     total = len(cells) * len(tries) * len(images)
-    with eval_mode(model), tqdm(total=total, unit="img", disable=hidden) as bar:
+    with eval_mode(model), progress_bar(total, "img", progress) as bar:
         for radius, count in cells:
             bar.set_description(f"{attack}, eps {radius:.4g}")
             right = torch.ones(len(images), dtype=torch.bool)
@@ -169,4 +169,5 @@ def _check(
     targets = require_labels("corruption_sweep", "targets", targets, images)
     for name, classes in (("labels", labels), ("targets", targets)):
         require_range("corruption_sweep", name, classes, model.num_classes)
+    require_fit("corruption_sweep", model, images[:1].to(model.device), autocast=False)
     return labels, targets

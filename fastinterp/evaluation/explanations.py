@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from ..attacks import PGD
-from ..attacks.checks import require_batch
+from ..attacks.checks import require_batch, require_images, require_labels, require_range
 from ..attacks.modes import eval_mode
 from ..errors import InputError
 from ..interpreters import CAM, Interpreter, logits_and_maps
 from ..models.gap import GapClassifier, require_gap
 from ..ops.pgd_step import Norm
+from ..require import require_integers
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,18 @@ def explain(
         InputError: shapes, pixels or labels do not fit, or a target is the true class.
     """
     require_gap("explain", model)
+    require_images("explain", images, 0.0, 1.0)
     x = images.to(model.device)
-    y = require_batch("explain", model, x, labels.to(model.device), False)
+    y = require_integers("explain: labels", labels).to(model.device)
+    require_batch("explain", model, x, y, False)
     interpreter = interpreter or CAM(model)
     with eval_mode(model):
         if targets is None:
             with torch.no_grad():
                 targets = runner_up(model(x), y)
-        targets = targets.to(y)
+        targets = require_integers("explain: targets", targets).to(y.device)
+        require_labels("explain", "targets", targets, y)
+        require_range("explain", "targets", targets, model.num_classes)
         if bool((targets == y).any()):
             raise InputError("a target must be another class than the true one.")
         x_adv = PGD(model, eps, step_size, steps, norm, targeted=True)(x, targets)

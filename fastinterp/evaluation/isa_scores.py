@@ -19,6 +19,8 @@ from ..discrepancy import ClassSet, discrepancy
 from ..errors import InputError
 from ..models.gap import GapClassifier
 from ..named_interpreters import interpreter_named
+from ..require import require_whole
+from .bar import progress_bar
 from .protocols import ISA_SEED, paper_selection
 
 PAPER_PENALTIES = (1.0, 1.2, 1.4, 1.6)
@@ -172,20 +174,17 @@ def isa_curve(
     Raises:
         InputError: images, labels, targets or a setting do not fit.
     """
-    from tqdm import tqdm
-
     require_images("isa_curve", images, 0.0, 1.0)
     if not penalties or list(penalties) != sorted(penalties) or not penalties[0] >= 1:
         raise InputError(f"penalties must be at least 1 and rise, got {list(penalties)}.")
-    if batch_size < 1 or len(images) == 0:
+    if require_whole("batch_size", batch_size) < 1 or len(images) == 0:
         raise InputError("isa_curve: there must be at least one image, and one in a batch.")
     model = attack.interpreter.model
     starts = range(0, len(images), batch_size)
     parts = []
-    hidden = None if progress else True  # None: hidden where standard error is no terminal
     with (
         eval_mode(model),
-        tqdm(total=len(starts) * (1 + len(penalties)), unit="attack", disable=hidden) as bar,
+        progress_bar(len(starts) * (1 + len(penalties)), "attack", progress) as bar,
     ):
         for first in starts:
             rows = slice(first, first + batch_size)

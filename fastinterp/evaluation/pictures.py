@@ -179,10 +179,11 @@ def fitted(axes: Axes, title: str) -> None:
 
     bare(axes, title)
     # In points, from the outlines of the letters: a width in pixels depends on the resolution.
-    room = 72 * axes.get_position(original=True).width * axes.figure.get_figwidth()
+    points = 72 * axes.figure.bbox.width / axes.figure.dpi
+    room = 0.94 * points * axes.get_position(original=True).width  # rasters round letters up
     width = TextPath((0, 0), title, prop=axes.title.get_fontproperties()).get_extents().width
-    if width > 0.94 * room:  # rasters round letters up
-        axes.title.set_fontsize(axes.title.get_fontsize() * 0.94 * room / width)
+    if width > room:
+        axes.title.set_fontsize(float(axes.title.get_fontsize()) * room / width)
 
 
 def show_image(axes: Axes, image: Tensor) -> None:

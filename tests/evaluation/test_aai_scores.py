@@ -100,6 +100,17 @@ def test_refused(make_problem) -> None:
         aai_sweep(model, interpreter, x[:0], y[:0], eps=[0.1])
     with pytest.raises(InputError, match="norm must be one of"):
         aai_sweep(model, interpreter, x, y, eps=[0.1], norm="l3")
+    with pytest.raises(InputError, match="noise must be a tensor, got str"):
+        aai_sweep(model, interpreter, x, y, eps=[0.1], noise="a")
+    with pytest.raises(InputError, match=r"steps must be a whole number, got \[1\]"):
+        aai_sweep(model, interpreter, x, y, eps=[0.1], steps=[1])
+    with pytest.raises(InputError, match="eps must be a number or several"):
+        aai_sweep(model, interpreter, x, y, eps="0.1")
+    with pytest.raises(InputError, match="batch_size must be a whole number"):
+        aai_sweep(model, interpreter, x, y, eps=[0.1], batch_size="4")
+    how = {"steps": 1, "seed": 0, "progress": False}
+    one, several = (aai_sweep(model, interpreter, x, y, eps=e, **how) for e in (0.1, [0.1]))
+    assert one == several
     with pytest.raises(InputError, match="pixels must lie in"):
         aai_sweep(model, interpreter, 2 * x, y, eps=[0.1])
 

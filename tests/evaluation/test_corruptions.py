@@ -60,6 +60,12 @@ def test_bad_input(make_problem) -> None:
         corruption_sweep(model, x, y, y, attack="fog", protocol="worst")
     with pytest.raises(InputError, match="eps must be a number or several"):
         corruption_sweep(model, x, y, y, attack="fog", eps=object())
+    with pytest.raises(InputError, match="steps must be a whole number"):
+        corruption_sweep(model, x, y, y, attack="fog", steps=1.5)
+    with pytest.raises(InputError, match="at least one"):
+        corruption_sweep(model, x, y, y, attack="fog", steps=[])
+    with pytest.raises(InputError, match=r"\[N, C, H, W\]"):
+        corruption_sweep(model, x[:, 0], y, y, attack="fog")
     with pytest.raises(InputError, match=r"fastinterp.models.wrap"):
         corruption_sweep(torch.nn.Flatten(), x, y, y, attack="fog")
     with pytest.raises(InputError, match="targets must lie in"):

@@ -52,6 +52,12 @@ def test_labels_are_checked_before_they_are_used(make_problem) -> None:
     model, x, y = make_problem(4)
     with pytest.raises(InputError, match="labels must lie in"):
         explain(model, x, y + 10, eps=0.1)
+    with pytest.raises(InputError, match=r"labels must be an integer tensor .* got list"):
+        explain(model, x, y.tolist(), eps=0.1)
+    with pytest.raises(InputError, match="targets must be an integer tensor"):
+        explain(model, x, y, eps=0.1, targets=(y + 1.0) % 3)
+    with pytest.raises(InputError, match="targets must lie in"):
+        explain(model, x, y, eps=0.1, targets=y + 3)
 
 
 @pytest.mark.parametrize("count", [1, 2])
