@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..models.gap import GapClassifier, require_fit
 from ..require import require_labels as require_labels
 from ..require import require_range as require_range
-from .modes import eval_mode
+from .modes import eval_mode, own_autograd
 
 TOLERANCE = 1e-6  # a trip through a normalisation and back leaves pixels this far outside [0, 1]
 
@@ -69,16 +69,21 @@ def count_classes(who: str, model: nn.Module, x: Tensor) -> int:
     """C; a model that does not say it is asked for the logits of the first image of x.
 
     Raises:
-        InputError: the model gives something else than logits [N, C].
+        InputError: the model gives something else than logits [N, C] with a gradient by x.
     """
     if isinstance(model, GapClassifier):
         return model.num_classes
-    with eval_mode(model), torch.no_grad():
-        logits = model(x[:1])
+    with eval_mode(model), own_autograd(x.device.type):
+        logits = model(x[:1].detach().clone().requires_grad_())
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         is_tensor = isinstance(logits, Tensor)
         kind = f"shape {list(logits.shape)}" if is_tensor else f"a {type(logits).__name__}"
         raise InputError(f"{who}: the model must give logits [N, C] as a tensor, got {kind}.")
+    if not logits.requires_grad:
+        raise InputError(
+            f"{who}: the model's logits have no gradient by x; it must not run under no_grad or "
+            "detach them."
+        )
     return int(logits.shape[1])
 
 

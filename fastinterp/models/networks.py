@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InputError
+from ..require import require_whole
 from .folded import FoldedClassifier, fold
 from .gap import GapClassifier, Keeps
 from .layers import Conv, MaxPool, SameConv2d, SameMaxPool2d, shortcut
@@ -130,9 +131,10 @@ def build(config: dict[str, Any], *, seed: int | None = None) -> GapClassifier:
         seed: draws the initial weights reproducibly; None takes torch's global generator.
 
     Raises:
-        InputError: unknown name, missing or surplus keys, or counts below 1.
+        InputError: unknown name, missing or surplus keys, counts below 1, or no whole seed.
     """
-    return empty(config).initialise(seed)
+    model = empty(config)
+    return model.initialise(None if seed is None else require_whole("seed", seed))
 
 
 def small(in_channels: int = 1, num_classes: int = 10, *, seed: int | None = None) -> GapClassifier:

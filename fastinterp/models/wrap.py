@@ -199,7 +199,10 @@ def _agree(wrapped: WrappedClassifier, probe: Tensor, expected: object) -> bool:
 
 def _per_channel(name: str, values: Sequence[float] | Tensor, channels: int) -> Tensor:
     """mean or std as [1, C_in, 1, 1]."""
-    tensor = torch.as_tensor(values, dtype=torch.float32).flatten()
+    try:
+        tensor = torch.as_tensor(values, dtype=torch.float32).flatten()
+    except (TypeError, ValueError, RuntimeError):
+        tensor = torch.empty(0)
     if tensor.numel() != channels or not bool(tensor.isfinite().all()):
         raise InputError(
             f"wrap: {name} must be {channels} numbers, one for each input channel, got {values}."

@@ -208,6 +208,8 @@ def test_models_that_give_no_logits_are_refused(plain, batch) -> None:
         PGD(lambda z: (plain(z),))(x, y)
     with pytest.raises(InputError, match=r"logits \[N, C\] as a tensor, got shape \[1\]"):
         PGD(lambda z: plain(z).sum(1))(x, y)
+    with pytest.raises(InputError, match="no gradient by x"):
+        PGD(lambda z: plain(z).detach())(x, y)
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,11 @@ def test_a_seed_gives_the_same_network_and_leaves_the_global_generator_alone() -
     assert not torch.equal(first.weight, other.weight)
 
 
+def test_a_seed_that_is_none_is_refused() -> None:
+    with pytest.raises(InputError, match="seed must be a whole number, got 'a'"):
+        models.small(seed="a")  # type: ignore[arg-type]
+
+
 def test_without_a_seed_the_global_generator_decides() -> None:
     torch.manual_seed(5)
     first = models.pool()

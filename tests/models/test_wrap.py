@@ -151,6 +151,7 @@ def test_grey_images_are_not_taken_for_coloured_ones() -> None:
     ("mean", "std", "says"),
     [
         ((0.5,), None, "mean must be 3 numbers"),
+        ("imagenet", None, "mean must be 3 numbers.*imagenet"),
         (None, (1.0, 1.0), "std must be 3 numbers"),
         (None, (1.0, 0.0, 1.0), "above 0"),
         ((0.0, float("nan"), 0.0), None, "mean"),
