@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,27 @@ def test_the_speeds_are_those_that_were_measured(monkeypatch: pytest.MonkeyPatch
         r"<!-- speed: (\S+) -->\n(.*?)<!-- end -->", README, flags=re.DOTALL
     )
     assert shown.strip() == speeds_of(ROOT / folder)
+
+
+def test_no_times_of_a_gpu_are_claimed_before_there_are_any() -> None:
+    published = any((ROOT / "benchmarks" / "results").glob("gpu-*.json"))
+    building = (ROOT / "docs" / "building.md").read_text(encoding="utf-8")
+    assert ("No times\non a GPU are published yet" in README) is not published
+    assert ("No such file is published yet" in building) is not published
+
+
+def test_the_objective_and_the_climb_of_the_guide_run() -> None:
+    from fastinterp import data, models
+
+    page = (ROOT / "docs" / "adding-a-method.md").read_text(encoding="utf-8")
+    parts = re.findall(r"(?:^    .*\n|^\n)+", page, flags=re.MULTILINE)
+    code = [textwrap.dedent(part) for part in parts if "fastinterp.attacks import" in part]
+    digits = data.load("digits").subset(slice(0, 2))
+    names = {"model": models.small(seed=0), "x": digits.float(), "y": digits.labels}
+    for part in code:
+        exec(compile(part.replace("steps=40", "steps=1"), "adding-a-method.md", "exec"), names)
+    assert len(code) == 2
+    assert 0 < (names["x_adv"] - names["x"]).abs().max() <= 0.1 + 1e-6
 
 
 def test_links_lead_somewhere() -> None:
