@@ -38,8 +38,9 @@ $(BUILT): $(SETUP) $(SOURCES)
 demo: setup
 	$(BIN)/fastinterp demo
 
+# Every test runs on one thread (tests/conftest.py), so some run side by side.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 # compute-sanitizer's checks without a GPU, in half an hour: csrc/README.md says what they show.
 ASAN := $$(g++ -print-file-name=libasan.so)
