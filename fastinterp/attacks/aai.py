@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..interpreters import Interpreter
 from ..models.gap import Keeps
+from ..require import require_count, require_number
 from .ascent import Keep, ascend, require_keep
 from .checks import require_batch, require_images
 from .map_objectives import Capped, MapDistance, TopK, require_same_model
@@ -80,11 +81,10 @@ class AAI:
             raise InputError(f"AAI: norm must be one of {', '.join(BALLS)}, got {norm!r}.")
         if kind not in KINDS:
             raise InputError(f'AAI: kind must be "topk" or "discrepancy", got {kind!r}.')
-        if steps < 0:
-            raise InputError(f"AAI: steps must be at least 0, got {steps}.")
+        steps = require_count("AAI: steps", steps, 0)
         if p not in (1, 2):
             raise InputError(f"AAI: p must be 1 or 2, got {p!r}.")
-        if not hinge >= 0:
+        if not require_number("AAI: hinge", hinge) >= 0:
             raise InputError(f"AAI: hinge must be at least 0, got {hinge!r}.")
         require_keep(keep)
         if keep == "first_fooled":

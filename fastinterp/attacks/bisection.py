@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..require import require_count, require_number
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,14 @@ class Bisection:
     tolerance: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("start", "lower", "upper", "tolerance"):
+            require_number(f"Bisection: {name}", getattr(self, name))
+        require_count("Bisection: rounds", self.rounds)
         if not 0 <= self.lower < self.start < self.upper:
             raise InputError(
                 "a bisection needs 0 <= lower < start < upper, "
                 f"got {self.lower}, {self.start}, {self.upper}."
             )
-        if self.rounds < 1:
-            raise InputError(f"a bisection needs at least one round, got {self.rounds}.")
         if not self.tolerance >= 0:
             raise InputError(f"tolerance must be at least 0, got {self.tolerance}.")
 

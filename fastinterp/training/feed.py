@@ -42,6 +42,10 @@ class Feed(Protocol):
         """Every image once, in order."""
         ...
 
+    def look(self) -> Tensor:
+        """Some images, drawn only to see whether they can be used."""
+        ...
+
 
 def make_feed(
     data: Source,
@@ -131,6 +135,9 @@ class ArrayFeed:
         for batch in torch.split(every, self.batch_size):
             yield self.data.float(batch), self.data.labels[batch]
 
+    def look(self) -> Tensor:
+        return next(self.once())[0]
+
 
 class LoaderFeed:
     """A DataLoader, which shuffles on its own.
@@ -153,10 +160,10 @@ class LoaderFeed:
         if self.steps == 0:
             raise InputError(f"{name} holds no images, or fewer than a batch of its DataLoader.")
 
-    def look(self) -> None:
-        """Draw a batch and see whether it can be used. Torch's random state is left as it was."""
+    def look(self) -> Tensor:
+        """A batch's images. Torch's random state is left as it was."""
         with torch.random.fork_rng(devices=[]):
-            next(self.once())
+            return next(self.once())[0]
 
     def epoch(self, epoch: int, start: int) -> Iterator[Batch]:
         return islice(self.once(), self.steps - start)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..attacks import MakeInterpreter
 from ..attacks.outputs import Precision
 from ..errors import InputError
-from ..models.gap import GapClassifier
+from ..models.gap import GapClassifier, require_fit
 from ..ops.pgd_step import Norm
 from ..require import require_whole
 from .methods import INT_FAMILY, Inner
@@ -86,11 +86,12 @@ class IntLoss(nn.Module):
             y: true classes [N], there too.
 
         Raises:
-            InputError: no GapClassifier, or labels that are no integers, not one for each image, or
-                (on a CPU) not among the classes.
+            InputError: no GapClassifier, x is no batch of images that it takes, or labels that are
+                no integers, not one for each image, or (on a CPU) not among the classes.
         """
         require_gap(model)
         y = require_known_labels("IntLoss", y, x, model.num_classes)
+        require_fit("IntLoss", model, x)
         generator = torch.Generator(device=x.device)
         generator.manual_seed(derive(self.seed, "start", self.step))
         eps = self.eps if self.eps_schedule is None else self.eps_schedule(self.step)

@@ -15,6 +15,7 @@ from .. import models
 from ..attacks.modes import eval_mode, in_mode
 from ..errors import InputError
 from ..files import write_json
+from ..models.gap import require_fit
 from ..require import require_count
 from .feed import Feed, LoaderFeed, Source, make_feed
 from .interrupt import deferred_interrupt
@@ -46,8 +47,6 @@ class Run:
         self.val: Feed | None = None
         if val_data is not None:
             self.val = _feed(trainer, val_data, max(batch_size, 256), "val_data")
-            if isinstance(self.val, LoaderFeed):
-                self.val.look()  # an epoch's work must not end at data that nobody can use
         self.progress = progress
         self.info = info
         self.totals = Totals(trainer.device)
@@ -185,8 +184,14 @@ def accuracy(model: nn.Module, feed: Feed, device: torch.device) -> float:
 
 
 def _feed(trainer: Trainer, data: Source, batch_size: int, name: str) -> Feed:
+    """The data as batches, once it is seen that the network takes them."""
     classes = trainer.model.num_classes
-    return make_feed(data, batch_size, trainer.seed, classes, trainer.device, name)
+    feed = make_feed(data, batch_size, trainer.seed, classes, trainer.device, name)
+    # Now, as an epoch's work must not end at data that nobody can use. A DataLoader to train on
+    # may be slow to start, and its first batch is looked at soon enough.
+    if name == "val_data" or not isinstance(feed, LoaderFeed):
+        require_fit(name, trainer.model, feed.look().to(trainer.device))
+    return feed
 
 
 def _holds_a_run(out: Path, resume: bool) -> bool:

@@ -15,7 +15,7 @@ from ..attacks.outputs import Precision
 from ..attacks.threats import Threat
 from ..device import usable_device
 from ..errors import InputError
-from ..models.gap import GapClassifier
+from ..models.gap import GapClassifier, require_fit
 from ..ops.pgd_step import Norm
 from ..require import require_whole
 from .compiled import CompiledClassifier
@@ -161,11 +161,12 @@ class Trainer:
             y: true classes [N].
 
         Raises:
-            InputError: the labels are no integers, not one for each image, or (on a CPU) not among
-                the classes.
+            InputError: x is no batch of images that the model takes; the labels are no integers,
+                not one for each image, or (on a CPU) not among the classes.
         """
         y = require_known_labels("training_step", y, x, self.model.num_classes)
         x = x.to(self.device, non_blocking=True)
+        require_fit("training_step", self.model, x)
         y = y.to(self.device, non_blocking=True)
         self._set_lr()
         self._generator.manual_seed(derive(self.seed, "start", self.step))
@@ -310,6 +311,13 @@ def _optimizer(
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise InputError("The model has no parameter to train: every requires_grad is False.")
-    if optimizer is not None:
-        return optimizer(parameters)
-    return torch.optim.Adam(parameters, lr=require_size("lr", lr))
+    if optimizer is None:
+        return torch.optim.Adam(parameters, lr=require_size("lr", lr))
+    made = optimizer(parameters) if callable(optimizer) else optimizer
+    if not isinstance(made, Optimizer):
+        got = f"a function that made {made!r}" if callable(optimizer) else repr(made)
+        raise InputError(
+            "optimizer must be an optimiser of the model's parameters, or a function that makes "
+            f"one of them, such as torch.optim.AdamW, got {got}."
+        )
+    return made

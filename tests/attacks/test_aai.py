@@ -147,6 +147,8 @@ def test_starts(make_tiny, batch) -> None:
         {"k": 0},
         {"p": 3},
         {"hinge": -1.0},
+        {"hinge": "a"},
+        {"steps": 1.5},
         {"keep": "first_fooled"},
         {"keep": "worst"},
         {"step_size": -0.1},

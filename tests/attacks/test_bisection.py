@@ -71,7 +71,11 @@ def test_settled_images_leave() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [(0.0,), (1.0,), (0.5, 0.6), (0.5, -1.0), (0.5, 0, 1, 0), (0.5, 0, 1, 5, -1.0)]
+    "settings",
+    [
+        *((0.0,), (1.0,), (0.5, 0.6), (0.5, -1.0), (0.5, 0, 1, 0), (0.5, 0, 1, 5, -1.0)),
+        *(("a",), (0.5, 0, 1, 2.5), (0.5, 0, 1, 5, None)),
+    ],
 )
 def test_refused(settings) -> None:
     with pytest.raises(InputError):

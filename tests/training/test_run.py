@@ -371,11 +371,25 @@ def test_the_bar(make_tiny, make_data, capsys, monkeypatch) -> None:
         (lambda x, y: (x[:0], y[:0]), "^train_data holds no images"),
         (lambda x, y: [x, y], "must be an ImageData"),
         (lambda x, y: DataLoader(TensorDataset(x, y + 1)), r"labels must lie in 0\.\.3"),
+        (lambda x, y: (x.double(), y), "^train_data: the model and x must have the same dtype"),
+        (lambda x, y: DataLoader(TensorDataset(x.half(), y)), "must have the same dtype"),
+        (lambda x, y: (x[:, 0], y), r"^train_data: x must be images \[N, C, H, W\], got shape"),
     ],
 )
 def test_bad_data_are_refused(make_tiny, make_data, change, message: str) -> None:
     with pytest.raises(InputError, match=message):
         NormalTrainer(make_tiny()).fit(change(*make_data(8)), epochs=1, progress=False)
+
+
+def test_the_number_of_channels_is_looked_at_before_the_first_step() -> None:
+    network = models.small()
+    colour = torch.zeros(8, 3, 28, 28), torch.zeros(8, dtype=torch.int64)
+    grey = colour[0][:, :1], colour[1]
+    for train, val, name in ((colour, None, "train"), (grey, colour, "val")):
+        trainer = NormalTrainer(network)
+        with pytest.raises(InputError, match=rf"^{name}_data: x must be images \[N, 1, H, W\]"):
+            trainer.fit(train, epochs=1, val_data=val, progress=False)
+        assert trainer.step == 0
 
 
 def test_bad_arguments_of_fit_are_refused(make_tiny, make_data) -> None:

@@ -259,6 +259,8 @@ def test_a_method_made_by_hand(make_tiny, make_data) -> None:
         ({"lr_milestones": 5}, r"^lr_milestones must be a list of steps, got 5\.$"),
         ({"interpreter": Repr}, r"Repr has none; take another\.$"),
         ({"interpreter": 3}, r"GradCAM itself, got int\.$"),
+        ({"optimizer": "adam"}, r"^optimizer must be an optimiser.*AdamW, got 'adam'\.$"),
+        ({"optimizer": lambda p: 3}, r"got a function that made 3\.$"),
     ],
 )
 def test_bad_settings_are_refused(make_tiny, arguments: dict, message: str) -> None:
@@ -295,6 +297,11 @@ def test_bad_batches_are_refused(make_tiny, make_data) -> None:
         AdvTrainer(make_tiny()).training_step(x, y + 4)
     with pytest.raises(InputError, match=r"IntLoss: labels must lie in 0\.\.3"):
         IntLoss()(make_tiny(), x, y + 4)
+    bytes_ = (255 * x).to(torch.uint8)
+    with pytest.raises(InputError, match=r"^training_step: x must be.*divide 8-bit images by 255"):
+        AdvTrainer(make_tiny()).training_step(bytes_, y)
+    with pytest.raises(InputError, match=r"^IntLoss: x must be.*divide 8-bit images by 255"):
+        IntLoss()(make_tiny(), bytes_, y)
 
 
 def test_images_are_counted_before_the_step(make_tiny, make_data) -> None:
