@@ -39,15 +39,19 @@ demo: setup
 	$(BIN)/fastinterp demo
 
 # Every test runs on one thread (tests/conftest.py), so some run side by side.
+TESTS := -m pytest -n auto --maxprocesses 4 --dist worksteal
+
 test: setup
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python $(TESTS)
 
 # compute-sanitizer's checks without a GPU, in half an hour: csrc/README.md says what they show.
 ASAN := $$(g++ -print-file-name=libasan.so)
-DEVICE_TESTS := -m pytest -q tests/device_code tests/ops/test_emulation.py
+DEVICE_TESTS := $(TESTS) -q tests/device_code tests/ops/test_emulation.py
 
 check-device: setup
+	$(BIN)/python tests/device_code/build.py races
 	FASTINTERP_DEVICE_CODE=races $(BIN)/python $(DEVICE_TESTS)
+	$(BIN)/python tests/device_code/build.py bounds
 	FASTINTERP_DEVICE_CODE=bounds LD_PRELOAD=$(ASAN) ASAN_OPTIONS=detect_leaks=0 $(BIN)/python $(DEVICE_TESTS)
 
 lint: setup

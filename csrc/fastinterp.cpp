@@ -16,14 +16,15 @@ TORCH_LIBRARY(fastinterp, m) {
   m.def("cam_backward_features(Tensor grad, Tensor features, Tensor weight) -> Tensor");
   m.def("cam_backward_weight(Tensor grad, Tensor features, Tensor weight) -> Tensor");
 
-  // -> D [N]; dD/d features_adv, or an empty tensor; coefficients [N, 2, C] (see kernels/).
+  // -> D [N]; what `keep` names (keep.h), or an empty tensor; coefficients [N, 2, C] (see
+  // kernels/).
   m.def(
       "discrepancy(Tensor features, Tensor features_adv, Tensor weight, Tensor labels, "
-      "Tensor? bias, bool weighted, bool with_grad) -> (Tensor, Tensor, Tensor)");
+      "Tensor? bias, bool weighted, int keep) -> (Tensor, Tensor, Tensor)");
   m.def(
       "discrepancy_backward(Tensor grad, Tensor features, Tensor features_adv, Tensor weight, "
-      "Tensor coefficients, bool need_features, bool need_features_adv, bool need_weight) "
-      "-> (Tensor, Tensor, Tensor)");
+      "Tensor coefficients, Tensor signs, bool need_features, bool need_features_adv, "
+      "bool need_weight) -> (Tensor, Tensor, Tensor)");
   // Plain torch, from Python (ops/discrepancy.py): what second derivatives go through.
   m.def(
       "discrepancy_reference(Tensor features, Tensor features_adv, Tensor weight, Tensor labels, "
@@ -86,14 +87,11 @@ void pgd_step_(at::Tensor x_adv, const at::Tensor& grad, const at::Tensor& x, do
   op.call(x_adv, grad, x, step_size, eps, step_sizes, eps_rows, lower, upper, norm);
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy(const at::Tensor& features,
-                                                           const at::Tensor& features_adv,
-                                                           const at::Tensor& weight,
-                                                           const at::Tensor& labels,
-                                                           const std::optional<at::Tensor>& bias,
-                                                           bool weighted, bool with_grad) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy(
+    const at::Tensor& features, const at::Tensor& features_adv, const at::Tensor& weight,
+    const at::Tensor& labels, const std::optional<at::Tensor>& bias, bool weighted, int64_t keep) {
   static const auto op = fastinterp::find<decltype(discrepancy)>("fastinterp::discrepancy");
-  return op.call(features, features_adv, weight, labels, bias, weighted, with_grad);
+  return op.call(features, features_adv, weight, labels, bias, weighted, keep);
 }
 
 }  // namespace

@@ -2,7 +2,8 @@
 // cost as much as the kernel. With q_c = dD/dS_c and r_c = dD/df_c (the coefficients [N, 2, C]):
 //   dD/dA' = (1/u) W^T (q sign(M) + r),   dD/dA = -(1/u) W^T (q sign(M)),   M = W (A' - A).
 // Where A' alone needs a gradient (the inner loop), the forward pass leaves it behind at the cost
-// of one more product, and the backward pass only scales it.
+// of one more product, and the backward pass only scales it; else, where a backward pass is to
+// come, it leaves the signs of M behind.
 #include <ATen/ATen.h>
 #include <ATen/TensorSubclassLikeUtils.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -12,6 +13,7 @@
 #include <optional>
 #include <tuple>
 
+#include "../keep.h"
 #include "find.h"
 
 namespace fastinterp {
@@ -24,16 +26,16 @@ using Triple = std::tuple<Tensor, Tensor, Tensor>;
 
 Triple forward(const Tensor& features, const Tensor& features_adv, const Tensor& weight,
                const Tensor& labels, const std::optional<Tensor>& bias, bool weighted,
-               bool with_grad) {
+               int64_t keep) {
   static const auto op = find<decltype(forward)>("fastinterp::discrepancy");
-  return op.call(features, features_adv, weight, labels, bias, weighted, with_grad);
+  return op.call(features, features_adv, weight, labels, bias, weighted, keep);
 }
 
 Triple backward(const Tensor& grad, const Tensor& features, const Tensor& features_adv,
-                const Tensor& weight, const Tensor& coefficients, bool need_features,
-                bool need_features_adv, bool need_weight) {
+                const Tensor& weight, const Tensor& coefficients, const Tensor& signs,
+                bool need_features, bool need_features_adv, bool need_weight) {
   static const auto op = find<decltype(backward)>("fastinterp::discrepancy_backward");
-  return op.call(grad, features, features_adv, weight, coefficients, need_features,
+  return op.call(grad, features, features_adv, weight, coefficients, signs, need_features,
                  need_features_adv, need_weight);
 }
 
@@ -60,17 +62,17 @@ class Discrepancy : public torch::autograd::Function<Discrepancy> {
   static variable_list forward(AutogradContext* ctx, const Tensor& features,
                                const Tensor& features_adv, const Tensor& weight,
                                const Tensor& labels, const std::optional<Tensor>& bias,
-                               bool weighted, bool with_grad) {
+                               bool weighted, int64_t keep) {
     at::AutoDispatchBelowADInplaceOrView below;
-    auto [value, grad_adv, coefficients] =
-        fastinterp::forward(features, features_adv, weight, labels, bias, weighted, with_grad);
+    auto [value, kept, coefficients] =
+        fastinterp::forward(features, features_adv, weight, labels, bias, weighted, keep);
     ctx->save_for_backward(
-        {features, features_adv, weight, labels, bias.value_or(Tensor()), grad_adv, coefficients});
+        {features, features_adv, weight, labels, bias.value_or(Tensor()), kept, coefficients});
     ctx->saved_data["weighted"] = weighted;
-    ctx->saved_data["with_grad"] = with_grad;
-    ctx->mark_non_differentiable({grad_adv, coefficients});
+    ctx->saved_data["keep"] = keep;
+    ctx->mark_non_differentiable({kept, coefficients});
     ctx->set_materialize_grads(false);
-    return {value, grad_adv, coefficients};
+    return {value, kept, coefficients};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -78,19 +80,20 @@ class Discrepancy : public torch::autograd::Function<Discrepancy> {
     const Tensor& grad = grads[0];
     if (!grad.defined()) return by;
     const auto saved = ctx->get_saved_variables();
-    const bool with_grad = ctx->saved_data["with_grad"].toBool();
+    const int64_t keep = ctx->saved_data["keep"].toInt();
     if (at::GradMode::is_enabled()) return differentiable(ctx, saved, grad);
     if (needs(ctx, saved, 4)) {
       const auto r = saved[6].select(1, 1);
       by[4] = at::matmul(grad.to(r.scalar_type()), r).to(saved[4].scalar_type());
     }
-    if (with_grad) {
+    if (keep == kGradient) {
       by[1] = is_ones(grad) ? saved[5] : at::mul(saved[5], grad.view({-1, 1, 1, 1}));
       return by;
     }
-    std::tie(by[0], by[1], by[2]) =
-        fastinterp::backward(grad, saved[0], saved[1], saved[2], saved[6], ctx->needs_input_grad(0),
-                             ctx->needs_input_grad(1), ctx->needs_input_grad(2));
+    const auto signs = keep == kSigns ? saved[5] : saved[5].new_empty({0});
+    std::tie(by[0], by[1], by[2]) = fastinterp::backward(
+        grad, saved[0], saved[1], saved[2], saved[6], signs, ctx->needs_input_grad(0),
+        ctx->needs_input_grad(1), ctx->needs_input_grad(2));
     for (const int i : {0, 1, 2}) {
       if (!ctx->needs_input_grad(i)) by[i] = Tensor();
     }
@@ -130,14 +133,14 @@ bool is_tracked(const Tensor& tensor) {
 
 Triple discrepancy(const Tensor& features, const Tensor& features_adv, const Tensor& weight,
                    const Tensor& labels, const std::optional<Tensor>& bias, bool weighted,
-                   bool with_grad) {
+                   int64_t keep) {
   if (!is_tracked(features) && !is_tracked(features_adv) && !is_tracked(weight) &&
       !(bias && is_tracked(*bias))) {
     at::AutoDispatchBelowADInplaceOrView below;
-    return forward(features, features_adv, weight, labels, bias, weighted, with_grad);
+    return forward(features, features_adv, weight, labels, bias, weighted, keep);
   }
   const auto found =
-      Discrepancy::apply(features, features_adv, weight, labels, bias, weighted, with_grad);
+      Discrepancy::apply(features, features_adv, weight, labels, bias, weighted, keep);
   return {found[0], found[1], found[2]};
 }
 

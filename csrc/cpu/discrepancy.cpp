@@ -3,7 +3,8 @@
 // then D and its coefficients q, r; then, where gradients are wanted, from the maps' signs
 //   dD/dA' = (1/u) W^T (q sign(maps) + r),   dD/dA = -(1/u) W^T (q sign(maps)),
 //   dD/dW  = (1/u) (q sign(maps)) (A' - A)^T + r (mean A')^T.
-// A thread holds the maps of one image only; they never reach main memory.
+// A thread holds the maps of one image only; they never reach main memory. Of their signs a copy is
+// kept, a byte each, where a backward pass will ask for gradients that are not made at once.
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "../checks.h"
+#include "../keep.h"
 #include "../kernels/coefficients.h"
 #include "panels.h"
 
@@ -48,19 +50,36 @@ class Image {
     std::fill_n(maps_.get(), problem.sizes.classes * tiling_.ld * tiling_.count, T(0));
   }
 
-  // maps = W (A' - A); sums[k] = the sum of A' over positions.
+  // Where the signs of image n's maps are, or will be: [C, u].
+  void keep_signs_at(int8_t* kept) { kept_ = kept; }
+
+  // maps = W (A' - A); sums[k] = the sum of A' over positions. Where the signs are kept, they are
+  // written down.
   void make_maps(int64_t n) {
     std::fill(sums.begin(), sums.end(), 0.0);
     for (int64_t tile = 0; tile < tiling_.count; ++tile) {
       load(n, tile, sums.data());
       vector_.product(maps(tile), tiling_.ld, problem_.weight, {channels(), 1}, panel_.get(),
                       tiling_.ld, classes(), channels(), tiling_.columns(tile), /*add=*/false);
+      if (!kept_) continue;
+      vector_.keep_signs(kept(tile), positions(), maps(tile), tiling_.ld, classes(),
+                         tiling_.columns(tile));
+    }
+  }
+
+  // The sums alone, where the signs are known.
+  void sum_channels(int64_t n) {
+    std::fill(sums.begin(), sums.end(), 0.0);
+    for (int64_t tile = 0; tile < tiling_.count; ++tile) {
+      vector_.load(panel_.get(), tiling_.ld, tile_of(problem_.after, n, tiling_.begin(tile)),
+                   strides_of(problem_.after), nullptr, {}, channels(), tiling_.columns(tile),
+                   sums.data());
     }
   }
 
   // size[c] = S_c and logit[c] (without bias), from the maps.
   void measure(double* size, double* logit) {
-    const double inverse = 1.0 / static_cast<double>(problem_.sizes.positions);
+    const double inverse = 1.0 / static_cast<double>(positions());
     std::fill(size, size + classes(), 0.0);
     for (int64_t tile = 0; tile < tiling_.count; ++tile) {
       vector_.abs_sums(size, maps(tile), classes(), tiling_.ld);
@@ -108,6 +127,8 @@ class Image {
  private:
   int64_t channels() const { return problem_.sizes.channels; }
   int64_t classes() const { return problem_.sizes.classes; }
+  int64_t positions() const { return problem_.sizes.positions; }
+  int8_t* kept(int64_t tile) const { return kept_ + tiling_.begin(tile); }
   T* maps(int64_t tile) const { return maps_.get() + tile * classes() * tiling_.ld; }
 
   void load(int64_t n, int64_t tile, double* row_sums) {
@@ -147,23 +168,27 @@ class Image {
       for (int64_t k = 0; k < channels(); ++k)
         means_[k] -= by * problem_.weight[c * channels() + k];
     }
-    const int64_t positions = problem_.sizes.positions;
     if (after.position_stride == 1 && before.position_stride == 1) {
       for (int64_t k = 0; k < channels(); ++k) {
         T* const to = &after.at(n, k, 0);
         const T* const from = &before.at(n, k, 0);
-        for (int64_t p = 0; p < positions; ++p) to[p] = means_[k] - from[p];
+        for (int64_t p = 0; p < positions(); ++p) to[p] = means_[k] - from[p];
       }
       return;
     }
-    for (int64_t p = 0; p < positions; ++p) {
+    for (int64_t p = 0; p < positions(); ++p) {
       for (int64_t k = 0; k < channels(); ++k) after.at(n, k, p) = means_[k] - before.at(n, k, p);
     }
   }
 
   void weigh_signs(int64_t tile, bool with_offsets) {
-    vector_.signs(signs_.get(), maps(tile), scaled_.data(),
-                  with_offsets ? scaled_.data() + classes() : nullptr, classes(), tiling_.ld);
+    const T* const offsets = with_offsets ? scaled_.data() + classes() : nullptr;
+    if (kept_) {
+      vector_.kept_signs(signs_.get(), tiling_.ld, kept(tile), positions(), scaled_.data(), offsets,
+                         classes(), tiling_.columns(tile));
+    } else {
+      vector_.signs(signs_.get(), maps(tile), scaled_.data(), offsets, classes(), tiling_.ld);
+    }
   }
 
   const Primitives<T>& vector_ = primitives<T>();
@@ -174,6 +199,7 @@ class Image {
   const Scratch<T> signs_;  // [C, tile]
   std::vector<T> means_;    // [K] of A'; later of what two gradients differ by
   std::vector<T> logits_;   // [C], without bias
+  int8_t* kept_ = nullptr;  // [C, u]
 
  public:
   std::vector<double> sums;  // [K], of A' over positions
@@ -184,14 +210,15 @@ class Image {
 
 template <typename T>
 void forward(const Problem<T>& problem, const int64_t* labels, const T* bias, bool weighted,
-             T* value, T* coefficient, const Maps<T>& grad_adv) {
-  const int64_t classes = problem.sizes.classes;
+             T* value, T* coefficient, const Maps<T>& grad_adv, int8_t* signs) {
+  const int64_t classes = problem.sizes.classes, signs_an_image = classes * problem.sizes.positions;
   share_out(problem.sizes.images, [&](const auto& next) {
     Image<T> image(problem);
     std::vector<double> q(classes), r(classes);
     HostBlock alone(1, 0, 0, 0);
     double shared = 0;
     for (int64_t n = next(); n < problem.sizes.images; n = next()) {
+      if (signs) image.keep_signs_at(signs + n * signs_an_image);
       image.make_maps(n);
       image.measure(q.data(), r.data());
       if (bias) {
@@ -209,7 +236,7 @@ void forward(const Problem<T>& problem, const int64_t* labels, const T* bias, bo
 }
 
 template <typename T>
-void backward(const Problem<T>& problem, const T* grad, const T* coefficient,
+void backward(const Problem<T>& problem, const T* grad, const T* coefficient, int8_t* signs,
               const Maps<T>& grad_before, const Maps<T>& grad_after, double* weight_partial,
               int64_t parts) {
   const int64_t classes = problem.sizes.classes, images = problem.sizes.images;
@@ -225,7 +252,12 @@ void backward(const Problem<T>& problem, const T* grad, const T* coefficient,
         const T* from = coefficient + 2 * n * classes;
         q.assign(from, from + classes);
         r.assign(from + classes, from + 2 * classes);
-        image.make_maps(n);
+        if (signs) {
+          image.keep_signs_at(signs + n * classes * problem.sizes.positions);
+          if (out) image.sum_channels(n);
+        } else {
+          image.make_maps(n);
+        }
         if (grad_before.data || grad_after.data) {
           image.gradients(grad_before, grad_after, n, q.data(), r.data(), grad[n]);
         }
@@ -245,7 +277,12 @@ at::Tensor in_whole_vectors(const at::Tensor& weight, bool wanted) {
   return wanted && missing ? at::constant_pad_nd(weight, {0, missing}) : weight;
 }
 
-bool is_channels_last(const at::Tensor& maps) { return !maps.is_contiguous(); }
+bool is_channels_last(const at::Tensor& maps) { return maps.dim() == 4 && !maps.is_contiguous(); }
+
+at::Tensor empty_signs(const Sizes& sizes, const at::Tensor& like, int64_t keep) {
+  if (keep != kSigns) return at::empty({0}, like.options());
+  return at::empty({sizes.images, sizes.classes, sizes.positions}, like.options().dtype(at::kChar));
+}
 
 void check_label_values(const at::Tensor& labels, int64_t classes) {
   const int64_t* label = labels.data_ptr<int64_t>();
@@ -255,12 +292,9 @@ void check_label_values(const at::Tensor& labels, int64_t classes) {
   }
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy(const at::Tensor& features,
-                                                           const at::Tensor& features_adv,
-                                                           const at::Tensor& weight,
-                                                           const at::Tensor& labels,
-                                                           const std::optional<at::Tensor>& bias,
-                                                           bool weighted, bool with_grad) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy(
+    const at::Tensor& features, const at::Tensor& features_adv, const at::Tensor& weight,
+    const at::Tensor& labels, const std::optional<at::Tensor>& bias, bool weighted, int64_t keep) {
   check_discrepancy(features, features_adv, weight, labels, bias);
   const auto sizes = sizes_of(features, weight);
   const auto t = labels.contiguous();
@@ -273,25 +307,26 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy(const at::Tensor& fea
   const auto b = bias ? as_type(*bias, type).contiguous() : at::Tensor();
   auto value = at::empty({sizes.images}, after.options());
   auto coefficient = at::empty({sizes.images, 2, sizes.classes}, after.options());
-  auto grad = with_grad ? empty_maps_like(features_adv, type) : at::empty({0}, after.options());
-  const auto rows = in_whole_vectors(w, with_grad && is_channels_last(grad));
+  const bool with_grad = keep == kGradient;
+  auto kept = with_grad ? empty_maps_like(features_adv, type) : empty_signs(sizes, features, keep);
+  const auto rows = in_whole_vectors(w, with_grad && is_channels_last(kept));
   const auto run = [&]<typename T>(T) {
     const Problem<T> problem{sizes,           maps_of<T>(before), maps_of<T>(after),
                              w.data_ptr<T>(), rows.data_ptr<T>(), rows.size(1)};
     forward<T>(problem, t.data_ptr<int64_t>(), bias ? b.data_ptr<T>() : nullptr, weighted,
                value.data_ptr<T>(), coefficient.data_ptr<T>(),
-               with_grad ? maps_of<T>(grad) : Maps<T>{});
+               with_grad ? maps_of<T>(kept) : Maps<T>{},
+               keep == kSigns ? kept.data_ptr<int8_t>() : nullptr);
   };
   type == at::kDouble ? run(double{}) : run(float{});
   const auto out = features.scalar_type();
-  return {as_type(value, out), with_grad ? as_laid_out(grad, features_adv) : as_type(grad, out),
-          coefficient};
+  return {as_type(value, out), with_grad ? as_laid_out(kept, features_adv) : kept, coefficient};
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy_backward(
     const at::Tensor& grad, const at::Tensor& features, const at::Tensor& features_adv,
-    const at::Tensor& weight, const at::Tensor& coefficient, bool need_features,
-    bool need_features_adv, bool need_weight) {
+    const at::Tensor& weight, const at::Tensor& coefficient, const at::Tensor& signs,
+    bool need_features, bool need_features_adv, bool need_weight) {
   check_maps("discrepancy", features, weight);
   check_like("discrepancy", features, features_adv);
   const auto sizes = sizes_of(features, weight);
@@ -300,12 +335,16 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy_backward(
   TORCH_CHECK(
       coefficient.numel() == 2 * sizes.images * sizes.classes && coefficient.scalar_type() == type,
       "discrepancy: coefficients must be the forward pass's.");
+  const bool known = signs.numel() > 0;
+  TORCH_CHECK(!known || (signs.numel() == sizes.images * sizes.classes * sizes.positions &&
+                         signs.scalar_type() == at::kChar),
+              "discrepancy: signs must be the forward pass's, or empty.");
 
   const auto before = with_regular_positions(as_type(features, type));
   const auto after = with_regular_positions(as_type(features_adv, type));
   const auto w = as_type(weight, type).contiguous();
   const auto g = as_type(grad, type).contiguous();
-  const auto coefficients = coefficient.contiguous();
+  const auto coefficients = coefficient.contiguous(), kept = signs.contiguous();
   const auto nothing = at::empty({0}, after.options());
   auto by_before = need_features ? empty_maps_like(features, type) : nothing;
   auto by_after = need_features_adv ? empty_maps_like(features_adv, type) : nothing;
@@ -318,6 +357,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy_backward(
     const Problem<T> problem{sizes,           maps_of<T>(before), maps_of<T>(after),
                              w.data_ptr<T>(), rows.data_ptr<T>(), rows.size(1)};
     backward<T>(problem, g.data_ptr<T>(), coefficients.data_ptr<T>(),
+                known ? kept.data_ptr<int8_t>() : nullptr,
                 need_features ? maps_of<T>(by_before) : Maps<T>{},
                 need_features_adv ? maps_of<T>(by_after) : Maps<T>{},
                 need_weight ? partial.data_ptr<double>() : nullptr, parts);

@@ -5,6 +5,7 @@
 
 #include <tuple>
 
+#include "../keep.h"
 #include "cam.h"
 #include "cluster_plan.h"
 
@@ -44,12 +45,9 @@ void discrepancy_in_steps(const Launcher& launch, Discrepancy<T> args, const at:
 }
 
 template <typename Launcher>
-std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy(const at::Tensor& features,
-                                                           const at::Tensor& features_adv,
-                                                           const at::Tensor& weight,
-                                                           const at::Tensor& labels,
-                                                           const std::optional<at::Tensor>& bias,
-                                                           bool weighted, bool with_grad) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy(
+    const at::Tensor& features, const at::Tensor& features_adv, const at::Tensor& weight,
+    const at::Tensor& labels, const std::optional<at::Tensor>& bias, bool weighted, int64_t keep) {
   check_discrepancy(features, features_adv, weight, labels, bias);
   const auto sizes = sizes_of(features, weight);
   const auto before = with_regular_positions(features);
@@ -58,6 +56,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy(const at::Tensor& fea
   const auto b = bias ? bias->contiguous() : at::Tensor();
   const auto t = labels.contiguous();
   const auto type = features.scalar_type();
+  const bool with_grad = keep == kGradient;
   auto value = at::empty({sizes.images}, features.options());
   auto grad = with_grad ? empty_maps_like(features_adv, type) : at::empty({0}, features.options());
   at::Tensor coefficient;
@@ -85,8 +84,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy(const at::Tensor& fea
 template <typename Launcher>
 std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy_backward(
     const at::Tensor& grad, const at::Tensor& features, const at::Tensor& features_adv,
-    const at::Tensor& weight, const at::Tensor& coefficient, bool need_features,
-    bool need_features_adv, bool need_weight) {
+    const at::Tensor& weight, const at::Tensor& coefficient, const at::Tensor& /*signs*/,
+    bool need_features, bool need_features_adv, bool need_weight) {
   check_maps("discrepancy", features, weight);
   check_like("discrepancy", features, features_adv);
   const auto sizes = sizes_of(features, weight);

@@ -14,6 +14,9 @@ from ._validate import require_features_and_weight, require_like, require_tensor
 
 Reduction = Literal["weighted", "1-class"]
 
+# What the op leaves behind for its backward pass (csrc/keep.h).
+KEEP_NOTHING, KEEP_GRADIENT, KEEP_SIGNS = 0, 1, 2
+
 # What a kernel raises that cannot take its arguments. `explain_refusal` then says why: in a loop,
 # asking beforehand would cost as much as the arithmetic of a small batch.
 REFUSALS = (AttributeError, RuntimeError, TypeError, ValueError)
@@ -50,14 +53,19 @@ def _fake(
     labels: Tensor,
     bias: Tensor | None,
     weighted: bool,
-    with_grad: bool,
+    keep: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     count, classes = features.shape[0], weight.shape[0]
     accumulate = torch.float64 if features.dtype == torch.float64 else torch.float32
-    grad = torch.empty_like(features_adv) if with_grad else features.new_empty((0,))
+    kept = features.new_empty((0,))
+    if keep == KEEP_GRADIENT:
+        kept = torch.empty_like(features_adv)
+    elif keep == KEEP_SIGNS and features.device.type == "cpu":
+        positions = features.shape[2] * features.shape[3]
+        kept = features.new_empty((count, classes, positions), dtype=torch.int8)
     return (
         features.new_empty((count,)),
-        grad,
+        kept,
         features.new_empty((count, 2, classes), dtype=accumulate),
     )
 
@@ -68,6 +76,7 @@ def _fake_backward(
     features_adv: Tensor,
     weight: Tensor,
     coefficients: Tensor,
+    signs: Tensor,
     need_features: bool,
     need_features_adv: bool,
     need_weight: bool,
@@ -122,9 +131,9 @@ def discrepancy(
     D = 1/2 S_t + 1/2 sum_{i != t} p_i S_i, where p is the softmax of the logits at x' over the
     classes other than the true one, t. The gradient flows through p. "1-class" gives S_t.
 
-    The maps are never stored. When `features_adv` is the only input that needs a gradient (the
-    inner loop of training and attacks), the forward pass computes it too. Second derivatives
-    work; they go through the plain torch formula.
+    The maps are never stored, at most their signs. When `features_adv` is the only input that needs
+    a gradient (the inner loop of training and attacks), the forward pass computes it too. Second
+    derivatives work; they go through the plain torch formula.
 
     Args:
         features: A of the clean images, [N, K, h, w].
@@ -150,18 +159,22 @@ def discrepancy(
     try:
         if not native:
             return reference(features, features_adv, weight, labels, bias, reduction)
-        with_grad = (
-            torch.is_grad_enabled()
-            and features_adv.requires_grad
-            and not (features.requires_grad or weight.requires_grad)
-        )
+        keep = _what_to_keep(features, features_adv, weight)
         value, _, _ = _backend.callable_ops(features_adv).discrepancy(
-            features, features_adv, weight, labels, bias, reduction == "weighted", with_grad
+            features, features_adv, weight, labels, bias, reduction == "weighted", keep
         )
     except REFUSALS:
         explain_refusal(op, features, features_adv, weight, labels, bias)
         raise
     return value  # type: ignore[no-any-return]
+
+
+def _what_to_keep(features: Tensor, features_adv: Tensor, weight: Tensor) -> int:
+    if not torch.is_grad_enabled():
+        return KEEP_NOTHING
+    if features.requires_grad or weight.requires_grad:
+        return KEEP_SIGNS
+    return KEEP_GRADIENT if features_adv.requires_grad else KEEP_NOTHING
 
 
 def kernels_serve(op: str, features: Tensor, reduction: str) -> bool:

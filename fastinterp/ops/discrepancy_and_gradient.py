@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 
 from . import _backend
-from .discrepancy import REFUSALS, Reduction, explain_refusal, kernels_serve, require_fitting
+from .discrepancy import (
+    KEEP_GRADIENT,
+    REFUSALS,
+    Reduction,
+    explain_refusal,
+    kernels_serve,
+    require_fitting,
+)
 from .discrepancy import reference as value_reference
 
 
@@ -71,7 +78,7 @@ def discrepancy_and_gradient(
             return reference(features, features_adv, weight, labels, bias, reduction)
         with torch.no_grad():
             value, grad, _ = _backend.callable_ops(features_adv).discrepancy(
-                features, features_adv, weight, labels, bias, reduction == "weighted", True
+                features, features_adv, weight, labels, bias, reduction == "weighted", KEEP_GRADIENT
             )
     except REFUSALS:
         explain_refusal(op, features, features_adv, weight, labels, bias)

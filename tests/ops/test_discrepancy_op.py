@@ -10,6 +10,7 @@ from torch import Tensor
 from benchmarks.cases import LARGEST, LAYOUTS, ODD, MapCase
 from fastinterp import InputError, ops
 from fastinterp.ops import reference
+from fastinterp.ops.discrepancy import KEEP_GRADIENT, KEEP_NOTHING, KEEP_SIGNS
 
 REDUCTIONS = ["weighted", "1-class"]
 
@@ -96,14 +97,14 @@ def test_first_and_second_derivatives(which: tuple[int, ...], reduction: str) ->
 
 @needs_extension
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("with_grad", [True, False])
-def test_opcheck(with_grad: bool, device: str) -> None:
+@pytest.mark.parametrize("keep", [KEEP_NOTHING, KEEP_GRADIENT, KEEP_SIGNS])
+def test_opcheck(keep: int, device: str) -> None:
     for layout in LAYOUTS:
         tensors = MapCase(3, 5, 4, 3, 4).tensors(torch.float32, device, layout)
         features, features_adv, weight, labels, bias = tensors
         features_adv.requires_grad_()
-        weight.requires_grad_(not with_grad)
-        arguments = (features, features_adv, weight, labels, bias, True, with_grad)
+        weight.requires_grad_(keep != KEEP_GRADIENT)
+        arguments = (features, features_adv, weight, labels, bias, True, keep)
         torch.library.opcheck(torch.ops.fastinterp.discrepancy.default, arguments)
 
 
@@ -280,7 +281,7 @@ def test_the_op_itself_refuses_labels_out_of_range() -> None:
     features, features_adv, weight, labels, _ = MapCase(3, 5, 4, 3, 4).tensors()
     with pytest.raises(ValueError, match=r"labels must lie in 0\.\.3"):
         torch.ops.fastinterp.discrepancy(
-            features, features_adv, weight, labels + 4, None, True, False
+            features, features_adv, weight, labels + 4, None, True, KEEP_NOTHING
         )
 
 

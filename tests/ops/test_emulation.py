@@ -18,6 +18,7 @@ from support import (
 
 from benchmarks.cases import IMAGE_SHAPES, LAYOUTS, ODD, MapCase, lay_out
 from fastinterp.ops import reference
+from fastinterp.ops.discrepancy import KEEP_GRADIENT
 from fastinterp.ops.pgd_step import NORMS
 
 pytestmark = needs_extension
@@ -48,15 +49,15 @@ def test_discrepancy(case: MapCase, layout: str, reduction: str, forward: str) -
         tensors = case.tensors(dtype, layout=layout)
         features, features_adv, weight, labels, bias = tensors
         cotangent = torch.rand(case.images).to(dtype)
-        weighted = reduction == "weighted"
+        weighted, nothing = reduction == "weighted", torch.empty(0)
         value, unit_grad, coefficients = block_op(forward)(
-            features, features_adv, weight, labels, bias, weighted, True
+            features, features_adv, weight, labels, bias, weighted, KEEP_GRADIENT
         )
         grads = block_op("discrepancy_backward")(
-            cotangent, features, features_adv, weight, coefficients, True, True, True
+            cotangent, features, features_adv, weight, coefficients, nothing, True, True, True
         )
         alone = block_op("discrepancy_backward")(
-            cotangent, features, features_adv, weight, coefficients, False, True, False
+            cotangent, features, features_adv, weight, coefficients, nothing, False, True, False
         )[1]
         truth, true_grads = truth_of(tensors, reduction, cotangent.double())
         _, unit_grads = truth_of(tensors, reduction, torch.ones_like(truth))
@@ -78,7 +79,7 @@ def test_products_for_tensor_cores_keep_the_error_rule(
 ) -> None:
     tensors = case.tensors(dtype, layout=layout)
     for weighted, reduction in ((True, "weighted"), (False, "1-class")):
-        ours = block_op("discrepancy")(*tensors, weighted, True)
+        ours = block_op("discrepancy")(*tensors, weighted, KEEP_GRADIENT)
         features, features_adv, weight, labels, bias = tensors
         results = []
         for wide in (dtype, torch.float64):

@@ -36,6 +36,14 @@ struct Primitives {
   // out[i, :] = q[i] * sign(panel[i, :]) + r[i]; r may be null.
   void (*signs)(T* out, const T* panel, const T* q, const T* r, int64_t rows, int64_t ld);
 
+  // kept[i, p] = sign(panel[i, p]), p < columns; rows of `kept` lie kept_ld apart.
+  void (*keep_signs)(int8_t* kept, int64_t kept_ld, const T* panel, int64_t ld, int64_t rows,
+                     int64_t columns);
+
+  // out[i, p] = q[i] * kept[i, p] + r[i], p < columns; r may be null.
+  void (*kept_signs)(T* out, int64_t ld, const int8_t* kept, int64_t kept_ld, const T* q,
+                     const T* r, int64_t rows, int64_t columns);
+
   // out = clamp(project(x_adv + step sign(grad)), lower, upper)
   void (*linf_step)(T* out, const T* x_adv, const T* grad, const T* x, int64_t count, T step, T eps,
                     T lower, T upper);
