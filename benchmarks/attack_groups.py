@@ -44,7 +44,7 @@ def _pgd(device: str) -> Group:
         build=partial(_pgd_entries, device),
         ours=OURS,
         baseline=TORCHATTACKS,
-        floor=FLOOR,
+        floor=(FLOOR,),
         facts=partial(equal_verdicts, device=device),
         budget=20.0,
     )

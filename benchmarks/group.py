@@ -32,7 +32,8 @@ class Group:
         build: makes the thunk of each entry, or says why it cannot run.
         ours: the entry that the others are there for.
         baseline: the entry that every ratio is taken against.
-        floor: the entry that nothing can beat, if there is one.
+        floor: entries that do nothing but what the work cannot do without, one kind of it each; the
+            slowest of them is the floor. Empty where there are none.
         facts: results of one run of each entry -> what to record beside its times. It raises
             AssertionError where results that must agree do not.
         axis: for plots of growth, what grows and its value here.
@@ -46,7 +47,7 @@ class Group:
     build: Callable[[], Entries]
     ours: str = "fused"
     baseline: str = "reference"
-    floor: str | None = None
+    floor: tuple[str, ...] = ()
     facts: Callable[[dict[str, Any]], Facts] | None = None
     axis: tuple[str, float] | None = None
     budget: float = 20.0
@@ -84,7 +85,7 @@ def measure(group: Group, device: str, rounds: int) -> Measured:
         "title": group.title,
         "ours": group.ours,
         "baseline": group.baseline,
-        "floor": group.floor,
+        "floor": ", or ".join(group.floor) or None,
         "axis": group.axis,
         "skipped": skipped,
         "entries": _entries(group, seconds, facts),
@@ -97,12 +98,13 @@ def _entries(
 ) -> list[dict[str, Any]]:
     """One row for each entry that ran: microseconds, ratio against the baseline, % of the floor."""
     times = {name: summary(s) for name, s in seconds.items()}
+    floor = max((times[name]["median"] for name in group.floor if name in times), default=None)
     rows = []
     for name, time in times.items():
         row: dict[str, Any] = {"name": name, "rounds": len(seconds[name]), "microseconds": time}
         if group.baseline in times:
             row["ratio"] = times[group.baseline]["median"] / time["median"]
-        if group.floor in times:
-            row["percent_of_floor"] = 100 * times[group.floor]["median"] / time["median"]
+        if floor is not None:
+            row["percent_of_floor"] = 100 * floor / time["median"]
         rows.append(row | facts.get(name, {}))
     return rows

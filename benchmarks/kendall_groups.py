@@ -30,7 +30,7 @@ def _groups(device: str) -> Iterable[Group]:
             entries=(SCIPY, REFERENCE, COMPILED, FUSED, COPY),
             build=partial(_build, count, length, device),
             baseline=SCIPY,
-            floor=COPY,
+            floor=(COPY,),
             facts=equal_to_scipy,
             budget=8.0,
         )

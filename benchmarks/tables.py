@@ -19,13 +19,16 @@ brackets the quartiles. In each round a brief entry runs once unmeasured and the
 8 ms or more: the figures are for repeated calls, with operands where these leave them. "x" says
 how many times faster than the group's baseline an entry is. The floor is measured in the same run:
 
-- for an op, a copy that reads and writes as many bytes as the op must move at least;
+- for an op, a copy that reads and writes as many bytes as the op must move at least or, where that
+  takes longer, as many of torch's matrix products as it must make at least;
 - for a training iteration, its float32 convolutions and ReLUs alone: forward at x, for each inner
   step forward at x' and backward to the image, forward at x' once more, and one backward pass to
   the weights, with constant gradients at the last maps and no loss, step or optimiser. They are
   the trainer's own, with the classifier folded into the last convolution where it can be; those of
   the network as it is written stand beside them, as torch runs them;
 - for an attack, the network's forward and backward passes alone.
+
+Floors are torch's own calls, so a kernel that does such work faster than torch can lie above 100%.
 
 "Forward" runs without autograd; "backward" starts from a graph that is kept. "One call" is
 `ops.discrepancy_and_gradient`, which gives value and gradient without autograd: what the library's

@@ -64,7 +64,7 @@ def _iteration(name: str, setting: Setting) -> Group:
         entries=(FLOOR, CHANNELS_LAST, CONTIGUOUS, RELEASE, KEPT, *_fused_ways(setting), BF16),
         build=partial(_int_entries, setting),
         baseline=RELEASE,
-        floor=FLOOR,
+        floor=(FLOOR,),
         budget=45.0,
     )
 
@@ -151,7 +151,7 @@ def _growth(base: Setting) -> Iterable[Group]:
                 entries=(FLOOR, RELEASE, FUSED),
                 build=partial(_growth_entries, setting),
                 baseline=RELEASE,
-                floor=FLOOR,
+                floor=(FLOOR,),
                 axis=(AXES[axis], value),
                 budget=2.0,
             )

@@ -30,7 +30,7 @@ def group(title: str = "a, b", **changes: Any) -> Group:
             "copy": lambda: None,
             "absent": Skipped("not here"),
         },
-        "floor": "copy",
+        "floor": ("copy", "absent"),
         "facts": lambda results: {"fused": {"difference": float(results["fused"])}},
         "least": 0.0,
     }
@@ -81,10 +81,18 @@ def test_a_record_holds_ratio_share_of_the_floor_and_facts() -> None:
     medians = {name: entry["microseconds"]["median"] for name, entry in by_name.items()}
     fused = by_name["fused"]
     assert fused["ratio"] == medians["reference"] / medians["fused"]
+    assert record["floor"] == "copy, or absent"
     assert fused["percent_of_floor"] == 100 * medians["copy"] / medians["fused"]
     assert fused["difference"] == sum(range(1000))
     assert by_name["reference"]["ratio"] == 1
     assert record["skipped"] == {"absent": "not here"}
+
+
+def test_the_slowest_of_several_is_the_floor() -> None:
+    record = measure(group(floor=("copy", "reference")), "cpu", rounds=3).record
+    by_name = {entry["name"]: entry for entry in record["entries"]}
+    assert by_name["reference"]["percent_of_floor"] == 100
+    assert "percent_of_floor" not in measure(group(floor=()), "cpu", 2).record["entries"][0]
 
 
 def test_a_group_builds_what_it_declares() -> None:
