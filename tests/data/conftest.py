@@ -1,0 +1,24 @@
+"""A small MNIST."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from written import RANDOM, write_mnist
+
+
+@pytest.fixture
+def mnist_parts() -> dict[str, np.ndarray]:
+    parts = {}
+    for prefix, count in (("train", 7), ("t10k", 5)):
+        parts[f"{prefix}-images-idx3-ubyte"] = RANDOM.randint(0, 256, (count, 28, 28))
+        parts[f"{prefix}-labels-idx1-ubyte"] = RANDOM.randint(0, 10, count)
+    return {name: array.astype(np.uint8) for name, array in parts.items()}
+
+
+@pytest.fixture
+def mnist(tmp_path: Path, mnist_parts: dict[str, np.ndarray]) -> Path:
+    write_mnist(tmp_path / "MNIST" / "raw", mnist_parts)
+    return tmp_path
