@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InputError
+from ..require import require_floating
 
 Keeps = Literal["logits", "maps", "features"]  # each keeps what stands before it
 
@@ -29,8 +30,9 @@ def folded_for(model: nn.Module, keeps: Keeps, x: Tensor) -> nn.Module:
 class GapClassifier(nn.Module):
     """Images -> feature maps A -> mean over positions -> linear classifier.
 
-    A subclass implements `features`. The class activation map of class c is then exactly
-    `weight[c]` applied to A, and its mean is the logit (Zhou et al., 2016; eq. 1 of the paper).
+    A subclass implements `features` and sets `weight` and `bias`, parameters or properties. The
+    class activation map of class c is then exactly `weight[c]` applied to A, and its mean is the
+    logit (Zhou et al., 2016; eq. 1 of the paper).
 
     Attributes:
         weight: [C, K], the linear classifier.
@@ -49,7 +51,16 @@ class GapClassifier(nn.Module):
         raise NotImplementedError
 
     def logits(self, features: Tensor) -> Tensor:
-        """Feature maps A [N, K, h, w] -> logits [N, C]."""
+        """Feature maps A [N, K, h, w] -> logits [N, C].
+
+        Raises:
+            InputError: the features are no maps.
+        """
+        if features.dim() != 4:
+            raise InputError(
+                f"{type(self).__name__}.features must give maps [N, K, h, w], not yet averaged, "
+                f"got shape {list(features.shape)}."
+            )
         return F.linear(features.mean(dim=(2, 3)), self.weight, self.bias)
 
     def folded(self, keeps: Keeps, image_size: tuple[int, int]) -> GapClassifier:
@@ -105,11 +116,7 @@ def require_fit(who: str, model: GapClassifier, x: object, *, autocast: bool = T
     Args:
         autocast: let another dtype pass under autocast, which converts it.
     """
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise InputError(
-            f"{who}: x must be a floating-point tensor, got {kind}; divide 8-bit images by 255."
-        )
+    x = require_floating(who, "x", x)
     if x.dim() != 4 or (model.in_channels or x.shape[1]) != x.shape[1]:
         alone = "; one image is a batch as x[None]" if x.dim() == 3 else ""
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -58,6 +59,32 @@ class FunctionalReLU(nn.Module):
         return self.classifier(F.adaptive_avg_pool2d(F.relu(self.features(x)), 1).flatten(1))
 
 
+class AnyForward(nn.Module):
+    """A forward pass of one's own: layers out of order, functions between them, a dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 4)
+        self.second = nn.Conv2d(8, 6, 3, padding=1)
+        self.bn = nn.BatchNorm2d(8)
+        self.first = nn.Conv2d(3, 8, 3, stride=2)
+        self.register_buffer("shift", torch.rand(1, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn(self.first(x - self.shift)))
+        x = F.relu(self.second(F.dropout(x, 0.5, self.training)))
+        return self.fc(x.mean(dim=(2, 3)))
+
+
+class Normalise(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.rand(1, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / 0.2
+
+
 WRAPPED: dict[str, Callable[[], nn.Module]] = {
     "stack": stack,
     "feature method": WithFeatureMethod,
@@ -71,15 +98,19 @@ WRAPPED: dict[str, Callable[[], nn.Module]] = {
     "shufflenet": lambda: zoo.ShuffleNetV2([1, 1, 1], [8, 16, 32, 64, 128], num_classes=7),
     "mnasnet": lambda: zoo.MNASNet(0.25, num_classes=7),
     "gap": lambda: models.small(3, 7, seed=0),
+    "any forward": AnyForward,
+    "normalised resnet": lambda: nn.Sequential(
+        Normalise(), zoo.ResNet(zoo.resnet.BasicBlock, [1, 1, 1, 1], num_classes=7)
+    ),
+    "googlenet": lambda: zoo.GoogLeNet(7, aux_logits=True, init_weights=False).eval(),
 }
 
 
 @pytest.mark.parametrize("name", WRAPPED)
 def test_wrapped_logits_are_the_networks_own(name: str) -> None:
     module = WRAPPED[name]()
-    channels = next(p for p in module.parameters() if p.dim() == 4).shape[1]
     wrapped = models.wrap(module).eval()
-    x = torch.rand(3, channels, 80, 72)
+    x = torch.rand(3, wrapped.in_channels, 80, 72)
     with torch.no_grad():
         expected = module(x)
         features = wrapped.features(x)
@@ -90,7 +121,7 @@ def test_wrapped_logits_are_the_networks_own(name: str) -> None:
     assert wrapped.config is None
 
 
-@pytest.mark.parametrize("name", ["resnet", "densenet", "feature method"])
+@pytest.mark.parametrize("name", ["resnet", "densenet", "feature method", "any forward"])
 def test_wrapping_changes_nothing_on_the_network(name: str) -> None:
     module = WRAPPED[name]()
     frozen = next(m for m in module.modules() if m is not module)
@@ -126,6 +157,29 @@ def test_parameters_and_modes_are_shared() -> None:
     wrapped.double()
     assert wrapped.weight.dtype == torch.float64
     assert wrapped(torch.rand(2, 3, 16, 16, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_a_traced_network_moves_copies_and_changes_modes() -> None:
+    module = AnyForward().eval()
+    wrapped, x = models.wrap(module), torch.rand(2, 3, 20, 20)
+    for same in (wrapped.double(), copy.deepcopy(wrapped)):
+        with torch.no_grad():
+            torch.testing.assert_close(same(x.double()), module(x.double()))
+    with torch.no_grad():
+        module.shift += 1  # in place, as load_state_dict does
+        module.first.weight *= 2
+    torch.testing.assert_close(wrapped(x.double()), module(x.double()))
+    wrapped.train()
+    assert not torch.equal(wrapped.features(x.double()), wrapped.features(x.double()))
+    assert set(wrapped.state_dict()) == {f"module.{name}" for name in module.state_dict()}
+    (grad,) = torch.autograd.grad(wrapped(x.double()).sum(), module.first.weight)
+    assert grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("around", [nn.DataParallel, torch.compile])
+def test_what_is_around_a_network_is_to_be_taken_off(around: Callable[..., nn.Module]) -> None:
+    with pytest.raises(InputError, match=r"pass the network inside, without torch\.compile"):
+        models.wrap(around(stack()))
 
 
 def test_normalisation_is_inside() -> None:
@@ -232,8 +286,9 @@ def test_first_and_second_order_gradients_flow() -> None:
     assert torch.autograd.gradgradcheck(lambda x: wrapped(x).square().sum(), (x,), fast_mode=True)
 
 
-def test_compiles_as_one_graph() -> None:
-    wrapped = models.wrap(stack().eval(), mean=(0.5, 0.5, 0.5))
+@pytest.mark.parametrize("make", [stack, AnyForward])
+def test_compiles_as_one_graph(make: Callable[[], nn.Module]) -> None:
+    wrapped = models.wrap(make().eval(), mean=(0.5, 0.5, 0.5))
     x = torch.rand(2, 3, 16, 16)
     compiled = torch.compile(wrapped, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), wrapped(x))
