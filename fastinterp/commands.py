@@ -17,8 +17,7 @@ from .data import ImageData
 from .device import usable_device
 from .errors import InputError
 from .evaluation.by_attack import MEASURES, Request, measure, settings_used, usual_eps
-from .evaluation.pictures import explanation_figure, picture_path, save_picture
-from .evaluation.protocols import default_step_size
+from .evaluation.pictures import picture_path
 from .evaluation.tables import text_table, write_rows
 from .files import write_json
 from .models import GapClassifier
@@ -133,14 +132,12 @@ def explain(args: Words) -> int:
         picked.labels,
         eps=eps,
         steps=args.steps,
-        step_size=default_step_size(args.norm, eps, args.steps)
-        if args.step_size is None
-        else args.step_size,
+        step_size=args.step_size,
         norm=args.norm,
         targets=_targets(args.target, images, chosen),
         interpreter=interpreter_named(args.interpreter, class_wise=True)(model),
     )
-    save_picture(explanation_figure(found, images.classes), args.out)
+    found.save(args.out, images.classes)
     lines = [
         (position, images.classes[label], images.classes[target], f"{before:.3f}", f"{after:.3f}")
         for position, label, target, before, after in zip(

@@ -51,6 +51,8 @@ def interpreter_named(name: str, class_wise: bool = False) -> Make:
     Raises:
         InputError: there is none of that name, or it has no map for a class.
     """
+    if not isinstance(name, str):
+        raise InputError(f'an interpreter is given by its name, such as "cam", got {name!r}.')
     if class_wise and name == "repr":
         raise InputError(
             "the interpreter repr has no map for a class, which is needed here; "

@@ -51,6 +51,17 @@ def _several(name: str, values: object) -> Iterable[object]:
     return values
 
 
+def require_floating(who: str, name: str, values: object) -> Tensor:
+    """`values`, if they are a tensor of floating-point numbers."""
+    if not isinstance(values, Tensor):
+        kind, advice = type(values).__name__, "use torch.as_tensor"
+    elif not values.is_floating_point():
+        kind, advice = str(values.dtype), "divide 8-bit images by 255"
+    else:
+        return values
+    raise InputError(f"{who}: {name} must be a floating-point tensor, got {kind}; {advice}.")
+
+
 def require_integers(name: str, values: object) -> Tensor:
     """`values` as int64, if they are a tensor of integers. Of int64 nothing is copied."""
     if not isinstance(values, Tensor):

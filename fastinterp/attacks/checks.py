@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..models.gap import GapClassifier, require_fit
+from ..require import require_floating
 from ..require import require_labels as require_labels
 from ..require import require_range as require_range
 from .modes import eval_mode, own_autograd
@@ -18,11 +19,7 @@ TOLERANCE = 1e-6  # a trip through a normalisation and back leaves pixels this f
 
 def require_images(who: str, x: object, lower: float, upper: float) -> None:
     """Raise unless x is a floating-point batch [N, ...] with pixels in [lower, upper]."""
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise InputError(
-            f"{who}: x must be a floating-point tensor, got {kind}; divide 8-bit images by 255."
-        )
+    x = require_floating(who, "x", x)
     if x.dim() < 2:
         raise InputError(f"{who}: x must be a batch [N, ...], got shape {list(x.shape)}.")
     if x.numel() == 0:

@@ -14,7 +14,8 @@ from .ascent import Keep, ascend, is_fooled, require_keep
 from .checks import as_module, require_batch, require_generator
 from .modes import eval_mode, own_autograd
 from .objectives import CrossEntropy, Objective, require_a_way_up
-from .threats import BALLS, Threat, require_moving
+from .step_size import fine_step, warn_if_short
+from .threats import BALLS, Threat, require_moving, require_radius
 
 
 class PGD:
@@ -31,7 +32,7 @@ class PGD:
             into eval mode.
         eps: radius of the ball around x, in pixel units: a number, or a tensor [N].
         step_size: of one step, likewise, torchattacks' `alpha`. linf: per pixel. l2, l1: the
-            length of the step.
+            length of the step. None: 2.5 eps / steps, which is 2/255 for the other defaults.
         steps: how many.
         norm: "linf", "l2" or "l1".
         random_start: start at a point drawn uniformly from the ball instead of at x.
@@ -46,13 +47,16 @@ class PGD:
 
     Raises:
         InputError: a setting is out of its range.
+
+    Warns:
+        UserWarning: the steps together are shorter than the ball's radius.
     """
 
     def __init__(
         self,
         model: nn.Module | Callable[[Tensor], Tensor],
         eps: float | Tensor = 8 / 255,
-        step_size: float | Tensor = 2 / 255,
+        step_size: float | Tensor | None = None,
         steps: int = 10,
         norm: Norm = "linf",
         random_start: bool = False,
@@ -80,8 +84,12 @@ class PGD:
         require_a_way_up(objective, random_start)
         require_generator("PGD", generator)
         self.model = as_module("PGD", model)
+        if step_size is None:
+            require_radius("eps", eps)
+            step_size = fine_step(eps, steps)
         self.threat: Threat = BALLS[norm](eps, step_size, lower, upper)
         require_moving("PGD", eps, step_size, steps)
+        warn_if_short("PGD", eps, step_size, steps)
         self.steps = steps
         self.random_start = random_start
         self.targeted = targeted

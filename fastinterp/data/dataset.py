@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from ..device import usable_device
 from ..errors import InputError
-from ..require import require_count, require_whole
+from ..require import require_count, require_range, require_whole
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -57,6 +57,7 @@ class ImageData(Dataset[tuple[Tensor, int]]):
                 "ImageData: images and labels must be on the same device, "
                 f"got {self.images.device} and {self.labels.device}."
             )
+        require_range("ImageData", "labels", self.labels, len(self.classes))
 
     def __len__(self) -> int:
         return len(self.images)

@@ -1,5 +1,6 @@
 """Accuracy under attack, explanations, tables and pictures."""
 
+from ..attacks.step_size import default_step_size
 from .aai_scores import AAIRow, aai_sweep
 from .accuracy import Row, sweep
 from .audit import audit
@@ -7,7 +8,7 @@ from .audit_checks import Check, audit_table
 from .corruptions import CorruptionRow, corruption_sweep
 from .explanations import Explanations, explain
 from .isa_scores import ISARow, isa_row
-from .protocols import ISA_SEED, PAPER_SEED, PROTOCOLS, default_step_size, paper_selection
+from .protocols import ISA_SEED, PAPER_SEED, PROTOCOLS, paper_selection
 from .tables import accuracy_table, markdown_table, text_table, write_rows
 from .topk import topk_intersection
 

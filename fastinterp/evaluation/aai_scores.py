@@ -14,6 +14,7 @@ from ..attacks.aai import Kind
 from ..attacks.ascent import Keep
 from ..attacks.checks import require_images, require_labels
 from ..attacks.modes import eval_mode
+from ..attacks.step_size import PAPER_STEP_SIZE
 from ..attacks.threats import BALLS
 from ..errors import InputError
 from ..interpreters import Interpreter
@@ -22,7 +23,7 @@ from ..ops import kendall_tau
 from ..ops.pgd_step import Norm
 from ..require import require_count, require_numbers, require_whole
 from .bar import progress_bar
-from .protocols import PAPER_SEED, PAPER_STEP_SIZE
+from .protocols import PAPER_SEED
 from .topk import topk_intersection
 from .tries import predict
 

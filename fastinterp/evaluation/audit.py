@@ -17,9 +17,11 @@ from torch import Tensor
 from ..attacks import PGD, CrossEntropy, Margin
 from ..attacks.checks import require_batch
 from ..attacks.modes import eval_mode, own_autograd
+from ..attacks.step_size import fine_step
 from ..attacks.threats import BALLS
 from ..errors import InputError
 from ..models import GapClassifier
+from ..models.gap import require_gap
 from ..ops.pgd_step import Norm
 from ..require import require_count, require_numbers
 from .audit_checks import (
@@ -32,7 +34,6 @@ from .audit_checks import (
     unbounded,
 )
 from .bar import progress_bar
-from .protocols import fine_step
 from .tries import predict
 
 TOLERANCE = 0.01
@@ -82,6 +83,7 @@ def audit(
     Raises:
         InputError: images, labels or a setting do not fit.
     """
+    require_gap("audit", model)
     steps = _steps(steps)
     if not 0 <= tolerance < 1:
         raise InputError(f"tolerance must be a fraction in [0, 1), got {tolerance!r}.")

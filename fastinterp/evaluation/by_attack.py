@@ -10,6 +10,7 @@ from typing import Any, get_args
 from torch import Tensor
 
 from ..attacks.aai import Kind
+from ..attacks.step_size import PAPER_STEP_SIZE, default_step_size
 from ..data import ImageData
 from ..discrepancy import ClassSet
 from ..errors import InputError
@@ -25,8 +26,6 @@ from .protocols import (
     PAPER_EPS,
     PAPER_N,
     PAPER_SEED,
-    PAPER_STEP_SIZE,
-    default_step_size,
     paper_selection,
 )
 from .tables import Cell, accuracy_table, format_eps

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from torch import Tensor
 from ..attacks import PGD
 from ..attacks.checks import require_batch, require_images, require_labels, require_range
 from ..attacks.modes import eval_mode
+from ..attacks.step_size import default_step_size
 from ..errors import InputError
 from ..interpreters import CAM, Interpreter, logits_and_maps
 from ..models.gap import GapClassifier, require_gap
@@ -26,7 +29,7 @@ class Explanations:
         labels, targets: the true classes and the targets [N].
         probabilities, probabilities_adv: softmax at x and at x' [N, C].
         maps, maps_adv: at x and at x', raw [N, 2, h, w]: true class, target class.
-        eps: radius of the attack's ball.
+        eps, norm: radius and norm of the attack's ball.
     """
 
     images: Tensor
@@ -38,6 +41,21 @@ class Explanations:
     maps: Tensor
     maps_adv: Tensor
     eps: float
+    norm: Norm = "linf"
+
+    def save(self, path: str | Path, classes: Sequence[str] | None = None) -> None:
+        """Draw a row an image into a file, as `fastinterp explain` does.
+
+        Args:
+            path: a name that ends in .png, .pdf or .svg.
+            classes: their names; by default their numbers.
+
+        Raises:
+            InputError: another ending.
+        """
+        from .pictures import explanation_figure, save_picture  # which draw what is defined here
+
+        save_picture(explanation_figure(self, classes), path)
 
 
 def explain(
@@ -47,7 +65,7 @@ def explain(
     *,
     eps: float,
     steps: int = 40,
-    step_size: float = 0.01,
+    step_size: float | None = None,
     norm: Norm = "linf",
     targets: Tensor | None = None,
     interpreter: Interpreter | None = None,
@@ -58,7 +76,8 @@ def explain(
         model: images in [0, 1] -> logits.
         images: x [N, C_in, H, W] in [0, 1].
         labels: true classes [N].
-        eps, steps, step_size, norm: of the targeted PGD, which starts at x.
+        eps, steps, step_size, norm: of the targeted PGD, which starts at x. No step_size: as
+            `default_step_size` says.
         targets: [N]; by default the likeliest wrong class of each image.
         interpreter: by default CAM. Maps with a value for each channel are added over them.
 
@@ -80,6 +99,8 @@ def explain(
         require_range("explain", "targets", targets, model.num_classes)
         if bool((targets == y).any()):
             raise InputError("a target must be another class than the true one.")
+        if step_size is None:
+            step_size = default_step_size(norm, eps, steps)
         x_adv = PGD(model, eps, step_size, steps, norm, targeted=True)(x, targets)
         both = torch.stack([y, targets], dim=1)
         p, maps = _look(interpreter, x, both)
@@ -94,6 +115,7 @@ def explain(
         maps=maps.cpu(),
         maps_adv=maps_adv.cpu(),
         eps=eps,
+        norm=norm,
     )
 
 

@@ -91,7 +91,11 @@ def explanation_figure(found: Explanations, classes: Sequence[str] | None = None
             clean = [figure.add_subplot(grid[row, column]) for column in (0, 1, 2)]
             attacked = [figure.add_subplot(grid[row, column]) for column in (4, 5, 6)]
             draw_explanation(clean, attacked, found, row, names)
-        headings = ("clean", f"attacked towards the target, eps = {format_eps(found.eps)}")
+        norm = "" if found.norm == "linf" else f" in {found.norm}"
+        headings = (
+            "clean",
+            f"attacked towards the target, eps = {format_eps(found.eps)}{norm}",
+        )
         for heading, first in zip(headings, (0, 4), strict=True):
             boxes = [grid[0, first + i].get_position(figure) for i in (0, 2)]
             centre = (boxes[0].x0 + boxes[1].x1) / 2

@@ -16,7 +16,6 @@ from .tries import FlushedCrossEntropy, MarginTowards, Try
 PAPER_N = 200
 PAPER_SEED = 99
 ISA_SEED = 123
-PAPER_STEP_SIZE = 0.01
 PAPER_EPS: dict[str, tuple[float, ...]] = {  # the columns of Table 3
     "mnist": (0.0, 0.05, 0.1, 0.2, 0.3, 0.35, 0.4),
     "cifar10": tuple(pixels / 255 for pixels in (0, 2, 4, 6, 8, 9, 10)),
@@ -104,13 +103,3 @@ PROTOCOLS: dict[str, Protocol] = {
         "any iterate that fools counts",
     ),
 }
-
-
-def default_step_size(norm: str, eps: float, steps: int) -> float:
-    """The paper's 0.01 for linf, on every data set. It has no l2 or l1, which get `fine_step`."""
-    return PAPER_STEP_SIZE if norm == "linf" else fine_step(eps, steps)
-
-
-def fine_step(eps: float, steps: int) -> float:
-    """2.5 eps / steps: long enough to reach the edge of the ball from within, and to turn there."""
-    return 2.5 * eps / max(steps, 1)

@@ -72,8 +72,11 @@ def format_eps(value: float) -> str:
 
 
 def format_cell(cell: Cell) -> str:
-    """A float shows three decimals; text and whole numbers show as they are."""
-    return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+    """A float shows three decimals, or its power of ten if these are zeros; others show as they
+    are."""
+    if not isinstance(cell, float):
+        return str(cell)
+    return f"{cell:.0e}" if 0 < abs(cell) < 0.0005 else f"{cell:.3f}"
 
 
 def _numeric(rows: Sequence[Sequence[Cell]], columns: int) -> list[bool]:

@@ -73,8 +73,8 @@ def make_feed(
         feed = ArrayFeed(data.to(device), batch_size, seed, name)
     else:
         raise InputError(
-            f"{name} must be an ImageData (fastinterp.data.load), a pair (images, labels) or a "
-            f"DataLoader, got {type(data).__name__}."
+            f"{name} must be an ImageData (fastinterp.data.load), a tuple (images, labels) or a "
+            f"DataLoader, which takes any Dataset, got {type(data).__name__}."
         )
     require_range(name, "labels", feed.data.labels, num_classes)
     return feed

@@ -31,7 +31,8 @@ class IntLoss(nn.Module):
     Args:
         gamma: weight of the discrepancy, in the units of `IntTrainer`.
         eps: radius of the ball around x in which x' is sought, in pixel units.
-        steps, step_size: of the inner loop, projected gradient ascent.
+        steps, step_size: of the inner loop, projected gradient ascent. No step_size: 0.01 in linf,
+            as in the paper, else 2.5 eps / steps.
         reduction: "weighted" (eq. 8) or "1-class", the discrepancy of the true class's map.
         method: "int", "int-1-class" or "int-adv" (the cross-entropy at x', which x' maximises too);
             None leaves the choice between the first two to `reduction`.
@@ -51,7 +52,7 @@ class IntLoss(nn.Module):
         gamma: float = 0.01,
         eps: float = 0.3,
         steps: int = 40,
-        step_size: float = 0.01,
+        step_size: float | None = None,
         reduction: Literal["weighted", "1-class"] = "weighted",
         *,
         method: str | None = None,

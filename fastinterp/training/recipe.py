@@ -79,7 +79,7 @@ class Recipe:
     lr_milestones: tuple[int, ...] = ()
     eps: float = 0.3
     steps: int = 40
-    step_size: float = 0.01
+    step_size: float | None = None
     random_start: bool = True
     eps_schedule: tuple[int, ...] = ()
     gamma: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from ..attacks import Ball, Outputs, ascend
 from ..attacks.objectives import require_a_way_up
 from ..attacks.outputs import Precision
+from ..attacks.step_size import default_step_size, warn_if_short
 from ..attacks.threats import BALLS, Threat
 from ..errors import InputError
 from ..models.gap import GapClassifier, folded_for
@@ -67,6 +69,13 @@ def robust_loss(
     network = folded_for(model, method.needs, x)
     clean = Outputs(network, x)
     _ = clean.logits  # the one pass at x, made before the inner loop borrows it
+    height, width = x.shape[2:]
+    if method.needs != "logits" and clean.features.shape[2:].numel() == 1:
+        warnings.warn(
+            f"{method.name}: images of {height}x{width} give feature maps of one position, "
+            "where class maps say no more than logits; take larger images or fewer strides.",
+            stacklevel=2,
+        )
     adv: Outputs | None = None
     if method.inner is not None and threat is None:
         adv = clean
@@ -141,7 +150,7 @@ def require_inner(
     method: Method,
     eps: float,
     steps: int,
-    step_size: float,
+    step_size: float | None,
     random_start: bool,
     norm: Norm = "linf",
 ) -> tuple[float, int, float]:
@@ -154,8 +163,13 @@ def require_inner(
         raise InputError(f"norm must be one of {', '.join(BALLS)}, got {norm!r}.")
     if method.inner is not None:
         require_a_way_up(method.inner, random_start)
-    sizes = require_size("eps", eps), require_size("step_size", step_size)
-    return sizes[0], require_count("steps", steps, 0), sizes[1]
+    eps, steps = require_size("eps", eps), require_count("steps", steps, 0)
+    if step_size is None:
+        step_size = default_step_size(norm, eps, steps)
+    step_size = require_size("step_size", step_size)
+    if method.inner is not None:
+        warn_if_short(method.name, eps, step_size, steps)
+    return eps, steps, step_size
 
 
 def require_size(name: str, value: object) -> float:

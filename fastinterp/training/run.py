@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -199,6 +200,12 @@ def _holds_a_run(out: Path, resume: bool) -> bool:
     file = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
     if file is not None:
         raise InputError(f"out must be a folder, and {file} is a file; choose another name.")
+    try:  # now, as an epoch's work must not end at a folder that nobody can write into
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {out}: {error.strerror}.") from error
+    if not os.access(out, os.W_OK):
+        raise InputError(f"cannot write into {out}; choose another folder.")
     state, network = (out / STATE).exists(), (out / NETWORK).exists()
     if resume and network and not state:
         raise InputError(

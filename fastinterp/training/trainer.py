@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from ..attacks.outputs import Precision
@@ -29,20 +29,19 @@ from .graphs import (
     state_of,
 )
 from .methods import Method
+from .methods import method as method_named
+from .optimizer import MakeOptimizer, make_optimizer
 from .precision import usable_precision
 from .robust_loss import (
     ball,
     require_gap,
     require_inner,
     require_known_labels,
-    require_size,
     robust_loss,
 )
 from .run import Run
 from .schedule import EpsSchedule, LinearEps, decay, make_schedule, require_milestones
 from .seeds import derive
-
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 @dataclass(frozen=True)
@@ -76,24 +75,27 @@ class Trainer:
     `IntTrainer` and its sisters are this class with a method filled in; they document the settings.
     A method made by hand (a `Method` of any objectives) trains here too.
 
+    `method` is a `Method`, or the name of one with its own gamma.
+
     Attributes:
-        model, optimizer, method, seed: as given.
+        model, optimizer, seed: as given.
+        method: the `Method`.
         step: how many optimisation steps were done.
     """
 
     def __init__(
         self,
         model: GapClassifier,
-        method: Method,
+        method: Method | str,
         *,
         eps: float = 0.3,
         steps: int = 40,
-        step_size: float = 0.01,
+        step_size: float | None = None,
         optimizer: Optimizer | MakeOptimizer | None = None,
         eps_schedule: EpsSchedule | tuple[int, int] | None = None,
         random_start: bool = True,
         seed: int = 0,
-        lr: float = 1e-4,
+        lr: float | None = None,
         lr_milestones: Sequence[int] = (),
         device: torch.device | str | None = None,
         precision: Precision = "float32",
@@ -103,6 +105,7 @@ class Trainer:
         norm: Norm = "linf",
     ) -> None:
         require_gap(model)
+        method = method_named(method) if isinstance(method, str) else method
         self.eps, self.steps, self.step_size = require_inner(
             method, eps, steps, step_size, random_start, norm
         )
@@ -112,7 +115,7 @@ class Trainer:
         self.random_start, self.seed = random_start, require_whole("seed", seed)
         self.eps_schedule = make_schedule(self.eps, eps_schedule)
         self.lr_milestones = require_milestones(lr_milestones)
-        self.optimizer = _optimizer(self.model, optimizer, lr)
+        self.optimizer = make_optimizer(self.model, optimizer, lr)
         self._base_lr = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.step = 0
         self.device = next(self.model.parameters()).device
@@ -283,6 +286,8 @@ class Trainer:
                 False, or one with other settings; the loss left the numbers (the last good state is
                 kept).
         """
+        if out == "":
+            raise InputError("out must name a folder, got an empty name.")
         run = Run(self, train_data, epochs, batch_size, val_data, progress, info or {})
         return run.go(None if out is None else Path(out), resume, checkpoint_seconds)
 
@@ -301,23 +306,3 @@ def _describe(schedule: EpsSchedule | None) -> Any:
     if isinstance(schedule, LinearEps):
         return [schedule.start, schedule.end]
     return schedule if schedule is None else getattr(schedule, "__qualname__", repr(schedule))
-
-
-def _optimizer(
-    model: nn.Module, optimizer: Optimizer | MakeOptimizer | None, lr: float
-) -> Optimizer:
-    if isinstance(optimizer, Optimizer):
-        return optimizer
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters:
-        raise InputError("The model has no parameter to train: every requires_grad is False.")
-    if optimizer is None:
-        return torch.optim.Adam(parameters, lr=require_size("lr", lr))
-    made = optimizer(parameters) if callable(optimizer) else optimizer
-    if not isinstance(made, Optimizer):
-        got = f"a function that made {made!r}" if callable(optimizer) else repr(made)
-        raise InputError(
-            "optimizer must be an optimiser of the model's parameters, or a function that makes "
-            f"one of them, such as torch.optim.AdamW, got {got}."
-        )
-    return made

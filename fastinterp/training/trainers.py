@@ -15,8 +15,9 @@ from ..attacks.outputs import Precision
 from ..models.gap import GapClassifier
 from ..ops.pgd_step import Norm
 from .methods import Inner, method
+from .optimizer import MakeOptimizer
 from .schedule import EpsSchedule
-from .trainer import MakeOptimizer, Trainer
+from .trainer import Trainer
 
 Kind = TypeVar("Kind", bound=type[Trainer])
 _OWN = ("self", "model", "gamma", "interpreter", "inner", "chosen", "__class__")
@@ -63,12 +64,12 @@ class _IntFamily(Trainer):
         eps: float = 0.3,
         gamma: float = 0.01,
         steps: int = 40,
-        step_size: float = 0.01,
+        step_size: float | None = None,
         optimizer: Optimizer | MakeOptimizer | None = None,
         eps_schedule: EpsSchedule | tuple[int, int] | None = None,
         random_start: bool = True,
         seed: int = 0,
-        lr: float = 1e-4,
+        lr: float | None = None,
         lr_milestones: Sequence[int] = (),
         device: torch.device | str | None = None,
         interpreter: MakeInterpreter | None = None,
@@ -101,14 +102,15 @@ class IntTrainer(_IntFamily):
         model: a GapClassifier; it is trained in place.
         eps: radius of the ball around x in which x' is sought, in pixel units.
         gamma: weight of the discrepancy, in the units of the authors' programs.
-        steps, step_size: of the inner loop, projected gradient ascent.
+        steps, step_size: of the inner loop, projected gradient ascent. No step_size: 0.01 in linf,
+            as in the paper, else 2.5 eps / steps.
         optimizer: an optimiser of the model's parameters, or a function that makes one of them;
             by default Adam with `lr`.
         eps_schedule: (start, end) lets eps be 0 up to step `start` and grow linearly to its
             full size at step `end`; or a function from the step to eps. None: constant.
         random_start: begin the inner loop at a point drawn uniformly from the ball.
         seed: decides the order of the images and the random starts.
-        lr: Adam's learning rate, where `optimizer` is None.
+        lr: Adam's learning rate, where `optimizer` is None; by default 1e-4.
         lr_milestones: steps after each of which the learning rate falls to a tenth.
         device: where to move the model; None leaves it.
         interpreter: whose maps D compares: None for CAM, by the fused op; else a function that
@@ -176,7 +178,7 @@ class NormalTrainer(Trainer):
         model: GapClassifier,
         optimizer: Optimizer | MakeOptimizer | None = None,
         seed: int = 0,
-        lr: float = 1e-4,
+        lr: float | None = None,
         lr_milestones: Sequence[int] = (),
         device: torch.device | str | None = None,
         channels_last: bool | None = None,
@@ -198,12 +200,12 @@ class AdvTrainer(Trainer):
         model: GapClassifier,
         eps: float = 0.3,
         steps: int = 40,
-        step_size: float = 0.01,
+        step_size: float | None = None,
         optimizer: Optimizer | MakeOptimizer | None = None,
         eps_schedule: EpsSchedule | tuple[int, int] | None = None,
         random_start: bool = True,
         seed: int = 0,
-        lr: float = 1e-4,
+        lr: float | None = None,
         lr_milestones: Sequence[int] = (),
         device: torch.device | str | None = None,
         precision: Precision = "float32",
@@ -226,12 +228,12 @@ class _Baseline(Trainer):
         eps: float = 0.3,
         gamma: float = 1.0,
         steps: int = 40,
-        step_size: float = 0.01,
+        step_size: float | None = None,
         optimizer: Optimizer | MakeOptimizer | None = None,
         eps_schedule: EpsSchedule | tuple[int, int] | None = None,
         random_start: bool = True,
         seed: int = 0,
-        lr: float = 1e-4,
+        lr: float | None = None,
         lr_milestones: Sequence[int] = (),
         device: torch.device | str | None = None,
         precision: Precision = "float32",

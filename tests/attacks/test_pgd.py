@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -95,6 +96,21 @@ def test_a_radius_for_each_image(make_tiny, batch) -> None:
     delta = (attack(x, y) - x).flatten(1).abs().amax(dim=1)
     assert (delta <= eps + 1e-12).all()
     assert delta[0] == 0
+
+
+def test_a_step_size_that_nobody_names_crosses_the_ball(make_tiny) -> None:
+    assert PGD(make_tiny()).threat.step_size == pytest.approx(2 / 255)
+    assert PGD(make_tiny(), eps=2.0, steps=20, norm="l2").threat.step_size == 0.25
+    radii = torch.tensor([0.1, 0.4])
+    torch.testing.assert_close(PGD(make_tiny(), radii, steps=10).threat.step_size, radii / 4)
+    with pytest.warns(UserWarning, match=r"^PGD: 10 steps of 0\.01 end 0\.1 from .* radius 0\.3"):
+        PGD(make_tiny(), 0.3, 0.01)
+    with pytest.warns(UserWarning, match=r"radius 0\.4"):
+        PGD(make_tiny(), radii, 0.01)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PGD(make_tiny(), 0.3, 0.01, 30)
+        PGD(make_tiny(), 0.3, 0.01, 0)
 
 
 def test_other_objectives(make_tiny, batch) -> None:

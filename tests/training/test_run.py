@@ -392,6 +392,16 @@ def test_the_number_of_channels_is_looked_at_before_the_first_step() -> None:
         assert trainer.step == 0
 
 
+def test_a_folder_that_nobody_can_make_is_refused_before_the_first_step(
+    make_tiny, make_data, tmp_path: Path
+) -> None:
+    trainer = NormalTrainer(make_tiny())
+    for out, message in (("", "out must name a folder"), ("/proc/x", "cannot make the folder")):
+        with pytest.raises(InputError, match=message):
+            trainer.fit(make_data(8), epochs=1, out=out, progress=False)
+    assert trainer.step == 0
+
+
 def test_bad_arguments_of_fit_are_refused(make_tiny, make_data) -> None:
     with pytest.raises(InputError, match="epochs must be at least 1"):
         NormalTrainer(make_tiny()).fit(make_data(8), epochs=0)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import warnings
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastinterp import InputError
 from fastinterp.attacks import PGD, CrossEntropy, LinfBall, ascend
 from fastinterp.attacks.threats import BALLS
 from fastinterp.interpreters import GradCAM, Repr
+from fastinterp.models import GapClassifier
 from fastinterp.training import (
     AdvTrainer,
     IGNormSumTrainer,
@@ -62,7 +64,7 @@ def test_the_first_parameters_are_the_documented_ones() -> None:
     defaults = {name: p.default for name, p in parameters.items()}
     assert list(defaults)[:6] == ["model", "eps", "gamma", "steps", "step_size", "optimizer"]
     assert (defaults["eps"], defaults["gamma"], defaults["steps"]) == (0.3, 0.01, 40)
-    assert defaults["step_size"] == 0.01 and defaults["random_start"] is True
+    assert defaults["step_size"] is None and defaults["random_start"] is True
     assert "gamma" not in inspect.signature(AdvTrainer).parameters
     assert inspect.signature(TRADESTrainer).parameters["gamma"].default == 1.0
     for trainer in TRAINERS.values():
@@ -217,6 +219,36 @@ def test_optimizers(make_tiny, make_data) -> None:
     assert model.conv.weight.grad is None
 
 
+def test_a_step_size_that_nobody_names_crosses_the_ball(make_tiny) -> None:
+    assert IntTrainer(make_tiny()).step_size == 0.01
+    for norm, eps in (("l2", 2.0), ("l1", 10.0)):
+        assert IntTrainer(make_tiny(), eps=eps, steps=20, norm=norm).step_size == eps / 8
+        assert IntLoss(eps=eps, steps=20, norm=norm).step_size == eps / 8
+    with pytest.warns(UserWarning, match=r"^int: 5 steps of 0\.01 end 0\.05 from .* radius 0\.3"):
+        IntTrainer(make_tiny(), eps=0.3, steps=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        NormalTrainer(make_tiny())
+        IntTrainer(make_tiny(), eps=0.3, steps=30)
+
+
+def test_maps_of_one_position_are_remarked_on(make_data) -> None:
+    class Deep(GapClassifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 6, 8)
+            self.weight, self.bias = nn.Parameter(torch.randn(4, 6)), None
+
+        def features(self, x: Tensor) -> Tensor:
+            return self.conv(x)
+
+    with pytest.warns(UserWarning, match="^int: images of 8x8 give feature maps of one position"):
+        IntTrainer(Deep(), eps=0.1, steps=10).training_step(*make_data(8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        AdvTrainer(Deep(), eps=0.1, steps=10).training_step(*make_data(8))
+
+
 def test_autocast_around_a_step(make_tiny, make_data) -> None:
     model = make_tiny()
     before = model.head.weight.detach().clone()
@@ -233,6 +265,7 @@ def test_a_method_made_by_hand(make_tiny, make_data) -> None:
     trainer = Trainer(make_tiny(), by_cross_entropy, random_start=False, **INNER)
     assert trainer.training_step(*make_data(8)).loss.isfinite()
     assert trainer.settings["method"] == "int2"
+    assert Trainer(make_tiny(), "trades").settings["method"] == "trades"
 
 
 @pytest.mark.parametrize(
@@ -261,6 +294,8 @@ def test_a_method_made_by_hand(make_tiny, make_data) -> None:
         ({"interpreter": 3}, r"GradCAM itself, got int\.$"),
         ({"optimizer": "adam"}, r"^optimizer must be an optimiser.*AdamW, got 'adam'\.$"),
         ({"optimizer": lambda p: 3}, r"got a function that made 3\.$"),
+        ({"optimizer": torch.optim.SGD, "lr": 0.5}, r"^lr = 0\.5 is for Adam.*SGD\(.*lr=0\.5\)\.$"),
+        ({"optimizer": torch.optim.SGD([torch.zeros(2)])}, "holds no parameter of the model"),
     ],
 )
 def test_bad_settings_are_refused(make_tiny, arguments: dict, message: str) -> None:
