@@ -291,3 +291,27 @@ def test_unchecked_labels_show_as_nan_on_a_gpu() -> None:
     labels[1] = 99
     value = ops.discrepancy(features, features_adv, weight, labels, validate=False)
     assert value.isnan().tolist() == [False, True, False]
+
+
+@needs_extension
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("case", ODD, ids=str)
+def test_signs_that_were_kept_give_what_making_them_again_gives(case: MapCase, layout: str) -> None:
+    native = torch.ops.fastinterp
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        features, features_adv, weight, labels, bias = case.tensors(dtype, layout=layout)
+        features_adv[0] = features[0]  # signs of zero
+        grad, results = torch.rand(case.images, dtype=dtype), []
+        for keep in (KEEP_NOTHING, KEEP_SIGNS):
+            value, signs, coefficients = native.discrepancy(
+                features, features_adv, weight, labels, bias, True, keep
+            )
+            assert signs.numel() == (keep == KEEP_SIGNS) * value.numel() * case.classes * (
+                case.height * case.width
+            )
+            backward = (grad, features, features_adv, weight, coefficients, signs)
+            results.append(native.discrepancy_backward(*backward, True, True, True))
+        for again, kept in zip(*results, strict=True):
+            assert torch.equal(again, kept)
+    with pytest.raises(RuntimeError, match="signs must be the forward pass's, or empty"):
+        native.discrepancy_backward(*backward[:5], signs[:, :1], True, True, True)
