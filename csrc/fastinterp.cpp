@@ -39,6 +39,11 @@ TORCH_LIBRARY(fastinterp, m) {
       "Tensor? step_sizes, Tensor? eps_rows, float lower, float upper, int norm) -> ()");
 
   m.def("kendall_tau(Tensor a, Tensor b) -> Tensor");
+
+  // Of a convolution of images [N, in, height, width], by its output's; of the weight's type.
+  m.def(
+      "image_gradient(Tensor grad, Tensor weight, int height, int width, int stride, int top, "
+      "int left) -> Tensor");
 }
 
 namespace {
@@ -94,6 +99,12 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy(
   return op.call(features, features_adv, weight, labels, bias, weighted, keep);
 }
 
+at::Tensor image_gradient(const at::Tensor& grad, const at::Tensor& weight, int64_t height,
+                          int64_t width, int64_t stride, int64_t top, int64_t left) {
+  static const auto op = fastinterp::find<decltype(image_gradient)>("fastinterp::image_gradient");
+  return op.call(grad, weight, height, width, stride, top, left);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -104,4 +115,6 @@ PYBIND11_MODULE(_C, m) {
   m.def("pgd_step_", &pgd_step_, without_gil, "torch.ops.fastinterp.pgd_step_, called directly.");
   m.def("discrepancy", &discrepancy, without_gil,
         "torch.ops.fastinterp.discrepancy, called directly.");
+  m.def("image_gradient", &image_gradient, without_gil,
+        "torch.ops.fastinterp.image_gradient, called directly.");
 }

@@ -3,12 +3,13 @@
 from . import _backend, reference
 from . import cam as _cam
 from . import discrepancy as _discrepancy
+from . import image_gradient as _image_gradient
 from . import kendall_tau as _kendall_tau
 from . import pgd_step as _pgd_step
 from ._backend import backend, build_info
 
 if _backend.extension() is not None:
-    for _op in (_cam, _discrepancy, _kendall_tau, _pgd_step):
+    for _op in (_cam, _discrepancy, _image_gradient, _kendall_tau, _pgd_step):
         _op.register()
 
 from .cam import cam

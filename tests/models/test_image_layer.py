@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from fastinterp.models.image_layer import image_conv2d
 
+CHANNELS = [1, 3]
 CASES = [(4, 2, (1, 1)), (5, 1, (2, 2)), (3, 1, (1, 1)), (3, 2, (0, 1)), (7, 3, (0, 0))]
 
 
@@ -20,15 +21,20 @@ def tensors(kernel: int, channels: int = 1, dtype: torch.dtype = torch.float64) 
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize(("kernel", "stride", "padding"), CASES)
 def test_gradients(
-    kernel: int, stride: int, padding: tuple[int, int], layout: torch.memory_format
+    kernel: int,
+    stride: int,
+    padding: tuple[int, int],
+    channels: int,
+    layout: torch.memory_format,
 ) -> None:
-    x, weight, bias = tensors(kernel)
+    x, weight, bias = tensors(kernel, channels)
     laid_out = x.to(memory_format=layout)
     ours = image_conv2d(laid_out, weight, bias, stride, padding)
     theirs = F.conv2d(laid_out, weight, bias, stride, padding)
-    assert "GreyConv2d" in type(ours.grad_fn).__name__
+    assert "ImageConv2d" in type(ours.grad_fn).__name__
     above = torch.randn_like(theirs)
     found = torch.autograd.grad(ours, [x, weight, bias], above)
     expected = torch.autograd.grad(theirs, [x, weight, bias], above)
@@ -36,23 +42,29 @@ def test_gradients(
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize(("kernel", "stride", "padding"), CASES)
-def test_second_derivatives(kernel: int, stride: int, padding: tuple[int, int]) -> None:
+def test_second_derivatives(
+    kernel: int, stride: int, padding: tuple[int, int], channels: int
+) -> None:
     def run(*inputs: Tensor) -> Tensor:
         return image_conv2d(*inputs, stride, padding)
 
-    x, weight, bias = tensors(kernel)
+    x, weight, bias = tensors(kernel, channels)
     assert torch.autograd.gradgradcheck(run, (x[:1], weight, bias))
 
 
+@pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize(("kernel", "stride", "padding"), CASES)
-def test_float32_is_as_exact_as_torch(kernel: int, stride: int, padding: tuple[int, int]) -> None:
+def test_float32_is_as_exact_as_torch(
+    kernel: int, stride: int, padding: tuple[int, int], channels: int
+) -> None:
     errors = []
-    above = torch.randn_like(F.conv2d(*tensors(kernel), stride, padding))
-    x, *rest = tensors(kernel)
+    above = torch.randn_like(F.conv2d(*tensors(kernel, channels), stride, padding))
+    x, *rest = tensors(kernel, channels)
     (truth,) = torch.autograd.grad(F.conv2d(x, *rest, stride, padding), x, above)
     for function in (image_conv2d, F.conv2d):
-        x, *rest = tensors(kernel, dtype=torch.float32)
+        x, *rest = tensors(kernel, channels, torch.float32)
         (found,) = torch.autograd.grad(function(x, *rest, stride, padding), x, above.float())
         errors.append(float((found.double() - truth).norm() / truth.norm()))
     assert errors[0] <= max(2 * errors[1], 2**-23)
@@ -73,11 +85,11 @@ def test_under_autocast_the_gradient_keeps_the_image_type() -> None:
 
 
 def test_other_images_go_through_torch() -> None:
-    x, weight, bias = tensors(4, channels=3)
-    assert "Grey" not in type(image_conv2d(x, weight, bias, 2, (1, 1)).grad_fn).__name__
+    x, weight, bias = tensors(4, channels=5)
+    assert "ImageConv2d" not in type(image_conv2d(x, weight, bias, 2, (1, 1)).grad_fn).__name__
     x, weight, bias = tensors(4)
     detached = image_conv2d(x.detach(), weight, bias, 2, (1, 1))
-    assert "Grey" not in type(detached.grad_fn).__name__
+    assert "ImageConv2d" not in type(detached.grad_fn).__name__
 
 
 def test_functional_transforms_work() -> None:
