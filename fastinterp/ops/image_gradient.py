@@ -1,4 +1,4 @@
-"""The gradient of a convolution at the images that it read: what every step of an attack ends in."""
+"""The gradient of a convolution at the images that it read: where every attack step ends."""
 
 from __future__ import annotations
 
