@@ -90,7 +90,7 @@ def convolutions_alone(setting: Setting, layout: torch.memory_format) -> Thunk:
 
 def folded_convolutions_alone(setting: Setting) -> Thunk:
     """The same for the passes that the trainer makes: the classifier is folded in, if it can be,
-    and the derivative by a grey image is ours."""
+    and the derivative by images of few channels is ours."""
     model = setting.model()
     folded = model.folded("maps", (setting.size, setting.size))
     if not isinstance(folded, FoldedClassifier):

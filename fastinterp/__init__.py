@@ -9,7 +9,9 @@ from ._version import __version__
 from .attacks import PGD
 from .errors import InputError
 from .interpreters import CAM
+from .models.image_layer import use_image_gradient as _use_image_gradient
 from .ops import backend, build_info
+from .ops.image_gradient import image_gradient as _image_gradient
 from .training import (
     AdvTrainer,
     IGNormSumTrainer,
@@ -21,6 +23,8 @@ from .training import (
     NormalTrainer,
     TRADESTrainer,
 )
+
+_use_image_gradient(_image_gradient)
 
 __all__ = [
     "CAM",

@@ -27,7 +27,8 @@ def reference(
     grad, kernel = grad.to(exact), weight.to(exact)
     if weight.shape[1] > 1:
         shape = (len(grad), weight.shape[1], *size)
-        return conv2d_input(shape, kernel, grad, stride, padding).to(weight.dtype)
+        images: Tensor = conv2d_input(shape, kernel, grad, stride, padding)  # type: ignore[no-untyped-call]
+        return images.to(weight.dtype)
     by_position = grad.permute(0, 2, 3, 1).flatten(1, 2)  # [N, h * w, out]
     taps = kernel.flatten(1).t()  # [k * k, out]
     sent = torch.matmul(taps, by_position.transpose(1, 2))  # [N, k * k, h * w]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastinterp.models import image_layer
 from fastinterp.models.image_layer import image_conv2d
 
 CHANNELS = [1, 3]
@@ -92,8 +93,9 @@ def test_other_images_go_through_torch() -> None:
     assert "ImageConv2d" not in type(detached.grad_fn).__name__
 
 
-def test_functional_transforms_work() -> None:
-    x, weight, bias = tensors(4)
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_functional_transforms_work(channels: int) -> None:
+    x, weight, bias = tensors(4, channels)
     weight, bias = weight.detach(), bias.detach()
 
     def total(image: Tensor) -> Tensor:
@@ -102,3 +104,27 @@ def test_functional_transforms_work() -> None:
     each = torch.func.vmap(torch.func.grad(total))(x.detach())
     (together,) = torch.autograd.grad(F.conv2d(x, weight, bias, 2, 1).square().sum(), x)
     torch.testing.assert_close(each, together)
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_forward_over_reverse(channels: int) -> None:
+    inputs = tuple(
+        t.detach()[..., :5, :5] if t.dim() == 4 else t.detach() for t in tensors(4, channels)
+    )
+
+    def hessian(convolve) -> tuple:
+        def total(*inputs: Tensor) -> Tensor:
+            return convolve(*inputs, 2, (1, 1)).pow(3).sum()
+
+        return torch.func.hessian(total, argnums=(0, 1, 2))(*inputs)
+
+    for found, expected in zip(hessian(image_conv2d), hessian(F.conv2d), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_without_an_op_torch_serves(monkeypatch) -> None:
+    monkeypatch.setattr(image_layer, "_gradient", None)
+    x, weight, bias = tensors(4)
+    result = image_conv2d(x, weight, bias, 2, (1, 1))
+    assert "ImageConv2d" not in type(result.grad_fn).__name__
+    assert torch.equal(result, F.conv2d(x, weight, bias, 2, 1))

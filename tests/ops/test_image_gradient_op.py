@@ -6,7 +6,6 @@ import pytest
 import torch
 from support import DTYPES, assert_as_good_as_torch, needs_extension
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from benchmarks.cases import lay_out
@@ -98,18 +97,14 @@ def test_results_do_not_depend_on_threads_or_on_the_batch(case) -> None:
 
 
 @needs_extension
-def test_the_fake_has_its_shape_and_dtype() -> None:
-    with FakeTensorMode():
-        out = torch.ops.fastinterp.image_gradient(
-            torch.empty(2, 4, 13, 13, dtype=torch.bfloat16),
-            torch.empty(4, 1, 4, 4),
-            28,
-            28,
-            2,
-            0,
-            0,
-        )
-    assert out.shape == (2, 1, 28, 28) and out.dtype == torch.float32
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_schema_and_fake_are_true(dtype: torch.dtype) -> None:
+    grad, weight = tensors(CASES[0])
+    torch.library.opcheck(
+        torch.ops.fastinterp.image_gradient.default,
+        (grad.bfloat16(), weight.to(dtype), 28, 28, 2, 1, 1),
+        test_utils=("test_schema", "test_faketensor"),
+    )
 
 
 @needs_extension
