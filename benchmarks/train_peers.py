@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from torch.nn import functional as F
 
 from benchmarks.timing import Thunk
 from fastinterp import models
+from fastinterp.attacks import Outputs
+from fastinterp.attacks.passes import Passes
 from fastinterp.models import GapClassifier
 from fastinterp.models.folded import FoldedClassifier
 from fastinterp.models.layers import SameConv2d, pad_same
@@ -90,23 +93,28 @@ def convolutions_alone(setting: Setting, layout: torch.memory_format) -> Thunk:
 
 def folded_convolutions_alone(setting: Setting) -> Thunk:
     """The same for the passes that the trainer makes: the classifier is folded in, if it can be,
-    and the derivative by images of few channels is ours."""
+    the derivative by images of few channels is ours, and so are the inner loop's passes where they
+    are one kernel."""
     model = setting.model()
     folded = model.folded("maps", (setting.size, setting.size))
     if not isinstance(folded, FoldedClassifier):
         convolutions = [p for name, p in model.named_parameters() if name != "weight"]
-        return _passes(setting, setting.layout, model, convolutions)
+        return _passes(setting, setting.layout, model, convolutions, as_a_stack=True)
     kernel, bias = (t.detach().requires_grad_() for t in folded.head[:2])
     constant = FoldedClassifier(folded.model, folded.head._replace(kernel=kernel, bias=bias))
     top = f"layers.{len(folded.model.layers) - 1}."
     below = [
         p for name, p in model.named_parameters() if name != "weight" and not name.startswith(top)
     ]
-    return _passes(setting, setting.layout, constant, [*below, kernel, bias])
+    return _passes(setting, setting.layout, constant, [*below, kernel, bias], as_a_stack=True)
 
 
 def _passes(
-    setting: Setting, layout: torch.memory_format, model: GapClassifier, wanted: Sequence[Tensor]
+    setting: Setting,
+    layout: torch.memory_format,
+    model: GapClassifier,
+    wanted: Sequence[Tensor],
+    as_a_stack: bool = False,
 ) -> Thunk:
     x = setting.images()[0].to(memory_format=layout)
     x_adv = x.flip(0).to(memory_format=layout).requires_grad_()
@@ -114,8 +122,9 @@ def _passes(
 
     def run() -> tuple[Tensor, ...]:
         clean = model.features(x)
+        inner = Passes(model, x) if as_a_stack else partial(Outputs, model)
         for _ in range(setting.steps):
-            torch.autograd.grad(model.features(x_adv), x_adv, above)
+            torch.autograd.grad(inner(x_adv).features, x_adv, above)
         adv = model.features(x_adv.detach())
         return torch.autograd.grad((clean, adv), wanted, (above, above))
 

@@ -4,11 +4,15 @@
 #include <torch/csrc/utils/pybind.h>
 #include <torch/library.h>
 
+#include <array>
+#include <memory>
 #include <optional>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "autograd/find.h"
+#include "cpu/conv_stack.h"
 #include "cpu/vector/primitives.h"
 
 TORCH_LIBRARY(fastinterp, m) {
@@ -105,6 +109,19 @@ at::Tensor image_gradient(const at::Tensor& grad, const at::Tensor& weight, int6
   return op.call(grad, weight, height, width, stride, top, left);
 }
 
+// (weight, bias, stride, (top, bottom, left, right)) of each convolution.
+using Described = std::vector<std::tuple<at::Tensor, at::Tensor, int64_t, std::array<int64_t, 4>>>;
+
+std::unique_ptr<fastinterp::cpu::ConvStack> conv_stack(const Described& described, int64_t height,
+                                                       int64_t width, bool bf16) {
+  std::vector<fastinterp::cpu::Convolution> layers;
+  for (const auto& [weight, bias, stride, padding] : described) {
+    const auto [top, bottom, left, right] = padding;
+    layers.push_back({weight, bias.contiguous(), stride, top, bottom, left, right});
+  }
+  return fastinterp::cpu::make_conv_stack(layers, height, width, bf16);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -117,4 +134,11 @@ PYBIND11_MODULE(_C, m) {
         "torch.ops.fastinterp.discrepancy, called directly.");
   m.def("image_gradient", &image_gradient, without_gil,
         "torch.ops.fastinterp.image_gradient, called directly.");
+  using fastinterp::cpu::ConvStack;
+  pybind11::class_<ConvStack>(m, "ConvStack", "See ops/conv_stack.py.")
+      .def(pybind11::init(&conv_stack))
+      .def("forward", &ConvStack::forward, without_gil)
+      .def("backward", &ConvStack::backward, without_gil);
+  m.def("has_bf16_pairs", &fastinterp::cpu::has_bf16_pairs,
+        "Whether ConvStack can multiply in bfloat16 here.");
 }

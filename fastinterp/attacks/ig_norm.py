@@ -40,7 +40,7 @@ class IGNorm(Objective):
         self.units = units
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
-        x, m = clean.x, self.steps
+        model, x, m = clean.model, clean.x, self.steps
         fractions = torch.arange(1, m + 1, device=x.device, dtype=x.dtype) / m
         fractions = fractions.view(m, *[1] * x.dim())  # [m, 1, 1, ...]
         repeated = labels.repeat(m)  # [m N]
@@ -53,7 +53,7 @@ class IGNorm(Objective):
             if not path.requires_grad:  # in the outer loss x' is a constant
                 path.requires_grad_()
             # One batch of all the points; the sum keeps each image's gradient its own.
-            logits = Outputs(adv.model, path, adv.precision).logits
+            logits = Outputs(model, path, adv.precision).logits
             loss = F.cross_entropy(logits, repeated, reduction="sum")
             (grad,) = torch.autograd.grad(loss, path, create_graph=True)
             attribution = delta * grad.view(m, *x.shape).mean(dim=0)

@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..models.gap import Keeps, widest
 from ..ops.discrepancy import Reduction
 from .outputs import Outputs, Precision
+from .passes import Passes
 from .slopes import ScaledValue, Slopes, SumValue, Value, slopes_of
 
 
@@ -40,35 +41,28 @@ class Bound:
     """An objective with everything that depends on x and the labels already computed."""
 
     def __init__(
-        self,
-        objective: Objective,
-        clean: Outputs,
-        labels: Tensor,
-        precision: Precision = "float32",
+        self, objective: Objective, clean: Outputs, labels: Tensor, passes: Passes
     ) -> None:
         self._objective = objective
-        self._precision: Precision = precision
         self._clean = clean
         self._labels = labels
+        self._passes = passes
         with torch.no_grad():
             self._value = objective.prepare(clean, labels)
 
     def __call__(self, x_adv: Tensor) -> Scored:
         """Images x_adv [N, ...] -> value [N] and the pass at x_adv."""
-        outputs = self._pass(x_adv)
+        outputs = self._passes(x_adv)
         return Scored(self._value(outputs), outputs)
 
     def slopes(self, x_adv: Tensor) -> Slopes:
         """Where the backward pass to x_adv may begin; see `SlopedValue`."""
-        return slopes_of(self._value, self._pass(x_adv))
-
-    def _pass(self, x_adv: Tensor) -> Outputs:
-        return Outputs(self._clean.model, x_adv, self._precision)
+        return slopes_of(self._value, self._passes(x_adv))
 
     def rows(self, index: Tensor) -> Bound:
         """The same for the images named by `index` [M] alone; no pass is repeated."""
         objective, clean = self._objective.rows(index), self._clean.rows(index)
-        return Bound(objective, clean, self._labels[index], self._precision)
+        return Bound(objective, clean, self._labels[index], self._passes)
 
 
 class Objective(ABC):
@@ -110,7 +104,8 @@ class Objective(ABC):
             clean: the model's outputs at x, where the caller has them already.
             precision: of the passes at x'; see `Outputs`.
         """
-        return Bound(self, (clean or Outputs(model, x)).detach(), labels, precision)
+        clean = (clean or Outputs(model, x)).detach()
+        return Bound(self, clean, labels, Passes(clean.model, x, precision))
 
     def rows(self, index: Tensor) -> Objective:
         """This objective for some of the images. Only one that holds tensors [N] overrides it."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .gap import GapClassifier, Keeps
+from .gap import Convolution, GapClassifier, Keeps
 from .layers import Conv, SameConv2d, same_conv2d, same_padding, shortcut
 
 if TYPE_CHECKING:
@@ -98,6 +98,15 @@ class FoldedClassifier(GapClassifier):
 
     def features(self, x: Tensor) -> Tensor:
         return self.run(self.model, x, self.head)
+
+    def convolutions(self, image_size: tuple[int, int]) -> list[Convolution] | None:
+        below = self.model.convolutions(image_size)
+        if below is None or self.run is not folded_features:
+            return None
+        *below, (_, _, stride, padding) = below
+        if self.head.whole:
+            stride, padding = 1, (0, 0, 0, 0)
+        return [*below, (self.head.kernel, self.head.bias, stride, padding)]
 
     def logits(self, features: Tensor) -> Tensor:
         logits = features.mean(dim=(2, 3))

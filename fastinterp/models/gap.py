@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from ..errors import InputError
 from ..require import require_floating
 
+# Weight [out, in, k, k'], bias [out], stride, padding (top, bottom, left, right).
+Convolution = tuple[Tensor, Tensor, int, tuple[int, int, int, int]]
 Keeps = Literal["logits", "maps", "features"]  # each keeps what stands before it
 
 
@@ -78,6 +80,17 @@ class GapClassifier(nn.Module):
             image_size: H, W of the images that it will see.
         """
         return self
+
+    def convolutions(self, image_size: tuple[int, int]) -> list[Convolution] | None:
+        """What `features` consists of, where that is convolutions with ReLUs between them; or None.
+
+        Loops whose parameters are constants may run those in its stead. A subclass that is such a
+        network overrides this.
+
+        Args:
+            image_size: H, W of the images that it will see, for the padding.
+        """
+        return None
 
     def forward(self, x: Tensor) -> Tensor:
         """Images x [N, C_in, H, W] in [0, 1] -> logits [N, C].

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ..errors import InputError
 from ..require import require_whole
 from .folded import FoldedClassifier, fold
-from .gap import GapClassifier, Keeps
+from .gap import Convolution, GapClassifier, Keeps
 from .layers import Conv, MaxPool, SameConv2d, SameMaxPool2d, shortcut
 from .layers import same_padding as same_padding
 
@@ -97,8 +97,27 @@ class LayeredClassifier(GapClassifier):
             return self
         return FoldedClassifier(self, fold(self, keeps, image_size))
 
+    def convolutions(self, image_size: tuple[int, int]) -> list[Convolution] | None:
+        plain = all(isinstance(row, Conv) and not row.adds_pooled for row in self.table)
+        if not plain or type(self) is not LayeredClassifier or _is_hooked(self):
+            return None
+        found: list[Convolution] = []
+        height, width = image_size
+        for layer in self.layers:
+            assert isinstance(layer, SameConv2d)
+            kernel, stride = layer.weight.shape[2], layer.stride
+            padding = (*same_padding(height, kernel, stride), *same_padding(width, kernel, stride))
+            found.append((layer.weight, layer.bias, stride, padding))
+            height, width = -(-height // stride), -(-width // stride)
+        return found
+
     def extra_repr(self) -> str:
         return ", ".join(f"{key}={value!r}" for key, value in (self.config or {}).items())
+
+
+def _is_hooked(model: nn.Module) -> bool:
+    """Whether somebody watches, or changes, what passes through its modules."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 def empty(config: dict[str, Any]) -> LayeredClassifier:

@@ -18,6 +18,7 @@ from benchmarks.group import Skipped
 from benchmarks.subject import Subject
 from benchmarks.train_peers import Setting
 from fastinterp import PGD, models
+from fastinterp.ops.conv_stack import ConvStack
 from fastinterp.training.graphs import WARM_UP
 
 CASE = MapCase(3, 9, 5, 4, 6)
@@ -92,7 +93,7 @@ def test_eager_iterations_lose_what_the_trainer_loses() -> None:
 def test_the_floor_makes_the_convolutions_of_an_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
     counts: Counter[str] = Counter()
     entries = train_groups._int_entries(SETTING)
-    convolve = F.conv2d
+    convolve, stacked = F.conv2d, ConvStack.__call__
 
     runs = {name: run for name, run in entries.items() if not isinstance(run, Skipped)}
     for name, run in runs.items():
@@ -101,7 +102,12 @@ def test_the_floor_makes_the_convolutions_of_an_iteration(monkeypatch: pytest.Mo
             counts[name] += 1
             return convolve(*arguments)
 
+        def counted_stack(self: ConvStack, x: torch.Tensor, name: str = name) -> torch.Tensor:
+            counts[name] += len(self.convolutions)
+            return stacked(self, x)
+
         monkeypatch.setattr(F, "conv2d", counted)
+        monkeypatch.setattr(ConvStack, "__call__", counted_stack)
         run()
     per_pass = 3
     assert counts[train_groups.FLOOR] == counts["fused"] == counts[train_groups.KEPT]

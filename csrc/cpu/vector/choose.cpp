@@ -5,6 +5,7 @@
 #include <string>
 
 #include "primitives.h"
+#include "taps.h"
 
 namespace fastinterp::cpu {
 
@@ -12,6 +13,7 @@ namespace fastinterp::cpu {
   namespace LEVEL {                             \
   extern const Primitives<float> table_float;   \
   extern const Primitives<double> table_double; \
+  extern const TapLoops<float> taps_float;      \
   }
 FI_DECLARE(baseline)
 #if defined(__x86_64__)
@@ -19,6 +21,11 @@ FI_DECLARE(avx2)
 FI_DECLARE(avx512)
 #endif
 #undef FI_DECLARE
+#if defined(__x86_64__)
+namespace avx512_bf16 {
+extern const TapLoops<Bf16> taps_bf16;
+}
+#endif
 
 const char* vector_level() {
   static const char* level = [] {
@@ -55,21 +62,37 @@ const Table& choose(const Table& base, const Table& avx2, const Table& avx512) {
 }  // namespace
 
 #if defined(__x86_64__)
-#define FI_CHOOSE(T) choose(baseline::table_##T, avx2::table_##T, avx512::table_##T)
+#define FI_CHOOSE(TABLE) choose(baseline::TABLE, avx2::TABLE, avx512::TABLE)
 #else
-#define FI_CHOOSE(T) baseline::table_##T
+#define FI_CHOOSE(TABLE) baseline::TABLE
 #endif
 
 template <>
 const Primitives<float>& primitives<float>() {
-  static const Primitives<float>& table = FI_CHOOSE(float);
+  static const Primitives<float>& table = FI_CHOOSE(table_float);
   return table;
 }
 
 template <>
 const Primitives<double>& primitives<double>() {
-  static const Primitives<double>& table = FI_CHOOSE(double);
+  static const Primitives<double>& table = FI_CHOOSE(table_double);
   return table;
+}
+
+template <>
+const TapLoops<float>* tap_loops<float>() {
+  static const TapLoops<float>& table = FI_CHOOSE(taps_float);
+  return &table;
+}
+
+template <>
+const TapLoops<Bf16>* tap_loops<Bf16>() {
+#if defined(__x86_64__)
+  static const bool units = vector_level()[3] == '5' && __builtin_cpu_supports("avx512bf16");
+  return units ? &avx512_bf16::taps_bf16 : nullptr;
+#else
+  return nullptr;
+#endif
 }
 
 }  // namespace fastinterp::cpu

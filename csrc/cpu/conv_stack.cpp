@@ -1,0 +1,451 @@
+// A stack of convolutions, one image at a time: its maps stay in a core's own cache all the way up,
+// and all the way back down.
+//
+// Vectors run along the channels that a convolution makes. What a row of its kernel reads for one
+// position is one stretch of memory (maps have their channels side by side, and zeros to the left
+// and right), so that a convolution is a product of rows that overlap with packed weights; rows of
+// the kernel that lie above or below the map are left out. The way back is made of the same
+// products: with a stride s, the positions that lie s apart in a row see the same part of the
+// kernel, and each such *phase* is a convolution of its own. Only at the image, which has few
+// channels, vectors run along the taps of the kernel instead, and overlap where they are added up.
+#include "conv_stack.h"
+
+#include <ATen/ops/empty.h>
+#include <c10/util/BFloat16.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+
+#include "panels.h"
+#include "vector/taps.h"
+
+namespace fastinterp::cpu {
+namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+float as(float v, float) { return v; }
+Bf16 as(float v, Bf16) { return {c10::BFloat16(v).x}; }
+template <typename T>
+constexpr at::ScalarType kType = at::kFloat;
+template <>
+constexpr at::ScalarType kType<Bf16> = at::kBFloat16;
+
+// Maps of one image, [rows, left + columns + right, channels].
+struct Shape {
+  int64_t rows, columns, channels;
+  int64_t left = 0, right = 0;
+
+  int64_t pitch() const { return (left + columns + right) * channels; }
+  // One number more than there are: products of pairs may read it, for nothing.
+  int64_t count() const { return rows * pitch() + 1; }
+  int64_t at(int64_t row, int64_t column) const {
+    return row * pitch() + (left + column) * channels;
+  }
+};
+
+template <typename T>
+void clear_sides(T* map, const Shape& s) {
+  for (int64_t i = 0; i < s.rows; ++i) {
+    std::fill_n(map + i * s.pitch(), s.left * s.channels, T{});
+    std::fill_n(map + s.at(i, s.columns), s.right * s.channels, T{});
+  }
+  map[s.count() - 1] = T{};
+}
+
+// Weights w(lane, t, b, c) of `taps` rows of `columns` taps over `channels`, for a table's product.
+template <typename T>
+class Packed {
+ public:
+  template <typename Weight>
+  Packed(const TapLoops<T>& loops, int64_t lanes, int64_t taps, int64_t columns, int64_t channels,
+         const Weight& weight)
+      : loops_(loops), lanes_(lanes), taps_(columns > 0 ? taps : 0) {
+    const int64_t used = columns * channels, p = loops.together;
+    inner_ = ceil_div(used, p) * p;
+    vectors_ = ceil_div(lanes, loops.width);
+    data_.resize(taps_ * inner_ * vectors_ * loops.width);
+    T* to = data_.data();
+    for (int64_t v = 0; v < vectors_; v += group(v)) {
+      for (int64_t t = 0; t < taps_; ++t) {
+        for (int64_t j = 0; j < inner_; j += p) {
+          for (int64_t lane = v * loops.width; lane < (v + group(v)) * loops.width; ++lane) {
+            for (int64_t i = j; i < j + p; ++i, ++to) {
+              const bool real = lane < lanes && i < used;
+              *to = as(real ? weight(lane, t, i / channels, i % channels) : 0.0f, T{});
+            }
+          }
+        }
+      }
+    }
+  }
+
+  int64_t padded_lanes() const { return vectors_ * loops_.width; }
+  int64_t lanes() const { return lanes_; }
+  int64_t taps() const { return taps_; }
+
+  // done(sums, r, rows, lane, lanes) for products of rows r ... r + rows with rows of the kernel
+  // `first` ... `last`: in + r * step + t * tap_step is what the t-th sees. Sums lie ld apart.
+  template <typename Done>
+  void multiply(float* sums, const T* in, int64_t step, int64_t tap_step, int64_t first,
+                int64_t last, int64_t rows, const Done& done) const {
+    const T* from = data_.data();
+    for (int64_t v = 0; v < vectors_; v += group(v)) {
+      const int64_t wide = group(v) * loops_.width, lane = v * loops_.width;
+      const T* const packed = from + first * inner_ * wide;
+      const int64_t blocks = ceil_div(rows, loops_.most_rows);
+      for (int64_t r = 0, block = 0; block < blocks; ++block) {
+        const int64_t height = (rows - r + blocks - block - 1) / (blocks - block);
+        loops_.product(sums, wide, in + r * step, step, tap_step, packed, last - first, inner_,
+                       height, group(v));
+        done(sums, wide, r, height, lane, std::min(wide, lanes_ - lane));
+        r += height;
+      }
+      from += taps_ * inner_ * wide;
+    }
+  }
+
+ private:
+  // Vectors that are multiplied at a time, from the v-th on.
+  int64_t group(int64_t v) const { return std::min<int64_t>(2, vectors_ - v); }
+
+  const TapLoops<T>& loops_;
+  int64_t lanes_, taps_, inner_ = 0, vectors_ = 0;
+  std::vector<T> data_;
+};
+
+// Along one axis, the positions i of a convolution's input with (i + before) % stride == remainder,
+// and what they see of its output.
+struct Phase {
+  Phase(int64_t size, int64_t kernel, int64_t stride, int64_t before, int64_t remainder)
+      : taps(std::max<int64_t>(0, ceil_div(kernel - remainder, stride))),
+        first(((remainder - before) % stride + stride) % stride),
+        count(std::max<int64_t>(0, ceil_div(size - first, stride))),
+        origin((first + before - remainder) / stride - (taps - 1)) {}
+
+  int64_t taps;    // of the kernel: remainder, remainder + stride, ...
+  int64_t first;   // the first position
+  int64_t count;   // of positions
+  int64_t origin;  // the output that the first position's first tap sees; one more for each next
+};
+
+template <typename T>
+class Layer {
+ public:
+  Layer(const TapLoops<T>& loops, const Convolution& c, int64_t height, int64_t width)
+      : stride(c.stride),
+        top(c.top),
+        in{height, width, c.weight.size(1), c.left, c.right},
+        out{(height + c.top + c.bottom - c.weight.size(2)) / c.stride + 1,
+            (width + c.left + c.right - c.weight.size(3)) / c.stride + 1, c.weight.size(0)},
+        kernel_rows(c.weight.size(2)),
+        kernel_columns(c.weight.size(3)),
+        forward(loops, out.channels, kernel_rows, kernel_columns, in.channels,
+                [w = c.weight.accessor<float, 4>()](auto o, auto a, auto b, auto i) {
+                  return w[o][i][a][b];
+                }),
+        bias(forward.padded_lanes()) {
+    std::copy_n(c.bias.data_ptr<float>(), out.channels, bias.data());
+  }
+
+  // The phases that lead back to the input, and what their reading asks of the output's sides.
+  void prepare_backward(const TapLoops<T>& loops, const Convolution& c) {
+    const auto w = c.weight.accessor<float, 4>();
+    for (int64_t r = 0; r < stride; ++r) {
+      rows.emplace_back(in.rows, kernel_rows, stride, c.top, r);
+      columns.emplace_back(in.columns, kernel_columns, stride, c.left, r);
+      const Phase& last = columns.back();
+      out.left = std::max(out.left, -last.origin);
+      out.right = std::max(out.right, last.origin + last.count + last.taps - 1 - out.columns);
+    }
+    for (int64_t a = 0; a < stride; ++a) {
+      for (int64_t b = 0; b < stride; ++b) {
+        const auto tap = [s = stride](const Phase& p, int64_t remainder, int64_t t) {
+          return s * (p.taps - 1 - t) + remainder;
+        };
+        backward.emplace_back(loops, in.channels, rows[a].taps, columns[b].taps, out.channels,
+                              [&](auto i, auto t, auto u, auto o) {
+                                return w[o][i][tap(rows[a], a, t)][tap(columns[b], b, u)];
+                              });
+      }
+    }
+  }
+
+  // Instead, at the image: lanes are the taps (a, b, i) of the kernel.
+  void prepare_scatter(const TapLoops<T>& loops, const Convolution& c) {
+    const auto w = c.weight.accessor<float, 4>();
+    const int64_t run = kernel_columns * in.channels;
+    backward.emplace_back(loops, kernel_rows * run, 1, 1, out.channels,
+                          [&](auto lane, auto, auto, auto o) {
+                            const auto rest = lane % run;
+                            return w[o][rest % in.channels][lane / run][rest / in.channels];
+                          });
+  }
+
+  int64_t stride, top;
+  Shape in, out;  // `in` with the forward pass's sides, `out` with the backward pass's
+  int64_t kernel_rows, kernel_columns;
+  Packed<T> forward;
+  std::vector<float> bias;
+  std::vector<Phase> rows, columns;  // by remainder
+  std::vector<Packed<T>> backward;   // [stride, stride], or one for the scatter
+};
+
+template <typename T>
+class Stack final : public ConvStack {
+ public:
+  Stack(const TapLoops<T>& loops, const std::vector<Convolution>& convolutions, int64_t height,
+        int64_t width)
+      : loops_(loops) {
+    layers_.reserve(convolutions.size());
+    for (const auto& c : convolutions) {
+      layers_.emplace_back(loops, c, height, width);
+      auto& layer = layers_.back();
+      layers_.size() == 1 ? layer.prepare_scatter(loops, c) : layer.prepare_backward(loops, c);
+      height = layer.out.rows, width = layer.out.columns;
+      most_sums_ = std::max(
+          {most_sums_, layer.forward.padded_lanes(), layer.backward.front().padded_lanes()});
+      if (layers_.size() > 1) between_ += layer.in.count();
+    }
+  }
+
+  std::tuple<at::Tensor, at::Tensor> forward(const at::Tensor& x) const override {
+    const Shape& image = layers_.front().in;
+    TORCH_CHECK(x.dim() == 4 && x.scalar_type() == at::kFloat && x.size(1) == image.channels &&
+                    x.size(2) == image.rows && x.size(3) == image.columns,
+                "conv_stack: images must be float32 [N, ", image.channels, ", ", image.rows, ", ",
+                image.columns, "], got ", x.sizes(), ".");
+    const Shape& last = layers_.back().out;
+    auto out = at::empty({x.size(0), last.channels, last.rows, last.columns}, x.options(),
+                         at::MemoryFormat::ChannelsLast);
+    auto between = at::empty({x.size(0), between_}, x.options().dtype(kType<T>));
+    share_out(x.size(0), [&](const auto& next) {
+      const Scratch<T> image_map(image.count());
+      const Scratch<float> sums(loops_.most_rows * most_sums_), row(image.columns * image.channels);
+      clear_sides(image_map.get(), image);
+      for (int64_t n = next(); n < x.size(0); n = next()) {
+        read_maps(image_map.get(), image, x, n, row.get());
+        up(out.template data_ptr<float>() + n * last.rows * last.columns * last.channels,
+           between_of(between, n), image_map.get(), sums.get());
+      }
+    });
+    return {out, between};
+  }
+
+  at::Tensor backward(const at::Tensor& grad, const at::Tensor& between) const override {
+    const Shape &image = layers_.front().in, &last = layers_.back().out;
+    TORCH_CHECK(grad.dim() == 4 && grad.scalar_type() == at::kFloat &&
+                    grad.size(1) == last.channels && grad.size(2) == last.rows &&
+                    grad.size(3) == last.columns && between.dim() == 2 &&
+                    between.size(0) == grad.size(0) && between.size(1) == between_ &&
+                    between.scalar_type() == kType<T>,
+                "conv_stack: grad must be float32 [N, ", last.channels, ", ", last.rows, ", ",
+                last.columns, "] and belong to what the forward pass left, got ", grad.sizes(),
+                " and ", between.sizes(), ".");
+    auto out = at::empty({grad.size(0), image.channels, image.rows, image.columns}, grad.options());
+    share_out(grad.size(0), [&](const auto& next) {
+      std::vector<Scratch<T>> maps;
+      for (const auto& layer : layers_) {
+        maps.emplace_back(layer.out.count());
+        clear_sides(maps.back().get(), layer.out);
+      }
+      const Scratch<float> sums(loops_.most_rows * most_sums_), row(last.columns * last.channels);
+      Scattered scattered(layers_.front());
+      for (int64_t n = next(); n < grad.size(0); n = next()) {
+        read_maps(maps.back().get(), last, grad, n, row.get());
+        down(maps, between_of(between, n), sums.get());
+        scatter(scattered, maps.front().get(), sums.get());
+        scattered.crop(out.template data_ptr<float>() +
+                       n * image.channels * image.rows * image.columns);
+      }
+    });
+    return out;
+  }
+
+ private:
+  static T* between_of(const at::Tensor& between, int64_t n) {
+    return static_cast<T*>(between.data_ptr()) + n * between.size(1);
+  }
+
+  // One image's maps [channels, rows, columns] -> [rows, columns, channels], in T.
+  void read_maps(T* map, const Shape& s, const at::Tensor& from, int64_t n, float* row) const {
+    const float* const image = from.data_ptr<float>() + n * from.stride(0);
+    const int64_t by_channel = from.stride(1), by_column = from.stride(3);
+    const bool at_once =
+        s.channels == 1 ? by_column == 1 : by_channel == 1 && by_column == s.channels;
+    for (int64_t i = 0; i < s.rows; ++i) {
+      const float* const source = image + i * from.stride(2);
+      if (!at_once) {
+        for (int64_t c = 0; c < s.channels; ++c) {
+          for (int64_t j = 0; j < s.columns; ++j) {
+            row[j * s.channels + c] = source[c * by_channel + j * by_column];
+          }
+        }
+      }
+      loops_.narrow(map + s.at(i, 0), at_once ? source : row, s.columns * s.channels);
+    }
+  }
+
+  // All the convolutions of one image. What lies between them is written where it stays.
+  void up(float* out, T* between, const T* map, float* sums) const {
+    for (const auto& layer : layers_) {
+      const bool last = &layer == &layers_.back();
+      const Shape to = last ? layer.out : (&layer + 1)->in;
+      if (!last) clear_sides(between, to);
+      for (int64_t i = 0; i < to.rows; ++i) {
+        const int64_t origin = i * layer.stride - layer.top;
+        const int64_t first = std::clamp<int64_t>(-origin, 0, layer.kernel_rows);
+        const int64_t end = std::clamp(layer.in.rows - origin, first, layer.kernel_rows);
+        const T* const from = map + layer.in.at(origin + first, -layer.in.left);
+        layer.forward.multiply(
+            sums, from, layer.stride * layer.in.channels, layer.in.pitch(), first, end, to.columns,
+            [&](const float* sums, int64_t ld, int64_t j, int64_t rows, int64_t lane,
+                int64_t lanes) {
+              const float* const bias = layer.bias.data() + lane;
+              if (!last) {
+                loops_.activate(between + to.at(i, j) + lane, to.channels, sums, ld, bias, rows,
+                                lanes);
+                return;
+              }
+              float* to_row = out + (i * to.columns + j) * to.channels + lane;
+              for (int64_t r = 0; r < rows; ++r, to_row += to.channels, sums += ld) {
+                for (int64_t k = 0; k < lanes; ++k) to_row[k] = sums[k] + bias[k];
+              }
+            });
+      }
+      map = between;
+      if (!last) between += to.count();
+    }
+  }
+
+  // From the gradient at the last output to that at the first.
+  void down(const std::vector<Scratch<T>>& maps, const T* between, float* sums) const {
+    const T* seen = between + between_;
+    for (size_t l = layers_.size() - 1; l > 0; --l) {
+      const auto& layer = layers_[l];
+      seen -= layer.in.count();
+      for (int64_t a = 0; a < layer.stride; ++a) {
+        for (int64_t b = 0; b < layer.stride; ++b) {
+          phase(layer, a, b, maps[l].get(), seen, maps[l - 1].get(), layers_[l - 1].out, sums);
+        }
+      }
+    }
+  }
+
+  // The positions of one phase: their part of the kernel times `grad`, where the ReLU let through.
+  void phase(const Layer<T>& layer, int64_t a, int64_t b, const T* grad, const T* seen, T* out,
+             const Shape& to, float* sums) const {
+    const Phase &rows = layer.rows[a], &columns = layer.columns[b];
+    const auto& weights = layer.backward[a * layer.stride + b];
+    const int64_t channels = to.channels, step = layer.stride * channels;
+    for (int64_t i = 0; i < rows.count; ++i) {
+      const int64_t y = rows.first + i * layer.stride, origin = rows.origin + i;
+      const int64_t first = std::clamp<int64_t>(-origin, 0, weights.taps());
+      const int64_t end = std::clamp(layer.out.rows - origin, first, weights.taps());
+      const T* const from = grad + layer.out.at(origin + first, columns.origin);
+      weights.multiply(sums, from, layer.out.channels, layer.out.pitch(), first, end, columns.count,
+                       [&](const float* sums, int64_t ld, int64_t j, int64_t count, int64_t lane,
+                           int64_t lanes) {
+                         const int64_t x = columns.first + j * layer.stride;
+                         loops_.gate(out + to.at(y, x) + lane, seen + layer.in.at(y, x) + lane,
+                                     step, step, sums, ld, count, lanes);
+                       });
+    }
+  }
+
+  // What the windows of the first convolution cover of an image, added up.
+  class Scattered {
+   public:
+    explicit Scattered(const Layer<T>& layer)
+        : layer_(layer),
+          covered_{(layer.out.rows - 1) * layer.stride + layer.kernel_rows,
+                   (layer.out.columns - 1) * layer.stride + layer.kernel_columns,
+                   layer.in.channels},
+          sums_(covered_.count()) {}
+
+    void clear() { std::fill_n(sums_.get(), covered_.count(), 0.0f); }
+
+    // `lanes` taps from `lane` on, of output (i, j).
+    void add(int64_t i, int64_t j, const float* sent, int64_t lane, int64_t lanes) {
+      const int64_t run = layer_.kernel_columns * covered_.channels, s = layer_.stride;
+      for (int64_t end = lane + lanes; lane < end;) {
+        const int64_t count = std::min(run - lane % run, end - lane);
+        float* const to = sums_.get() + covered_.at(i * s + lane / run, j * s) + lane % run;
+        for (int64_t k = 0; k < count; ++k) to[k] += sent[k];
+        sent += count, lane += count;
+      }
+    }
+
+    // [rows, columns, channels] with padding -> [channels, rows, columns] without; what no window
+    // covered gets zeros.
+    void crop(float* image) const {
+      const Shape& in = layer_.in;
+      for (int64_t c = 0; c < in.channels; ++c) {
+        for (int64_t y = layer_.top; y < layer_.top + in.rows; ++y, image += in.columns) {
+          const int64_t seen = y < covered_.rows ? covered_.columns - in.left : 0;
+          const int64_t count = std::clamp<int64_t>(seen, 0, in.columns);
+          const float* const from = sums_.get() + covered_.at(y, in.left) + c;
+          for (int64_t x = 0; x < count; ++x) image[x] = from[x * in.channels];
+          std::fill_n(image + count, in.columns - count, 0.0f);
+        }
+      }
+    }
+
+   private:
+    const Layer<T>& layer_;
+    Shape covered_;
+    Scratch<float> sums_;
+  };
+
+  void scatter(Scattered& to, const T* grad, float* sums) const {
+    const auto& layer = layers_.front();
+    to.clear();
+    for (int64_t i = 0; i < layer.out.rows; ++i) {
+      layer.backward.front().multiply(
+          sums, grad + layer.out.at(i, 0), layer.out.channels, 0, 0, 1, layer.out.columns,
+          [&](const float* sums, int64_t ld, int64_t j, int64_t rows, int64_t lane, int64_t lanes) {
+            for (int64_t r = 0; r < rows; ++r) to.add(i, j + r, sums + r * ld, lane, lanes);
+          });
+    }
+  }
+
+  const TapLoops<T>& loops_;
+  std::vector<Layer<T>> layers_;
+  int64_t between_ = 0, most_sums_ = 0;
+};
+
+void check(const std::vector<Convolution>& layers, int64_t height, int64_t width) {
+  TORCH_CHECK(!layers.empty(), "conv_stack: at least one convolution is needed.");
+  int64_t channels = layers.front().weight.size(1);
+  for (const auto& c : layers) {
+    TORCH_CHECK(c.weight.dim() == 4 && c.weight.numel() > 0 && c.bias.dim() == 1 &&
+                    c.bias.size(0) == c.weight.size(0) && c.weight.size(1) == channels,
+                "conv_stack: a weight must be [out, in, k, k], its bias [out], and `in` the `out` "
+                "of the convolution before, got ",
+                c.weight.sizes(), " and ", c.bias.sizes(), ".");
+    TORCH_CHECK(c.weight.scalar_type() == at::kFloat && c.bias.scalar_type() == at::kFloat &&
+                    c.weight.is_cpu() && c.bias.is_cpu(),
+                "conv_stack: weights and biases must be float32 on a CPU.");
+    TORCH_CHECK(c.stride > 0 && std::min({c.top, c.bottom, c.left, c.right}) >= 0,
+                "conv_stack: strides must be positive and padding not negative.");
+    const int64_t rows = height + c.top + c.bottom - c.weight.size(2);
+    const int64_t columns = width + c.left + c.right - c.weight.size(3);
+    TORCH_CHECK(height > 0 && width > 0 && rows >= 0 && columns >= 0,
+                "conv_stack: a kernel is larger than the padded maps that it reads.");
+    channels = c.weight.size(0), height = rows / c.stride + 1, width = columns / c.stride + 1;
+  }
+}
+
+}  // namespace
+
+bool has_bf16_pairs() { return tap_loops<Bf16>() != nullptr; }
+
+std::unique_ptr<ConvStack> make_conv_stack(const std::vector<Convolution>& layers, int64_t height,
+                                           int64_t width, bool bf16) {
+  check(layers, height, width);
+  if (!bf16) return std::make_unique<Stack<float>>(*tap_loops<float>(), layers, height, width);
+  TORCH_CHECK(has_bf16_pairs(), "conv_stack: this processor has no units for pairs of bfloat16.");
+  return std::make_unique<Stack<Bf16>>(*tap_loops<Bf16>(), layers, height, width);
+}
+
+}  // namespace fastinterp::cpu

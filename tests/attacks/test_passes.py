@@ -1,0 +1,125 @@
+"""A climb's passes: the same network, in one kernel where there is one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastinterp import PGD, models
+from fastinterp.attacks import CrossEntropy, Discrepancy, Outputs, passes
+from fastinterp.attacks.ig_norm import IGNorm
+from fastinterp.attacks.passes import Passes, StackedClassifier
+from fastinterp.models import GapClassifier
+from fastinterp.models.gap import Keeps
+from fastinterp.models.networks import LayeredClassifier
+from fastinterp.ops.conv_stack import serves
+from fastinterp.training.compiled import CompiledClassifier
+
+pytestmark = pytest.mark.skipif(
+    not serves(torch.ones(1, 1, 1, 1)), reason="no kernel serves here"
+)  # fmt: skip
+
+
+def images(channels: int = 1, size: tuple[int, int] = (28, 28)) -> Tensor:
+    return torch.rand(4, channels, *size)
+
+
+@pytest.fixture
+def as_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network's own layers, whatever there is a kernel for."""
+    monkeypatch.setattr(passes, "_stacked", lambda *_: None)
+
+
+@pytest.mark.parametrize("keeps", ["logits", "maps", "features"])
+@pytest.mark.parametrize(
+    ("channels", "classes", "size"),
+    [(1, 10, (28, 28)), (3, 4, (32, 32)), (3, 120, (16, 21)), (1, 2, (9, 14))],
+)
+def test_a_stack_gives_what_the_network_gives(
+    keeps: Keeps, channels: int, classes: int, size: tuple[int, int]
+) -> None:
+    network = models.small(channels, classes, seed=0).folded(keeps, size)
+    x, found = images(channels, size), []
+    stacked = Passes(network, x).model
+    assert isinstance(stacked, StackedClassifier)
+    for model in (network, stacked):
+        outputs = Outputs(model, x.clone().requires_grad_())
+        slope = torch.linspace(-1, 1, outputs.features.numel()).view_as(outputs.features)
+        by_features = torch.autograd.grad(outputs.features, outputs.x, slope, retain_graph=True)
+        by_logits = torch.autograd.grad(outputs.logits.square().sum(), outputs.x)
+        found.append((outputs.features, outputs.logits, *by_features, *by_logits))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def attack(objective, precision: str = "float32", keep: str = "last") -> tuple[Tensor, Tensor]:
+    torch.manual_seed(0)
+    x, model = images(), models.small(seed=0)
+    y = model(x).argmax(dim=1)
+    pgd = PGD(model, 0.1, 0.05, 4, objective=objective, random_start=True, keep=keep)
+    torch.manual_seed(1)
+    return x, pgd(x, y)
+
+
+@pytest.mark.parametrize("keep", ["last", "first_fooled", "best"])
+@pytest.mark.parametrize("make", [CrossEntropy, Discrepancy, lambda: IGNorm(2)])
+def test_attacks_go_where_they_went_before(make, keep: str, request) -> None:
+    _, found = attack(make(), keep=keep)
+    request.getfixturevalue("as_written")
+    _, expected = attack(make(), keep=keep)
+    # Where a gradient is all but zero its sign is a matter of rounding.
+    assert ((found - expected).abs() > 1e-5).float().mean() < 0.01
+
+
+@pytest.mark.skipif(not serves(torch.ones(1, 1, 1, 1), bf16=True), reason="no units for bfloat16")
+def test_bf16_runs_in_the_kernel_and_gives_float32() -> None:
+    model, x = models.small(seed=0), images()
+    narrow = Passes(model, x, "bf16")
+    assert isinstance(narrow.model, StackedClassifier)
+    features = narrow(x).features
+    exact = model.features(x)
+    assert features.dtype == torch.float32
+    assert 1e-5 < (features - exact).norm() / exact.norm() < 0.01
+
+
+def test_a_watched_network_is_run_as_it_is() -> None:
+    model, x, seen = models.small(seed=0), images(), []
+    hook = model.layers[0].register_forward_hook(lambda *_: seen.append(1))
+    PGD(model, 0.1, steps=3)(x, torch.zeros(4, dtype=torch.int64))
+    assert len(seen) >= 3
+    hook.remove()
+    assert isinstance(Passes(model, x).model, StackedClassifier)
+
+
+def test_parameters_have_the_values_of_the_climb() -> None:
+    model, x = models.small(seed=0), images()
+    for _ in range(2):
+        expected = model.features(x)
+        torch.testing.assert_close(Passes(model, x)(x).features, expected, rtol=1e-4, atol=1e-5)
+        with torch.no_grad():
+            model.layers[0].weight.mul_(-0.5)
+
+
+class Brighter(LayeredClassifier):
+    """A subclass with features of its own."""
+
+    def features(self, x: Tensor) -> Tensor:
+        return super().features(x + 0.1)
+
+
+def other_networks() -> list[tuple[GapClassifier, Tensor]]:
+    small = models.small(seed=0)
+    return [
+        (Brighter("small", 1, 10).initialise(0), images()),
+        (models.small(seed=0).double(), images().double()),
+        (models.wresnet(1, seed=0), images()),
+        (CompiledClassifier(small), images()),
+        (CompiledClassifier(small).folded("maps", (28, 28)), images()),
+    ]
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_other_networks_and_types_are_run_as_they_are(index: int) -> None:
+    model, x = other_networks()[index]
+    assert Passes(model, x).model is model

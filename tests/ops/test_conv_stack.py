@@ -1,0 +1,250 @@
+"""ops.conv_stack against torch's convolutions and what they differentiate to, in float64."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from support import assert_as_good_as_torch, needs_extension
+from torch import Tensor
+
+from benchmarks.cases import lay_out
+from fastinterp import build_info
+from fastinterp.ops.conv_stack import Convolution, ConvStack, reference, serves
+
+# Channels of the images, their size, and rows (filters, kernel, stride, padding: top, bottom, left,
+# right).
+CASES = [
+    (1, (28, 28), [(16, (4, 4), 2, (1, 1, 1, 1)), (32, (4, 4), 2, (1, 1, 1, 1)),
+                   (10, (7, 7), 1, (3, 3, 3, 3))]),
+    (3, (13, 9), [(16, (4, 4), 2, (1, 1, 1, 2)), (32, (4, 4), 2, (1, 2, 1, 1)),
+                  (100, (7, 7), 1, (3, 3, 3, 3))]),
+    (1, (9, 11), [(4, (3, 3), 2, (1, 1, 1, 1))]),
+    (3, (12, 17), [(5, (3, 2), 1, (1, 1, 1, 0)), (7, (5, 3), 3, (1, 2, 0, 1)),
+                   (3, (2, 2), 1, (0, 1, 1, 0))]),
+    (2, (11, 10), [(9, (1, 1), 2, (0, 0, 0, 0)), (33, (3, 3), 2, (1, 1, 1, 1)),
+                   (40, (4, 4), 3, (1, 2, 2, 1))]),
+    (1, (8, 8), [(17, (3, 3), 1, (1, 1, 1, 1)), (8, (2, 2), 4, (0, 0, 0, 0)),
+                 (10, (2, 2), 1, (0, 0, 0, 0))]),  # windows leave gaps; one position
+    (2, (6, 7), [(3, (2, 3), 2, (2, 2, 3, 3)), (5, (4, 2), 1, (4, 3, 2, 2))]),  # padding alone
+    (3, (21, 20), [(6, (3, 3), 2, (0, 0, 0, 0)), (12, (3, 3), 2, (0, 0, 0, 0))]),  # a rest unseen
+]  # fmt: skip
+PRECISIONS = [
+    False,
+    pytest.param(
+        True,
+        marks=pytest.mark.skipif(
+            not serves(torch.ones(1, 1, 1, 1), bf16=True), reason="no units for bfloat16 here"
+        ),
+    ),
+]
+needs_kernel = pytest.mark.skipif(
+    not serves(torch.ones(1, 1, 1, 1)), reason="no kernel serves here"
+)
+
+
+def tensors(case, images: int = 3) -> tuple[Tensor, list[Convolution]]:
+    channels, size, rows = case
+    x = torch.rand(images, channels, *size, dtype=torch.float64)
+    convolutions: list[Convolution] = []
+    for filters, kernel, stride, padding in rows:
+        weight = torch.randn(filters, channels, *kernel, dtype=torch.float64)
+        bias = torch.randn(filters, dtype=torch.float64) / 4
+        convolutions.append((weight / weight[0].numel() ** 0.5, bias, stride, padding))
+        channels = filters
+    return x, convolutions
+
+
+def to(dtype: torch.dtype, convolutions: list[Convolution]) -> list[Convolution]:
+    return [(weight.to(dtype), bias.to(dtype), *rest) for weight, bias, *rest in convolutions]
+
+
+def by_torch(x: Tensor, convolutions: list[Convolution], grad: Tensor) -> tuple[Tensor, Tensor]:
+    x = x.detach().requires_grad_()
+    out = reference(x, convolutions)
+    return out.detach(), torch.autograd.grad(out, x, grad)[0]
+
+
+def by_stack(stack: ConvStack, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    x = x.detach().requires_grad_()
+    out = stack(x)
+    return out.detach(), torch.autograd.grad(out, x, grad)[0]
+
+
+@needs_kernel
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced", "transposed"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_error_is_at_most_twice_that_of_plain_torch(case, layout: str) -> None:
+    x, convolutions = tensors(case)
+    grad = torch.randn_like(reference(x, convolutions))
+    truths = by_torch(x, convolutions, grad)
+    single = to(torch.float32, convolutions)
+    theirs = by_torch(x.float(), single, grad.float())
+    stack = ConvStack(single, case[1])
+    found = by_stack(stack, lay_out(x.float(), layout), lay_out(grad.float(), layout))
+    for ours, plain, truth, what in zip(found, theirs, truths, ("out", "gradient"), strict=True):
+        assert ours.shape == truth.shape and ours.dtype == torch.float32
+        assert_as_good_as_torch(ours, plain, truth, what)
+    with torch.no_grad():
+        assert torch.equal(stack(x.float()), found[0])
+
+
+def rounded(x: Tensor) -> Tensor:
+    return x.bfloat16().to(x.dtype)
+
+
+class _Rounded(torch.autograd.Function):
+    """A number as bfloat16 keeps it; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return rounded(x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        return rounded(grad)
+
+
+@needs_kernel
+@pytest.mark.parametrize("bf16", PRECISIONS[1:])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_bfloat16_rounds_what_is_multiplied_and_nothing_else(case, bf16: bool) -> None:
+    x, convolutions = tensors(case)
+    x, convolutions = x.float(), to(torch.float32, convolutions)
+    grad = torch.randn_like(reference(x, convolutions))
+    found = by_stack(ConvStack(convolutions, case[1], bf16=bf16), x, grad)
+
+    exact = rounded(x).double().requires_grad_()
+    out: Tensor = exact
+    for index, (weight, bias, stride, (top, bottom, left, right)) in enumerate(convolutions):
+        out = _Rounded.apply(torch.relu(out)) if index else out
+        out = torch.nn.functional.pad(out, (left, right, top, bottom))
+        out = torch.nn.functional.conv2d(out, rounded(weight.double()), bias.double(), stride)
+    (by_x,) = torch.autograd.grad(_Rounded.apply(out), exact, grad.double())
+    # A sum in float32 may round to the bfloat16 beside that of the exact sum: once in 2^16 / 2^8
+    # numbers or so, and by 2^-8 of it.
+    for ours, truth in ((found[0], out.detach()), (found[1], by_x)):
+        error = (ours - truth).norm() / truth.norm()
+        assert error < 2**-10, f"{error:.1e}"
+
+
+@needs_kernel
+@pytest.mark.parametrize("bf16", PRECISIONS)
+@pytest.mark.parametrize("case", CASES[:5], ids=str)
+def test_results_do_not_depend_on_threads_or_on_the_batch(case, bf16: bool) -> None:
+    x, convolutions = tensors(case, images=5)
+    x, convolutions = x.float(), to(torch.float32, convolutions)
+    stack = ConvStack(convolutions, case[1], bf16=bf16)
+    grad = torch.randn_like(stack(x))
+    whole = by_stack(stack, x, grad)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            assert all(map(torch.equal, by_stack(stack, x, grad), whole))
+    finally:
+        torch.set_num_threads(threads)
+    alone = by_stack(stack, x[1:2], grad[1:2])
+    assert all(torch.equal(one, all_[1:2]) for one, all_ in zip(alone, whole, strict=True))
+    for none, some in zip(by_stack(stack, x[:0], grad[:0]), whole, strict=True):
+        assert none.shape == (0, *some.shape[1:])
+
+
+@needs_kernel
+def test_an_expanded_gradient_is_read_as_it_is() -> None:
+    x, convolutions = tensors(CASES[0])
+    stack = ConvStack(to(torch.float32, convolutions), CASES[0][1])
+    grad = torch.randn(3, 10, 1, 1).expand(3, 10, 7, 7)
+    found, expected = (by_stack(stack, x.float(), g)[1] for g in (grad, grad.contiguous()))
+    assert torch.equal(found, expected)
+
+
+@needs_kernel
+def test_derivatives_of_the_gradient_are_those_of_torch() -> None:
+    x, convolutions = tensors(CASES[0], images=2)
+    single = to(torch.float32, convolutions)
+    stack = ConvStack(single, CASES[0][1])
+
+    def curvature(run) -> Tensor:
+        at = x.float().requires_grad_()
+        (grad,) = torch.autograd.grad(run(at).square().sum(), at, create_graph=True)
+        return torch.autograd.grad(grad.square().sum(), at)[0]
+
+    torch.testing.assert_close(
+        curvature(stack), curvature(lambda at: reference(at, single)), rtol=1e-4, atol=1e-4
+    )
+
+
+@needs_kernel
+def test_nan_stays_what_it_is() -> None:
+    x, convolutions = tensors(CASES[0])
+    stack = ConvStack(to(torch.float32, convolutions), CASES[0][1])
+    x[1, 0, 5, 5] = torch.nan
+    out, grad = by_stack(stack, x.float(), torch.ones(3, 10, 7, 7))
+    assert out[1].isnan().any() and not out[[0, 2]].isnan().any()
+    assert not grad[[0, 2]].isnan().any()
+
+
+COMPARE = """
+import torch
+from fastinterp import build_info
+from fastinterp.ops.conv_stack import ConvStack, reference
+torch.manual_seed(0)
+layers = [(torch.randn(16, 1, 4, 4), torch.randn(16), 2, (1, 1, 1, 1)),
+          (torch.randn(35, 16, 3, 3) / 12, torch.randn(35), 1, (1, 1, 1, 1))]
+x = torch.rand(2, 1, 15, 15, requires_grad=True)
+outs = [ConvStack(layers, (15, 15))(x), reference(x, layers)]
+torch.testing.assert_close(*outs)
+torch.testing.assert_close(*(torch.autograd.grad(out.sum(), x)[0] for out in outs))
+print(build_info()["cpu_vectors"])
+"""
+
+
+@needs_extension
+@pytest.mark.parametrize("level", ["default", "avx2", "avx512"])
+def test_every_vector_width_computes_the_same(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if level == "avx512" and not torch.cpu._is_avx512_supported():
+        pytest.skip("torch itself runs avx512 when told to, and this processor has none")
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", level)
+    monkeypatch.setenv("FASTINTERP_BACKEND", "native")
+    done = subprocess.run(
+        [sys.executable, "-c", COMPARE],
+        cwd=Path(__file__).resolve().parents[2], capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    widths = ["baseline", "avx2", "avx512"]
+    limit = ["default", "avx2", "avx512"].index(level)
+    assert widths.index(done.stdout.strip()) <= limit
+
+
+def test_it_serves_plain_float32_images_on_a_cpu_alone() -> None:
+    image = torch.ones(1, 1, 4, 4)
+    wide = build_info()["built"] and build_info()["cpu_vectors"] != "baseline"
+    if wide and serves(image):
+        assert not serves(image.double())
+        assert not serves(image[0])
+        assert not serves(image.to("meta"))
+        assert not serves(torch.nn.Parameter(image))
+
+
+@needs_kernel
+def test_what_does_not_fit_is_refused() -> None:
+    weight, bias, none = torch.ones(4, 1, 3, 3), torch.ones(4), (0, 0, 0, 0)
+    for convolutions, size, words in (
+        ([], (7, 7), "at least one"),
+        ([(weight, bias[:3], 1, none)], (7, 7), "its bias"),
+        ([(weight, bias, 1, none), (weight, bias, 1, none)], (7, 7), "the convolution before"),
+        ([(weight.double(), bias.double(), 1, none)], (7, 7), "float32"),
+        ([(weight, bias, 0, none)], (7, 7), "strides must be positive"),
+        ([(weight, bias, 1, (0, -1, 0, 0))], (7, 7), "padding not negative"),
+        ([(weight, bias, 1, none)], (2, 7), "larger than the padded maps"),
+    ):
+        with pytest.raises(RuntimeError, match=words):
+            ConvStack(convolutions, size)
+    stack = ConvStack([(weight, bias, 1, none)], (7, 7))
+    for x in (torch.ones(2, 1, 7, 8), torch.ones(2, 3, 7, 7), torch.ones(1, 7, 7)):
+        with pytest.raises(RuntimeError, match=r"must be float32 \[N, 1, 7, 7\]"):
+            stack(x)
