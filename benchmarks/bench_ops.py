@@ -1,9 +1,9 @@
 """Each op: fused, in plain torch, and in plain torch compiled. `make bench` runs this."""
 
-from benchmarks.op_groups import all_groups
+from benchmarks import conv_groups, op_groups
 from benchmarks.rows import rows
 
-GROUPS = all_groups("cpu")
+GROUPS = [*op_groups.all_groups("cpu"), *conv_groups.all_groups("cpu")]
 
 
 @rows(GROUPS)

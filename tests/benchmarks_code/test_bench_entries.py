@@ -11,7 +11,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from benchmarks import attack_groups, ig_groups, kendall_groups, op_groups, train_groups
+from benchmarks import (
+    attack_groups,
+    conv_groups,
+    ig_groups,
+    kendall_groups,
+    op_groups,
+    train_groups,
+)
 from benchmarks import attack_peers as peers
 from benchmarks.cases import MapCase
 from benchmarks.group import Skipped
@@ -26,7 +33,7 @@ CASE = MapCase(3, 9, 5, 4, 6)
 
 @pytest.fixture(autouse=True)
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    for room in (op_groups, kendall_groups):
+    for room in (op_groups, conv_groups, kendall_groups):
         monkeypatch.setattr(room, "compiled_entry", lambda *_: Skipped("slow"))
 
 
@@ -49,6 +56,26 @@ def test_maps_agree(phase: op_groups.Phase) -> None:
     torch.testing.assert_close(found["fused"], found["reference"])
 
 
+@pytest.mark.parametrize("setting", [Setting(batch=3), Setting(batch=2, channels=3, size=13)])
+def test_stacks_agree(setting: Setting) -> None:
+    entries = conv_groups._stack(setting)
+    entries.pop(conv_groups.MULTIPLICATIONS)
+    found = results_of(entries)
+    for name, (by_x,) in found.items():
+        rtol = 0.1 if name == conv_groups.FUSED_BF16 else 1e-4  # where ReLUs open or close, more
+        expected = found["reference"][0]
+        assert (by_x - expected).norm() <= rtol * expected.norm()
+
+
+@pytest.mark.parametrize("case", [((2, 1, 9, 9), 5, 4, 2, 1), ((2, 3, 8, 8), 4, 3, 1, 1)])
+def test_gradients_of_images_agree(case: tuple[Any, ...]) -> None:
+    entries = conv_groups._gradient(*case)
+    entries.pop(conv_groups.COPY)
+    found = results_of(entries)
+    for by_x in found.values():
+        torch.testing.assert_close(by_x, found[conv_groups.TORCH], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("norm", op_groups.NORMS)
 def test_steps_agree(norm: op_groups.Norm) -> None:
     found = results_of(op_groups._step(norm, (3, 1, 6, 5), "cpu"))
@@ -63,7 +90,7 @@ def test_the_copy_moves_the_bytes_it_says() -> None:
 
 
 def test_every_case_has_its_groups_and_no_two_share_a_title() -> None:
-    rooms = (op_groups, kendall_groups, train_groups, attack_groups)
+    rooms = (op_groups, conv_groups, kendall_groups, train_groups, attack_groups)
     titles = [group.title for room in rooms for group in room.all_groups("cpu")]
     assert len(titles) == len(set(titles))
     for case in op_groups.REAL:
