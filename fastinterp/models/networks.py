@@ -99,7 +99,8 @@ class LayeredClassifier(GapClassifier):
 
     def convolutions(self, image_size: tuple[int, int]) -> list[Convolution] | None:
         plain = all(isinstance(row, Conv) and not row.adds_pooled for row in self.table)
-        if not plain or type(self) is not LayeredClassifier or _is_hooked(self):
+        own = any(type(layer) is not SameConv2d for layer in self.layers)  # put in by somebody
+        if not plain or own or type(self) is not LayeredClassifier or _is_hooked(self):
             return None
         found: list[Convolution] = []
         height, width = image_size
@@ -117,7 +118,8 @@ class LayeredClassifier(GapClassifier):
 
 def _is_hooked(model: nn.Module) -> bool:
     """Whether somebody watches, or changes, what passes through its modules."""
-    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    kinds = "forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks"
+    return any(getattr(module, f"_{kind}") for module in model.modules() for kind in kinds)
 
 
 def empty(config: dict[str, Any]) -> LayeredClassifier:

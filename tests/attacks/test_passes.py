@@ -92,6 +92,16 @@ def test_a_watched_network_is_run_as_it_is() -> None:
     assert isinstance(Passes(model, x).model, StackedClassifier)
 
 
+def test_a_network_with_layers_of_somebody_elses_is_run_as_it_is() -> None:
+    model, x = models.small(seed=0), images()
+    hook = model.layers[1].register_full_backward_hook(lambda *_: None)
+    assert Passes(model, x).model is model
+    hook.remove()
+    model.layers[1] = torch.nn.Conv2d(16, 32, 4, stride=2, padding=1)
+    assert Passes(model, x).model is model
+    assert PGD(model, 0.1, steps=2)(x, torch.zeros(4, dtype=torch.int64)).shape == x.shape
+
+
 def test_parameters_have_the_values_of_the_climb() -> None:
     model, x = models.small(seed=0), images()
     for _ in range(2):
