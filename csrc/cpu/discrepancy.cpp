@@ -39,7 +39,7 @@ class Image {
   explicit Image(const Problem<T>& problem)
       : problem_(problem),
         tiling_(problem.sizes),
-        panel_(problem.sizes.channels * tiling_.ld),
+        panel_(problem.sizes.channels * std::max(tiling_.ld, vector_.width + 1)),
         maps_(problem.sizes.classes * tiling_.ld * tiling_.count),
         signs_(problem.sizes.classes * tiling_.ld),
         means_(problem.sizes.channels),
@@ -58,9 +58,7 @@ class Image {
   void make_maps(int64_t n) {
     std::fill(sums.begin(), sums.end(), 0.0);
     for (int64_t tile = 0; tile < tiling_.count; ++tile) {
-      load(n, tile, sums.data());
-      vector_.product(maps(tile), tiling_.ld, problem_.weight, {channels(), 1}, panel_.get(),
-                      tiling_.ld, classes(), channels(), tiling_.columns(tile), /*add=*/false);
+      make_tile(n, tile);
       if (!kept_) continue;
       vector_.keep_signs(kept(tile), positions(), maps(tile), tiling_.ld, classes(),
                          tiling_.columns(tile));
@@ -131,11 +129,20 @@ class Image {
   int8_t* kept(int64_t tile) const { return kept_ + tiling_.begin(tile); }
   T* maps(int64_t tile) const { return maps_.get() + tile * classes() * tiling_.ld; }
 
-  void load(int64_t n, int64_t tile, double* row_sums) {
-    const int64_t p = tiling_.begin(tile);
-    vector_.load(panel_.get(), tiling_.ld, tile_of(problem_.after, n, p),
-                 strides_of(problem_.after), tile_of(problem_.before, n, p),
-                 strides_of(problem_.before), channels(), tiling_.columns(tile), row_sums);
+  void make_tile(int64_t n, int64_t tile) {
+    const int64_t p = tiling_.begin(tile), columns = tiling_.columns(tile);
+    const T *const after = tile_of(problem_.after, n, p), *const before =
+                                                              tile_of(problem_.before, n, p);
+    const Strides at = strides_of(problem_.after), before_at = strides_of(problem_.before);
+    if (vector_.product_of_difference(maps(tile), tiling_.ld, problem_.weight, after, at, before,
+                                      before_at, classes(), channels(), columns, sums.data(),
+                                      panel_.get())) {
+      return;
+    }
+    vector_.load(panel_.get(), tiling_.ld, after, at, before, before_at, channels(), columns,
+                 sums.data());
+    vector_.product(maps(tile), tiling_.ld, problem_.weight, {channels(), 1}, panel_.get(),
+                    tiling_.ld, classes(), channels(), columns, /*add=*/false);
   }
 
   void scale(const double* q, const double* r, double by) {
@@ -194,7 +201,7 @@ class Image {
   const Primitives<T>& vector_ = primitives<T>();
   const Problem<T>& problem_;
   const Tiling<T> tiling_;
-  const Scratch<T> panel_;  // [K, tile] A' - A
+  const Scratch<T> panel_;  // [K, tile] A' - A, or what goes without it works in
   const Scratch<T> maps_;   // [tiles, C, tile]
   const Scratch<T> signs_;  // [C, tile]
   std::vector<T> means_;    // [K] of A'; later of what two gradients differ by

@@ -315,3 +315,17 @@ def test_signs_that_were_kept_give_what_making_them_again_gives(case: MapCase, l
             assert torch.equal(again, kept)
     with pytest.raises(RuntimeError, match="signs must be the forward pass's, or empty"):
         native.discrepancy_backward(*backward[:5], signs[:, :1], True, True, True)
+
+
+@needs_extension
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("size", [7, 8, 14], ids=str)
+def test_rows_far_apart_give_the_same_bits(size: int, dtype: torch.dtype) -> None:
+    """Maps whose rows lie near each other are multiplied where they are, others through a copy."""
+    features, features_adv, weight, labels, _ = MapCase(3, 130, size, size, 6).tensors(dtype)
+    room = torch.full((2, 3, 130, 40, size), torch.nan, dtype=dtype)
+    apart = room[:, :, :, :size].copy_(torch.stack([features, features_adv]))
+    near = ops.discrepancy_and_gradient(features, features_adv, weight, labels)
+    far = ops.discrepancy_and_gradient(*apart, weight, labels)
+    assert torch.equal(near[0], far[0])
+    assert torch.equal(near[1], far[1])

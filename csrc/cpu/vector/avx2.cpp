@@ -10,6 +10,7 @@
 
 #define FI_LEVEL avx2
 #define FI_VECTOR_BYTES 32
+#define FI_REGISTERS 16
 #define FI_MAX_ROWS 6
 #define FI_MAX_ROWS_SHORT 4
 #include "primitives.inc"

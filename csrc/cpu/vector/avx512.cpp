@@ -11,6 +11,7 @@
 
 #define FI_LEVEL avx512
 #define FI_VECTOR_BYTES 64
+#define FI_REGISTERS 32
 #define FI_MAX_ROWS 8
 #define FI_MAX_ROWS_SHORT 8
 #include "primitives.inc"

@@ -30,6 +30,13 @@ struct Primitives {
   void (*product)(T* out, int64_t out_ld, const T* weights, Strides at, const T* panel, int64_t ld,
                   int64_t rows, int64_t inner, int64_t columns, bool add);
 
+  // product with source - minus, [inner, columns], and row_sums[j] += sum_p source[j, p], as load
+  // and product make them; false, and nothing is done, where going through a panel is better.
+  // weights are [rows, inner]; work has room for (width + 1) * inner.
+  bool (*product_of_difference)(T* out, int64_t out_ld, const T* weights, const T* source,
+                                Strides at, const T* minus, Strides minus_at, int64_t rows,
+                                int64_t inner, int64_t columns, double* row_sums, T* work);
+
   // sums[i] += sum_p |panel[i, p]|
   void (*abs_sums)(double* sums, const T* panel, int64_t rows, int64_t ld);
 
