@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from .. import models
-from ..attacks.modes import eval_mode, in_mode
+from ..attacks.modes import in_mode
 from ..errors import InputError
 from ..files import write_json
 from ..models.gap import require_fit
@@ -22,11 +21,13 @@ from .feed import Feed, LoaderFeed, Source, make_feed
 from .interrupt import deferred_interrupt
 from .progress import Bar, Every, Totals, require_finite
 from .state import read_record, restore_state, save_state
+from .validation import Attack, Validation, is_best
 
 if TYPE_CHECKING:
     from .trainer import Trainer
 
-STATE, NETWORK, HISTORY = "state.safetensors", "model.safetensors", "history.json"
+STATE, NETWORK, BEST = "state.safetensors", "model.safetensors", "best.safetensors"
+HISTORY = "history.json"
 
 
 class Run:
@@ -41,13 +42,17 @@ class Run:
         val_data: Source | None,
         progress: bool,
         info: dict[str, Any],
+        val_attack: Attack | None = None,
     ) -> None:
         self.trainer = trainer
         self.epochs = require_count("epochs", epochs)
         self.feed = _feed(trainer, train_data, batch_size, "train_data")
-        self.val: Feed | None = None
+        self.val: Validation | None = None
         if val_data is not None:
-            self.val = _feed(trainer, val_data, max(batch_size, 256), "val_data")
+            feed = _feed(trainer, val_data, max(batch_size, 256), "val_data")
+            self.val = Validation(trainer.model, feed, val_attack)
+        elif val_attack is not None:
+            raise InputError("val_attack needs val_data, the images that it is to attack.")
         self.progress = progress
         self.info = info
         self.totals = Totals(trainer.device)
@@ -76,9 +81,11 @@ class Run:
                     if every.due():
                         self._save(out)
                 self._finish_epoch(epoch)
+                if out is not None and is_best(self.history, self.trainer.method.inner is not None):
+                    self._save_network(out / BEST)  # first: a state that knows of it implies it
                 self._save(out)
         if out is not None:
-            self._save_network(out)
+            self._save_network(out / NETWORK)
         return self.history
 
     def _done(self) -> int:
@@ -113,7 +120,7 @@ class Run:
             **means,
         }
         if self.val is not None:
-            row["val_accuracy"] = accuracy(self.trainer.model, self.val, self.trainer.device)
+            row |= self.val.measure()
         self.history.append(row | {"images": self.totals.images, "seconds": self.seconds})
         self.totals = Totals(self.trainer.device)
         self.seconds = 0.0
@@ -152,12 +159,12 @@ class Run:
         self.trainer.step, self.first_step = record["step"], record["first_step"]
         self.seconds, self.history = record["seconds"], record["history"]
 
-    def _save_network(self, out: Path) -> None:
+    def _save_network(self, path: Path) -> None:
         model = self.trainer.model
         info = {**self.info, "settings": self.settings, "epochs": self.epochs}
         last = {k: v for k, v in self.history[-1].items() if k != "seconds"}
         if model.config is not None:
-            models.save(model, out / NETWORK, info=info | {"last_epoch": last})
+            models.save(model, path, info=info | {"last_epoch": last})
 
     @contextmanager
     def _bar(self) -> Iterator[Bar]:
@@ -172,16 +179,6 @@ class Run:
             yield bar
         finally:
             bar.close()
-
-
-@torch.no_grad()
-def accuracy(model: nn.Module, feed: Feed, device: torch.device) -> float:
-    """The share of images that the model classifies rightly, in eval mode."""
-    right = torch.zeros((), dtype=torch.int64, device=device)
-    with eval_mode(model):
-        for x, y in feed.once():
-            right += (model(x.to(device)).argmax(dim=1) == y.to(device)).sum()
-    return int(right) / feed.images
 
 
 def _feed(trainer: Trainer, data: Source, batch_size: int, name: str) -> Feed:

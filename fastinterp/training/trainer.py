@@ -42,6 +42,7 @@ from .robust_loss import (
 from .run import Run
 from .schedule import EpsSchedule, LinearEps, decay, make_schedule, require_milestones
 from .seeds import derive
+from .validation import Attack
 
 
 @dataclass(frozen=True)
@@ -251,15 +252,19 @@ class Trainer:
         progress: bool = True,
         checkpoint_seconds: float = 60.0,
         info: dict[str, Any] | None = None,
+        val_attack: Attack | None = None,
     ) -> list[dict[str, Any]]:
         """Train for a number of epochs.
 
         With `out`, that folder gets `state.safetensors` (everything needed to go on; written after
         each epoch, every `checkpoint_seconds` within one, and on Ctrl-C), `history.json`, and at
-        the end `model.safetensors`. The last is left out for a wrapped network, which no file can
-        say how to build; `state.safetensors` has its weights as model/NAME. A run stopped at any
-        moment, even by SIGKILL, and resumed gives the weights it would have given; on a CPU with
-        the same number of threads, bit for bit.
+        the end `model.safetensors`. With `val_attack`, or for a method without x' with `val_data`,
+        `best.safetensors` is the network after the epoch that did best on those images; robust
+        accuracy often falls again late in training. Neither is written for a wrapped network, which
+        no file can say how to build; `state.safetensors` has its weights as model/NAME.
+
+        A run stopped at any moment, even by SIGKILL, and resumed gives the weights it would have
+        given; on a CPU with the same number of threads, bit for bit.
 
         Args:
             train_data: an ImageData, a pair (images [N, ...] uint8 or float in [0, 1], labels [N])
@@ -269,16 +274,19 @@ class Trainer:
                 is drawn afresh.
             epochs: in all, those of the run that is resumed included.
             batch_size: images in a step; all of them where there are fewer.
-            val_data: measured after each epoch, clean accuracy only.
+            val_data: measured after each epoch, in eval mode.
             out: folder for the results; None writes nothing.
             resume: go on from what `out` holds, or begin if it holds nothing.
             progress: show a bar with loss, clean and robust accuracy, and images a second.
             checkpoint_seconds: at most so much work is lost to a kill.
             info: kept in `model.safetensors` beside the settings.
+            val_attack: (x, y) -> x_adv, made with this trainer's model, such as `PGD(model, eps)`:
+                val_data are measured under it too.
 
         Returns:
             A row an epoch: epoch, step, eps, lr, loss, clean_accuracy, robust_accuracy (on the x'
-            of training; None for a method without), val_accuracy (with val_data), images, seconds.
+            of training; None for a method without), val_accuracy (with val_data),
+            val_robust_accuracy (with val_attack), images, seconds.
 
         Raises:
             InputError: a setting is out of its range; the data do not fit (of a DataLoader, pixels
@@ -288,7 +296,8 @@ class Trainer:
         """
         if out == "":
             raise InputError("out must name a folder, got an empty name.")
-        run = Run(self, train_data, epochs, batch_size, val_data, progress, info or {})
+        info = info or {}
+        run = Run(self, train_data, epochs, batch_size, val_data, progress, info, val_attack)
         return run.go(None if out is None else Path(out), resume, checkpoint_seconds)
 
     def _set_lr(self) -> None:

@@ -1,0 +1,86 @@
+"""What a run measures after each epoch, on images that it does not train on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..attacks.modes import eval_mode
+from ..errors import InputError
+from ..models.gap import GapClassifier
+from .feed import Feed
+
+Attack = Callable[[Tensor, Tensor], Tensor]  # (x, y) -> x_adv, as PGD and torchattacks have it
+
+
+class Validation:
+    """Clean accuracy and, with an attack, accuracy under it.
+
+    Args:
+        attack: of this model; what it returns for (x, y) is classified.
+
+    Raises:
+        InputError: the attack is no function, or says itself that it attacks another network.
+    """
+
+    def __init__(self, model: GapClassifier, feed: Feed, attack: Attack | None) -> None:
+        if attack is not None and not callable(attack):
+            raise InputError(
+                "val_attack must be a function of (images, labels), such as a PGD of the network "
+                f"that is trained, got {attack!r}."
+            )
+        attacked = getattr(attack, "model", model)
+        if isinstance(attacked, torch.nn.Module) and attacked is not model:
+            raise InputError(
+                "val_attack attacks another network than the one that is trained; "
+                "make it with the trainer's model."
+            )
+        self.model, self.feed, self.attack = model, feed, attack
+
+    def measure(self) -> dict[str, float]:
+        """val_accuracy and, with an attack, val_robust_accuracy; shares of the images."""
+        device = next(self.model.parameters()).device
+        right = torch.zeros(2, dtype=torch.int64, device=device)
+        with eval_mode(self.model):
+            for x, y in self.feed.once():
+                x, y = x.to(device), y.to(device)
+                shown = [x] if self.attack is None else [x, self._attacked(self.attack, x, y)]
+                with torch.no_grad():
+                    for i, images in enumerate(shown):
+                        right[i] += (self.model(images).argmax(dim=1) == y).sum()
+        clean, robust = (right.double() / self.feed.images).tolist()
+        measured = {"val_accuracy": clean}
+        return measured if self.attack is None else measured | {"val_robust_accuracy": robust}
+
+    @staticmethod
+    def _attacked(attack: Attack, x: Tensor, y: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x_adv = attack(x, y)
+        if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
+            got = tuple(x_adv.shape) if isinstance(x_adv, Tensor) else type(x_adv).__name__
+            raise InputError(
+                f"val_attack must return images of shape {tuple(x.shape)} like the ones that it "
+                f"was given, got {got}."
+            )
+        return x_adv.detach()
+
+
+def is_best(history: list[dict[str, Any]], robust_method: bool) -> bool:
+    """Whether the last epoch's network is better than all before it.
+
+    Judged under attack where there was one. A method that trains for robustness has its best clean
+    accuracy while it has hardly begun, so without an attack it has no best.
+    """
+    score = _score(history[-1], robust_method)
+    return score > max((_score(row, robust_method) for row in history[:-1]), default=-math.inf)
+
+
+def _score(row: Mapping[str, Any], robust_method: bool) -> float:
+    robust = row.get("val_robust_accuracy")
+    if robust is None and not robust_method:
+        robust = row.get("val_accuracy")
+    return -math.inf if robust is None else float(robust)
