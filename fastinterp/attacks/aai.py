@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from ..described import Described
 from ..errors import InputError
 from ..interpreters import Interpreter
 from ..models.gap import Keeps
@@ -24,7 +25,7 @@ Kind = Literal["topk", "discrepancy"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
-class AAI:
+class AAI(Described):
     """Attack against interpretability, eq. (7).
 
     "topk" dims the k positions that the clean map of the true class shows brightest (Ghorbani et

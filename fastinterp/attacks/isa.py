@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ..described import Described
 from ..discrepancy import ClassSet, class_set, map_distance
 from ..errors import InputError
 from ..interpreters import Interpreter
@@ -46,7 +47,7 @@ class ISAResult:
     discrepancy: Tensor
 
 
-class ISA:
+class ISA(Described):
     """Interpretability sneaking attack, eq. (6), as the paper's program runs it for Table 1.
 
     First the smallest radius with a successful targeted attack is found for each image

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..described import Described
 from ..errors import InputError
 from ..ops.pgd_step import Norm
 from ..require import require_count, require_number
@@ -36,7 +37,7 @@ class MinimalResult:
     eps: Tensor
 
 
-class MinimalPGD:
+class MinimalPGD(Described):
     """Projected gradient descent with the smallest radius that succeeds, by bisection (appendix D).
 
     All images run as one batch, each with its own radius. The attack of a round is a new one from

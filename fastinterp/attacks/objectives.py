@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import ops
+from ..described import Described
 from ..errors import InputError
 from ..models.gap import Keeps, widest
 from ..ops.discrepancy import Reduction
@@ -65,7 +66,7 @@ class Bound:
         return Bound(objective, clean, self._labels[index], self._passes)
 
 
-class Objective(ABC):
+class Objective(Described, ABC):
     """A number per image, [N], that an attack climbs.
 
     A new objective implements `prepare`. A function that it returns will do; a `SlopedValue` saves

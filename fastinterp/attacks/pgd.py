@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ..described import Described
 from ..errors import InputError
 from ..ops.pgd_step import Norm
 from ..require import require_count, require_number
@@ -18,7 +19,7 @@ from .step_size import fine_step, warn_if_short
 from .threats import BALLS, Threat, require_moving, require_radius
 
 
-class PGD:
+class PGD(Described):
     """Projected gradient descent (Madry et al., 2018).
 
     `attack = PGD(model, eps=8 / 255, step_size=2 / 255, steps=10)`, then `x_adv = attack(x, y)`, as

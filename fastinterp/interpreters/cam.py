@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
+from ..described import Described
 from ..models.gap import GapClassifier, require_fit, require_gap
 from .base import Classes, class_index
 
@@ -30,7 +31,7 @@ def class_maps(features: Tensor, weight: Tensor, index: Tensor | None) -> Tensor
     return maps.view(*maps.shape[:2], height, width)
 
 
-class CAM:
+class CAM(Described):
     """Class activation maps, eq. (1), with the 1/u: the sum of a map is the logit without bias.
 
     Complete: sum_i L(x, c)_i = f_c(x) - bias_c. Differentiable to any order that the network is.

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..described import Described
 from ..errors import InputError
 from ..models.gap import GapClassifier, require_fit, require_gap
 from .base import Classes, class_index, pick
@@ -17,7 +18,7 @@ from .gradients import autograd_on, needs_graph, score_gradients, variable
 Variant = Literal["paper", "standard"]
 
 
-class _FeatureGradientMaps(ABC):
+class _FeatureGradientMaps(Described, ABC):
     """sum_k w_k A_k, where w_k comes from the gradient of the logit by A."""
 
     def __init__(self, model: GapClassifier) -> None:
@@ -68,7 +69,7 @@ class GradCAM(_FeatureGradientMaps):
         return grad.mean(dim=(2, 3))
 
 
-class GradCAMPlusPlus:
+class GradCAMPlusPlus(Described):
     """GradCAM++ in two variants, both raw (no ReLU on the map).
 
     "paper": (1/u) sum_k ReLU(weight[c, k]) A_k, which is what the paper's experiments used for

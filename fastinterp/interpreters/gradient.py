@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..described import Described
 from ..errors import InputError
 from ..models.gap import GapClassifier, require_fit, require_gap
 from ..require import require_count, require_number
@@ -21,7 +22,7 @@ from .gradients import (
 from .relu import guided_relu, logits_without_relu
 
 
-class Gradient:
+class Gradient(Described):
     """d f_c / d x (Simonyan et al., 2013), signed: no absolute value, no maximum over channels.
 
     Differentiable to any order that the network is; for a ReLU network second derivatives exist
@@ -67,7 +68,7 @@ class GuidedBackprop(Gradient):
         return logits_without_relu(self.model, x, guided_relu)
 
 
-class SmoothGrad:
+class SmoothGrad(Described):
     """SmoothGrad (Smilkov et al., 2017): `Gradient` averaged over noisy copies of the image.
 
     The noise is Gaussian, drawn from `seed` afresh in every call and shared by the images of the

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..described import Described
 from ..errors import InputError
 from ..models.gap import GapClassifier, require_fit, require_gap
 from ..require import require_count, require_number
@@ -80,7 +81,7 @@ def integrated_gradients(
         return (end - start)[:, None] * mean
 
 
-class IntegratedGradients:
+class IntegratedGradients(Described):
     """Integrated gradients of the logit of each class, eq. (2), from a baseline image.
 
     Complete up to the Riemann sum: sum_i L(x, c)_i -> f_c(x) - f_c(baseline) as steps grow. Under

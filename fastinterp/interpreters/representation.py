@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..described import Described
 from ..models.gap import GapClassifier, require_fit, require_gap
 from .base import Classes
 
 
-class Repr:
+class Repr(Described):
     """The feature maps A at the penultimate layer, one map a channel: [N, K, h, w].
 
     A belongs to no class, so `classes` is ignored and the channels stand where other interpreters

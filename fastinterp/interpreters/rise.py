@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..described import Described
 from ..errors import InputError
 from ..models.gap import GapClassifier, require_fit, require_gap
 from ..require import require_count, require_number
 from .base import Classes, class_index, pick
 
 
-class RISE:
+class RISE(Described):
     """L(x, c) = 1 / (M keep) sum_m s_c(x * mask_m) mask_m over M random masks.
 
     A mask is a grid of cells x cells zeros and ones (ones with probability `keep`), enlarged

@@ -109,6 +109,12 @@ class IntLoss(nn.Module):
             precision=usable_precision(self.precision, x.device),
         ).loss
 
+    def extra_repr(self) -> str:
+        return (
+            f"method={self.method.name}, gamma={self.method.gamma:.4g}, eps={self.eps:.4g}, "
+            f"steps={self.steps}, step_size={self.step_size:.4g}, norm={self.norm}"
+        )
+
     def get_extra_state(self) -> dict[str, int]:
         return {"step": self.step}
 

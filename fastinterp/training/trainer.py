@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from ..attacks.outputs import Precision
 from ..attacks.threats import Threat
+from ..described import describe
 from ..device import usable_device
 from ..errors import InputError
 from ..models.gap import GapClassifier, require_fit
@@ -150,6 +151,9 @@ class Trainer:
                 "precision": self.precision,
             }
         return settings | self.method.options
+
+    def __repr__(self) -> str:
+        return describe(self, {"model": self.model, **self.settings})
 
     def current_eps(self) -> float:
         """The radius that the next step will use."""

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ...described import Described
 from ...require import require_count
 from ..ascent import Keep, ascend, require_keep
 from ..checks import as_module, require_batch, require_generator
@@ -18,7 +19,7 @@ from ..threats import Threat, require_moving
 from .common import require_size
 
 
-class UnforeseenAttack:
+class UnforeseenAttack(Described):
     """An attack of Kang et al. (2019): a threat other than a ball of pixels, climbed by `ascend`.
 
     The calling convention is torchattacks': `x_adv = attack(x, y)`. Every image starts at random.
