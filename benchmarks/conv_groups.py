@@ -24,6 +24,7 @@ TORCH = "torch's derivative"
 
 STACKS = {
     "MNIST Small with 10 classes folded in, 50 images": Setting(),
+    "MNIST Pool, 50 images": Setting("pool"),
     "CIFAR-10 Small with 10 classes folded in, 128 images": Setting(
         batch=128, channels=3, size=32
     ),
@@ -70,7 +71,7 @@ def _stack(setting: Setting) -> Entries:
     size = (setting.size, setting.size)
     found = setting.model().folded("maps", size).convolutions(size)
     assert found is not None
-    convolutions = [(weight.detach(), bias.detach(), *rest) for weight, bias, *rest in found]
+    convolutions = [c._replace(weight=c.weight.detach(), bias=c.bias.detach()) for c in found]
     x = setting.images()[0].requires_grad_()
     last = x.detach().to(memory_format=torch.channels_last).requires_grad_()
     reference = partial(conv_stack.reference, convolutions=convolutions)
@@ -100,7 +101,8 @@ def multiplications(x: Tensor, convolutions: list[Convolution]) -> int:
     with torch.no_grad():
         for index in range(len(convolutions)):
             out = conv_stack.reference(x, convolutions[: index + 1])
-            total += out.numel() * convolutions[index][0][0].numel()
+            row = convolutions[index]
+            total += out.numel() * row.pool**2 * row.weight[0].numel()
     return total
 
 

@@ -109,15 +109,16 @@ at::Tensor image_gradient(const at::Tensor& grad, const at::Tensor& weight, int6
   return op.call(grad, weight, height, width, stride, top, left);
 }
 
-// (weight, bias, stride, (top, bottom, left, right)) of each convolution.
-using Described = std::vector<std::tuple<at::Tensor, at::Tensor, int64_t, std::array<int64_t, 4>>>;
+// (weight, bias, stride, (top, bottom, left, right), pool) of each convolution.
+using Described =
+    std::vector<std::tuple<at::Tensor, at::Tensor, int64_t, std::array<int64_t, 4>, int64_t>>;
 
 std::unique_ptr<fastinterp::cpu::ConvStack> conv_stack(const Described& described, int64_t height,
                                                        int64_t width, bool bf16) {
   std::vector<fastinterp::cpu::Convolution> layers;
-  for (const auto& [weight, bias, stride, padding] : described) {
+  for (const auto& [weight, bias, stride, padding, pool] : described) {
     const auto [top, bottom, left, right] = padding;
-    layers.push_back({weight, bias.contiguous(), stride, top, bottom, left, right});
+    layers.push_back({weight, bias.contiguous(), stride, top, bottom, left, right, pool});
   }
   return fastinterp::cpu::make_conv_stack(layers, height, width, bf16);
 }

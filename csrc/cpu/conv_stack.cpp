@@ -8,6 +8,8 @@
 // products: with a stride s, the positions that lie s apart in a row see the same part of the
 // kernel, and each such *phase* is a convolution of its own. Only at the image, which has few
 // channels, vectors run along the taps of the kernel instead, and overlap where they are added up.
+// Where maps are pooled, a row of windows is chosen from as soon as its sums are there; which of
+// them were chosen leads the gradient back.
 #include "conv_stack.h"
 
 #include <ATen/ops/empty.h>
@@ -26,10 +28,6 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 float as(float v, float) { return v; }
 Bf16 as(float v, Bf16) { return {c10::BFloat16(v).x}; }
-template <typename T>
-constexpr at::ScalarType kType = at::kFloat;
-template <>
-constexpr at::ScalarType kType<Bf16> = at::kBFloat16;
 
 // Maps of one image, [rows, left + columns + right, channels].
 struct Shape {
@@ -138,6 +136,8 @@ class Layer {
         in{height, width, c.weight.size(1), c.left, c.right},
         out{(height + c.top + c.bottom - c.weight.size(2)) / c.stride + 1,
             (width + c.left + c.right - c.weight.size(3)) / c.stride + 1, c.weight.size(0)},
+        pooled{ceil_div(out.rows, c.pool), ceil_div(out.columns, c.pool), out.channels},
+        pool(c.pool),
         kernel_rows(c.weight.size(2)),
         kernel_columns(c.weight.size(3)),
         forward(loops, out.channels, kernel_rows, kernel_columns, in.channels,
@@ -147,6 +147,9 @@ class Layer {
         bias(forward.padded_lanes()) {
     std::copy_n(c.bias.data_ptr<float>(), out.channels, bias.data());
   }
+
+  // Sums that a row of windows chooses from.
+  int64_t unpooled_row() const { return pool * out.columns * out.channels; }
 
   // The phases that lead back to the input, and what their reading asks of the output's sides.
   void prepare_backward(const TapLoops<T>& loops, const Convolution& c) {
@@ -184,6 +187,10 @@ class Layer {
 
   int64_t stride, top;
   Shape in, out;  // `in` with the forward pass's sides, `out` with the backward pass's
+  Shape pooled;   // what the next convolution sees
+  int64_t pool;
+  // Where an image's maps `in` and the places of what was pooled are kept, in bytes.
+  int64_t map_at = 0, places_at = 0;
   int64_t kernel_rows, kernel_columns;
   Packed<T> forward;
   std::vector<float> bias;
@@ -202,10 +209,14 @@ class Stack final : public ConvStack {
       layers_.emplace_back(loops, c, height, width);
       auto& layer = layers_.back();
       layers_.size() == 1 ? layer.prepare_scatter(loops, c) : layer.prepare_backward(loops, c);
-      height = layer.out.rows, width = layer.out.columns;
+      height = layer.pooled.rows, width = layer.pooled.columns;
       most_sums_ = std::max(
           {most_sums_, layer.forward.padded_lanes(), layer.backward.front().padded_lanes()});
-      if (layers_.size() > 1) between_ += layer.in.count();
+      if (layers_.size() > 1) layer.map_at = keep(layer.in.count() * sizeof(T));
+      if (layer.pool > 1) {
+        layer.places_at = keep(layer.pooled.count());
+        most_unpooled_ = std::max(most_unpooled_, layer.unpooled_row() + layer.pooled.pitch());
+      }
     }
   }
 
@@ -215,46 +226,45 @@ class Stack final : public ConvStack {
                     x.size(2) == image.rows && x.size(3) == image.columns,
                 "conv_stack: images must be float32 [N, ", image.channels, ", ", image.rows, ", ",
                 image.columns, "], got ", x.sizes(), ".");
-    const Shape& last = layers_.back().out;
+    const Shape& last = layers_.back().pooled;
     auto out = at::empty({x.size(0), last.channels, last.rows, last.columns}, x.options(),
                          at::MemoryFormat::ChannelsLast);
-    auto between = at::empty({x.size(0), between_}, x.options().dtype(kType<T>));
+    auto kept = at::empty({x.size(0), kept_}, x.options().dtype(at::kByte));
     share_out(x.size(0), [&](const auto& next) {
       const Scratch<T> image_map(image.count());
-      const Scratch<float> sums(loops_.most_rows * most_sums_), row(image.columns * image.channels);
+      const Scratch<float> row(image.columns * image.channels);
+      const Scratch<float> sums(loops_.most_rows * most_sums_), unpooled(most_unpooled_);
       clear_sides(image_map.get(), image);
       for (int64_t n = next(); n < x.size(0); n = next()) {
         read_maps(image_map.get(), image, x, n, row.get());
         up(out.template data_ptr<float>() + n * last.rows * last.columns * last.channels,
-           between_of(between, n), image_map.get(), sums.get());
+           kept_of(kept, n), image_map.get(), sums.get(), unpooled.get());
       }
     });
-    return {out, between};
+    return {out, kept};
   }
 
-  at::Tensor backward(const at::Tensor& grad, const at::Tensor& between) const override {
-    const Shape &image = layers_.front().in, &last = layers_.back().out;
+  at::Tensor backward(const at::Tensor& grad, const at::Tensor& kept) const override {
+    const Shape &image = layers_.front().in, &last = layers_.back().pooled;
     TORCH_CHECK(grad.dim() == 4 && grad.scalar_type() == at::kFloat &&
                     grad.size(1) == last.channels && grad.size(2) == last.rows &&
-                    grad.size(3) == last.columns && between.dim() == 2 &&
-                    between.size(0) == grad.size(0) && between.size(1) == between_ &&
-                    between.scalar_type() == kType<T>,
+                    grad.size(3) == last.columns && kept.dim() == 2 &&
+                    kept.size(0) == grad.size(0) && kept.size(1) == kept_ &&
+                    kept.scalar_type() == at::kByte,
                 "conv_stack: grad must be float32 [N, ", last.channels, ", ", last.rows, ", ",
                 last.columns, "] and belong to what the forward pass left, got ", grad.sizes(),
-                " and ", between.sizes(), ".");
+                " and ", kept.sizes(), ".");
     auto out = at::empty({grad.size(0), image.channels, image.rows, image.columns}, grad.options());
     share_out(grad.size(0), [&](const auto& next) {
-      std::vector<Scratch<T>> maps;
-      for (const auto& layer : layers_) {
-        maps.emplace_back(layer.out.count());
-        clear_sides(maps.back().get(), layer.out);
-      }
+      std::vector<Gradients> gradients;
+      for (const auto& layer : layers_) gradients.emplace_back(layer);
       const Scratch<float> sums(loops_.most_rows * most_sums_), row(last.columns * last.channels);
       Scattered scattered(layers_.front());
       for (int64_t n = next(); n < grad.size(0); n = next()) {
-        read_maps(maps.back().get(), last, grad, n, row.get());
-        down(maps, between_of(between, n), sums.get());
-        scatter(scattered, maps.front().get(), sums.get());
+        const Gradients& top = gradients.back();
+        read_maps(top.landing(), top.landing_shape(), grad, n, row.get());
+        down(gradients, kept_of(kept, n), sums.get());
+        scatter(scattered, gradients.front().map.get(), sums.get());
         scattered.crop(out.template data_ptr<float>() +
                        n * image.channels * image.rows * image.columns);
       }
@@ -263,8 +273,21 @@ class Stack final : public ConvStack {
   }
 
  private:
-  static T* between_of(const at::Tensor& between, int64_t n) {
-    return static_cast<T*>(between.data_ptr()) + n * between.size(1);
+  // A piece of what is kept of an image.
+  int64_t keep(int64_t bytes) {
+    constexpr int64_t kAlign = 64;
+    const int64_t begin = kept_;
+    kept_ += ceil_div(bytes, kAlign) * kAlign;
+    return begin;
+  }
+  static uint8_t* kept_of(const at::Tensor& kept, int64_t n) {
+    return kept.data_ptr<uint8_t>() + n * kept.size(1);
+  }
+  static T* map_of(uint8_t* kept, const Layer<T>& layer) {
+    return reinterpret_cast<T*>(kept + layer.map_at);
+  }
+  static uint8_t* places_of(uint8_t* kept, const Layer<T>& layer, int64_t row) {
+    return kept + layer.places_at + row * layer.pooled.pitch();
   }
 
   // One image's maps [channels, rows, columns] -> [rows, columns, channels], in T.
@@ -286,49 +309,106 @@ class Stack final : public ConvStack {
     }
   }
 
-  // All the convolutions of one image. What lies between them is written where it stays.
-  void up(float* out, T* between, const T* map, float* sums) const {
+  // All the convolutions of one image. What the next one sees is written where it is kept.
+  void up(float* out, uint8_t* kept, const T* map, float* sums, float* unpooled) const {
     for (const auto& layer : layers_) {
       const bool last = &layer == &layers_.back();
-      const Shape to = last ? layer.out : (&layer + 1)->in;
-      if (!last) clear_sides(between, to);
+      const Shape& to = last ? layer.pooled : (&layer + 1)->in;
+      T* const target = last ? nullptr : map_of(kept, *(&layer + 1));
+      if (!last) clear_sides(target, to);
       for (int64_t i = 0; i < to.rows; ++i) {
-        const int64_t origin = i * layer.stride - layer.top;
-        const int64_t first = std::clamp<int64_t>(-origin, 0, layer.kernel_rows);
-        const int64_t end = std::clamp(layer.in.rows - origin, first, layer.kernel_rows);
-        const T* const from = map + layer.in.at(origin + first, -layer.in.left);
-        layer.forward.multiply(
-            sums, from, layer.stride * layer.in.channels, layer.in.pitch(), first, end, to.columns,
-            [&](const float* sums, int64_t ld, int64_t j, int64_t rows, int64_t lane,
-                int64_t lanes) {
-              const float* const bias = layer.bias.data() + lane;
-              if (!last) {
-                loops_.activate(between + to.at(i, j) + lane, to.channels, sums, ld, bias, rows,
-                                lanes);
-                return;
-              }
-              float* to_row = out + (i * to.columns + j) * to.channels + lane;
-              for (int64_t r = 0; r < rows; ++r, to_row += to.channels, sums += ld) {
-                for (int64_t k = 0; k < lanes; ++k) to_row[k] = sums[k] + bias[k];
-              }
-            });
+        const auto land = [&](const float* sums, int64_t ld, int64_t j, int64_t rows, int64_t lane,
+                              int64_t lanes) {
+          const float* const bias = layer.bias.data() + lane;
+          if (!last) {
+            loops_.activate(target + to.at(i, j) + lane, to.channels, sums, ld, bias, rows, lanes);
+            return;
+          }
+          float* row = out + (i * to.columns + j) * to.channels + lane;
+          for (int64_t r = 0; r < rows; ++r, row += to.channels, sums += ld) {
+            for (int64_t k = 0; k < lanes; ++k) row[k] = sums[k] + bias[k];
+          }
+        };
+        if (layer.pool == 1) {
+          convolve(layer, map, i, sums, land);
+        } else {
+          const float* const largest =
+              pool(layer, map, i, sums, unpooled, places_of(kept, layer, i));
+          land(largest, to.channels, 0, to.columns, 0, to.channels);
+        }
       }
-      map = between;
-      if (!last) between += to.count();
+      map = target;
     }
   }
 
-  // From the gradient at the last output to that at the first.
-  void down(const std::vector<Scratch<T>>& maps, const T* between, float* sums) const {
-    const T* seen = between + between_;
+  // Row i of a convolution's output; `done` as in Packed::multiply.
+  template <typename Done>
+  void convolve(const Layer<T>& layer, const T* map, int64_t i, float* sums,
+                const Done& done) const {
+    const int64_t origin = i * layer.stride - layer.top;
+    const int64_t first = std::clamp<int64_t>(-origin, 0, layer.kernel_rows);
+    const int64_t end = std::clamp(layer.in.rows - origin, first, layer.kernel_rows);
+    const T* const from = map + layer.in.at(origin + first, -layer.in.left);
+    layer.forward.multiply(sums, from, layer.stride * layer.in.channels, layer.in.pitch(), first,
+                           end, layer.out.columns, done);
+  }
+
+  // Row i of the windows, before the bias, which is the same all over a window.
+  const float* pool(const Layer<T>& layer, const T* map, int64_t i, float* sums, float* unpooled,
+                    uint8_t* places) const {
+    const int64_t channels = layer.out.channels, columns = layer.out.columns;
+    const int64_t first = i * layer.pool, rows = std::min(layer.pool, layer.out.rows - first);
+    for (int64_t y = 0; y < rows; ++y) {
+      convolve(layer, map, first + y, sums,
+               [&](const float* sums, int64_t ld, int64_t j, int64_t count, int64_t lane,
+                   int64_t lanes) {
+                 float* to = unpooled + (y * columns + j) * channels + lane;
+                 for (int64_t r = 0; r < count; ++r, to += channels, sums += ld) {
+                   std::copy_n(sums, lanes, to);
+                 }
+               });
+    }
+    float* const largest = unpooled + layer.unpooled_row();
+    loops_.pool(largest, places, unpooled, rows, columns, layer.pool, channels);
+    return largest;
+  }
+
+  // One thread's gradients at a convolution's output and, where it is pooled, at what that gives.
+  struct Gradients {
+    explicit Gradients(const Layer<T>& layer)
+        : layer(layer), map(layer.out.count()), pooled(layer.pool > 1 ? layer.pooled.count() : 0) {
+      clear_sides(map.get(), layer.out);
+    }
+    T* landing() const { return layer.pool > 1 ? pooled.get() : map.get(); }
+    const Shape& landing_shape() const { return layer.pool > 1 ? layer.pooled : layer.out; }
+
+    const Layer<T>& layer;
+    Scratch<T> map, pooled;
+  };
+
+  // From the gradient at what the last convolution gives to that at the first one's output.
+  void down(const std::vector<Gradients>& gradients, uint8_t* kept, float* sums) const {
     for (size_t l = layers_.size() - 1; l > 0; --l) {
       const auto& layer = layers_[l];
-      seen -= layer.in.count();
+      unpool(gradients[l], kept);
       for (int64_t a = 0; a < layer.stride; ++a) {
         for (int64_t b = 0; b < layer.stride; ++b) {
-          phase(layer, a, b, maps[l].get(), seen, maps[l - 1].get(), layers_[l - 1].out, sums);
+          phase(layer, a, b, gradients[l].map.get(), map_of(kept, layer),
+                gradients[l - 1].landing(), gradients[l - 1].landing_shape(), sums);
         }
       }
+    }
+    unpool(gradients.front(), kept);
+  }
+
+  void unpool(const Gradients& gradients, uint8_t* kept) const {
+    const auto& layer = gradients.layer;
+    if (layer.pool == 1) return;
+    for (int64_t y = 0; y < layer.out.rows; ++y) {
+      const int64_t i = y / layer.pool;
+      loops_.unpool(gradients.map.get() + layer.out.at(y, 0),
+                    gradients.pooled.get() + layer.pooled.at(i, 0), places_of(kept, layer, i),
+                    y % layer.pool, layer.out.columns, layer.pool, layer.out.channels);
     }
   }
 
@@ -411,7 +491,7 @@ class Stack final : public ConvStack {
 
   const TapLoops<T>& loops_;
   std::vector<Layer<T>> layers_;
-  int64_t between_ = 0, most_sums_ = 0;
+  int64_t kept_ = 0, most_sums_ = 0, most_unpooled_ = 0;
 };
 
 void check(const std::vector<Convolution>& layers, int64_t height, int64_t width) {
@@ -432,7 +512,12 @@ void check(const std::vector<Convolution>& layers, int64_t height, int64_t width
     const int64_t columns = width + c.left + c.right - c.weight.size(3);
     TORCH_CHECK(height > 0 && width > 0 && rows >= 0 && columns >= 0,
                 "conv_stack: a kernel is larger than the padded maps that it reads.");
-    channels = c.weight.size(0), height = rows / c.stride + 1, width = columns / c.stride + 1;
+    constexpr int64_t kMostPool = 16;  // whose places fit into a byte
+    TORCH_CHECK(c.pool >= 1 && c.pool <= kMostPool, "conv_stack: windows of a pool must be 1 to ",
+                kMostPool, " wide, got ", c.pool, ".");
+    channels = c.weight.size(0);
+    height = ceil_div(rows / c.stride + 1, c.pool),
+    width = ceil_div(columns / c.stride + 1, c.pool);
   }
 }
 

@@ -1,4 +1,5 @@
-// A stack of convolutions with ReLUs between them, and its derivative by the images.
+// A stack of convolutions with ReLUs and max-pooling between them, and its derivative by the
+// images.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,6 +17,9 @@ struct Convolution {
   at::Tensor bias;    // [out]
   int64_t stride;
   int64_t top, bottom, left, right;  // padding
+  // What comes out is pooled by windows of so many rows and columns, as far apart; 1 is none. The
+  // last of them end where the maps end.
+  int64_t pool = 1;
 };
 
 // For images of one size. Weights are laid out once, for as many passes as follow.
@@ -23,12 +27,12 @@ class ConvStack {
  public:
   virtual ~ConvStack() = default;
 
-  // Images [N, in, H, W] -> the last convolution's output, in channels_last, and what `backward`
-  // needs of the outputs between.
+  // Images [N, in, H, W] -> the last convolution's output, pooled, in channels_last, and what
+  // `backward` needs to know, in bytes.
   virtual std::tuple<at::Tensor, at::Tensor> forward(const at::Tensor& x) const = 0;
 
   // The gradient at the output -> the gradient at the images.
-  virtual at::Tensor backward(const at::Tensor& grad, const at::Tensor& between) const = 0;
+  virtual at::Tensor backward(const at::Tensor& grad, const at::Tensor& kept) const = 0;
 };
 
 // With `bf16` products are of bfloat16, and so is what passes from one convolution to the next;

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .gap import Convolution, GapClassifier, Keeps
+from ..ops.conv_stack import Convolution
+from .gap import GapClassifier, Keeps
 from .layers import Conv, SameConv2d, same_conv2d, same_padding, shortcut
 
 if TYPE_CHECKING:
@@ -103,10 +104,10 @@ class FoldedClassifier(GapClassifier):
         below = self.model.convolutions(image_size)
         if below is None or self.run is not folded_features:
             return None
-        *below, (_, _, stride, padding) = below
+        *below, last = below
         if self.head.whole:
-            stride, padding = 1, (0, 0, 0, 0)
-        return [*below, (self.head.kernel, self.head.bias, stride, padding)]
+            last = last._replace(stride=1, padding=(0, 0, 0, 0))
+        return [*below, last._replace(weight=self.head.kernel, bias=self.head.bias)]
 
     def logits(self, features: Tensor) -> Tensor:
         logits = features.mean(dim=(2, 3))

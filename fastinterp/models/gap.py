@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InputError
+from ..ops.conv_stack import Convolution
 from ..require import require_floating
 
-# Weight [out, in, k, k'], bias [out], stride, padding (top, bottom, left, right).
-Convolution = tuple[Tensor, Tensor, int, tuple[int, int, int, int]]
 Keeps = Literal["logits", "maps", "features"]  # each keeps what stands before it
 
 
@@ -82,7 +81,8 @@ class GapClassifier(nn.Module):
         return self
 
     def convolutions(self, image_size: tuple[int, int]) -> list[Convolution] | None:
-        """What `features` consists of, where that is convolutions with ReLUs between them; or None.
+        """What `features` consists of, where that is convolutions, with ReLUs between them and
+        max-pooling behind some; or None.
 
         Loops whose parameters are constants may run those in its stead. A subclass that is such a
         network overrides this.

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InputError
+from ..ops.conv_stack import Convolution
 from ..require import require_whole
 from .folded import FoldedClassifier, fold
-from .gap import Convolution, GapClassifier, Keeps
+from .gap import GapClassifier, Keeps
 from .layers import Conv, MaxPool, SameConv2d, SameMaxPool2d, shortcut
 from .layers import same_padding as same_padding
 
@@ -98,22 +99,38 @@ class LayeredClassifier(GapClassifier):
         return FoldedClassifier(self, fold(self, keeps, image_size))
 
     def convolutions(self, image_size: tuple[int, int]) -> list[Convolution] | None:
-        plain = all(isinstance(row, Conv) and not row.adds_pooled for row in self.table)
-        own = any(type(layer) is not SameConv2d for layer in self.layers)  # put in by somebody
-        if not plain or own or type(self) is not LayeredClassifier or _is_hooked(self):
+        plain = not any(isinstance(row, Conv) and row.adds_pooled for row in self.table)
+        # Layers that somebody put in are not those of the table.
+        own = all(type(layer) in (SameConv2d, SameMaxPool2d) for layer in self.layers)
+        if not plain or not own or type(self) is not LayeredClassifier or _is_hooked(self):
             return None
         found: list[Convolution] = []
         height, width = image_size
-        for layer in self.layers:
-            assert isinstance(layer, SameConv2d)
-            kernel, stride = layer.weight.shape[2], layer.stride
-            padding = (*same_padding(height, kernel, stride), *same_padding(width, kernel, stride))
-            found.append((layer.weight, layer.bias, stride, padding))
-            height, width = -(-height // stride), -(-width // stride)
+        for row, layer in zip(self.table, self.layers, strict=True):
+            if isinstance(layer, SameConv2d):
+                padding = _padding((height, width), layer.weight.shape[2], layer.stride)
+                found.append(Convolution(layer.weight, layer.bias, layer.stride, padding))
+            elif isinstance(layer, SameMaxPool2d):
+                if not found or not _pools(found[-1], layer, (height, width)):
+                    return None
+                found[-1] = found[-1]._replace(pool=layer.stride)
+            height, width = -(-height // row.stride), -(-width // row.stride)
         return found
 
     def extra_repr(self) -> str:
         return ", ".join(f"{key}={value!r}" for key, value in (self.config or {}).items())
+
+
+def _padding(size: tuple[int, int], kernel: int, stride: int) -> tuple[int, int, int, int]:
+    """Zeros at the top, bottom, left and right."""
+    height, width = size
+    return (*same_padding(height, kernel, stride), *same_padding(width, kernel, stride))
+
+
+def _pools(convolution: Convolution, layer: SameMaxPool2d, size: tuple[int, int]) -> bool:
+    """Whether a convolution's maps are pooled by windows side by side from their first row on."""
+    top, _, left, _ = _padding(size, layer.kernel, layer.stride)
+    return convolution.pool == 1 and layer.kernel == layer.stride and top == left == 0
 
 
 def _is_hooked(model: nn.Module) -> bool:

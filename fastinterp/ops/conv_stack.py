@@ -1,5 +1,5 @@
-"""A stack of convolutions with ReLUs between them, and its gradient at the images: what an attack
-on a plain convolutional network repeats at every step.
+"""A stack of convolutions with ReLUs and max-pooling between them, and its gradient at the images:
+what an attack on a plain convolutional network repeats at every step.
 
 A library's convolution reads and writes a whole batch, and takes its time to begin; here each image
 goes all the way up and all the way back down in a core's own cache (csrc/cpu/conv_stack.cpp).
@@ -8,7 +8,7 @@ goes all the way up and all the way back down in a core's own cache (csrc/cpu/co
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,16 +16,34 @@ from torch.nn import functional as F
 
 from . import _backend
 
-# Of each convolution: weight [out, in, k, k'], bias [out], stride, padding (top, bottom, left,
-# right).
-Convolution = tuple[Tensor, Tensor, int, tuple[int, int, int, int]]
+
+class Convolution(NamedTuple):
+    """A convolution of a stack, and the max-pooling that may follow it.
+
+    Attributes:
+        weight: [out, in, k, k'].
+        bias: [out].
+        stride: of the windows, in rows and columns.
+        padding: zeros: top, bottom, left, right.
+        pool: what comes out is pooled by windows of so many rows and columns, as far apart, the
+            last of which end where the maps end; 1 is none. At most 16.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    stride: int
+    padding: tuple[int, int, int, int]
+    pool: int = 1
 
 
 def reference(x: Tensor, convolutions: Sequence[Convolution]) -> Tensor:
     """Plain torch, and differentiable: images x [N, in, H, W] -> [N, out, h, w]."""
-    for index, (weight, bias, stride, (top, bottom, left, right)) in enumerate(convolutions):
+    for index, convolution in enumerate(convolutions):
+        top, bottom, left, right = convolution.padding
         x = F.pad(F.relu(x) if index else x, (left, right, top, bottom))
-        x = F.conv2d(x, weight, bias, stride)
+        x = F.conv2d(x, convolution.weight, convolution.bias, convolution.stride)
+        if convolution.pool > 1:
+            x = F.max_pool2d(x, convolution.pool, ceil_mode=True)
     return x
 
 
@@ -55,7 +73,9 @@ class ConvStack:
     def __init__(
         self, convolutions: Sequence[Convolution], size: tuple[int, int], *, bf16: bool = False
     ) -> None:
-        self.convolutions = [(w.detach(), b.detach(), s, p) for w, b, s, p in convolutions]
+        self.convolutions = [
+            c._replace(weight=c.weight.detach(), bias=c.bias.detach()) for c in convolutions
+        ]
         native: Any = _backend.extension()
         self.native = native.ConvStack(self.convolutions, *size, bf16)
 

@@ -36,10 +36,11 @@ def as_written(monkeypatch: pytest.MonkeyPatch) -> None:
     ("channels", "classes", "size"),
     [(1, 10, (28, 28)), (3, 4, (32, 32)), (3, 120, (16, 21)), (1, 2, (9, 14))],
 )
+@pytest.mark.parametrize("make", [models.small, models.pool])
 def test_a_stack_gives_what_the_network_gives(
-    keeps: Keeps, channels: int, classes: int, size: tuple[int, int]
+    make, keeps: Keeps, channels: int, classes: int, size: tuple[int, int]
 ) -> None:
-    network = models.small(channels, classes, seed=0).folded(keeps, size)
+    network = make(channels, classes, seed=0).folded(keeps, size)
     x, found = images(channels, size), []
     stacked = Passes(network, x).model
     assert isinstance(stacked, StackedClassifier)
@@ -53,9 +54,9 @@ def test_a_stack_gives_what_the_network_gives(
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def attack(objective, precision: str = "float32", keep: str = "last") -> tuple[Tensor, Tensor]:
+def attack(objective, keep: str = "last", make=models.small) -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
-    x, model = images(), models.small(seed=0)
+    x, model = images(), make(seed=0)
     y = model(x).argmax(dim=1)
     pgd = PGD(model, 0.1, 0.05, 4, objective=objective, random_start=True, keep=keep)
     torch.manual_seed(1)
@@ -64,17 +65,19 @@ def attack(objective, precision: str = "float32", keep: str = "last") -> tuple[T
 
 @pytest.mark.parametrize("keep", ["last", "first_fooled", "best"])
 @pytest.mark.parametrize("make", [CrossEntropy, Discrepancy, lambda: IGNorm(2)])
-def test_attacks_go_where_they_went_before(make, keep: str, request) -> None:
-    _, found = attack(make(), keep=keep)
+@pytest.mark.parametrize("network", [models.small, models.pool])
+def test_attacks_go_where_they_went_before(network, make, keep: str, request) -> None:
+    _, found = attack(make(), keep, network)
     request.getfixturevalue("as_written")
-    _, expected = attack(make(), keep=keep)
+    _, expected = attack(make(), keep, network)
     # Where a gradient is all but zero its sign is a matter of rounding.
     assert ((found - expected).abs() > 1e-5).float().mean() < 0.01
 
 
 @pytest.mark.skipif(not serves(torch.ones(1, 1, 1, 1), bf16=True), reason="no units for bfloat16")
-def test_bf16_runs_in_the_kernel_and_gives_float32() -> None:
-    model, x = models.small(seed=0), images()
+@pytest.mark.parametrize("make", [models.small, models.pool])
+def test_bf16_runs_in_the_kernel_and_gives_float32(make) -> None:
+    model, x = make(seed=0), images()
     narrow = Passes(model, x, "bf16")
     assert isinstance(narrow.model, StackedClassifier)
     features = narrow(x).features

@@ -16,7 +16,7 @@ from fastinterp import build_info
 from fastinterp.ops.conv_stack import Convolution, ConvStack, reference, serves
 
 # Channels of the images, their size, and rows (filters, kernel, stride, padding: top, bottom, left,
-# right).
+# right; pool).
 CASES = [
     (1, (28, 28), [(16, (4, 4), 2, (1, 1, 1, 1)), (32, (4, 4), 2, (1, 1, 1, 1)),
                    (10, (7, 7), 1, (3, 3, 3, 3))]),
@@ -31,6 +31,10 @@ CASES = [
                  (10, (2, 2), 1, (0, 0, 0, 0))]),  # windows leave gaps; one position
     (2, (6, 7), [(3, (2, 3), 2, (2, 2, 3, 3)), (5, (4, 2), 1, (4, 3, 2, 2))]),  # padding alone
     (3, (21, 20), [(6, (3, 3), 2, (0, 0, 0, 0)), (12, (3, 3), 2, (0, 0, 0, 0))]),  # a rest unseen
+    (1, (28, 28), [(32, (5, 5), 1, (2, 2, 2, 2), 2), (64, (5, 5), 1, (2, 2, 2, 2), 2)]),
+    (2, (13, 10), [(17, (3, 3), 1, (1, 1, 1, 1), 3), (5, (2, 2), 1, (0, 1, 0, 1), 2),
+                   (9, (3, 3), 2, (1, 1, 1, 1))]),  # last windows that are cut off
+    (2, (7, 9), [(3, (3, 3), 2, (1, 1, 1, 1)), (20, (3, 3), 1, (1, 1, 1, 1), 4)]),  # one window
 ]  # fmt: skip
 PRECISIONS = [
     False,
@@ -50,16 +54,17 @@ def tensors(case, images: int = 3) -> tuple[Tensor, list[Convolution]]:
     channels, size, rows = case
     x = torch.rand(images, channels, *size, dtype=torch.float64)
     convolutions: list[Convolution] = []
-    for filters, kernel, stride, padding in rows:
+    for filters, kernel, stride, padding, *pool in rows:
         weight = torch.randn(filters, channels, *kernel, dtype=torch.float64)
         bias = torch.randn(filters, dtype=torch.float64) / 4
-        convolutions.append((weight / weight[0].numel() ** 0.5, bias, stride, padding))
+        weight /= weight[0].numel() ** 0.5
+        convolutions.append(Convolution(weight, bias, stride, padding, *pool))
         channels = filters
     return x, convolutions
 
 
 def to(dtype: torch.dtype, convolutions: list[Convolution]) -> list[Convolution]:
-    return [(weight.to(dtype), bias.to(dtype), *rest) for weight, bias, *rest in convolutions]
+    return [c._replace(weight=c.weight.to(dtype), bias=c.bias.to(dtype)) for c in convolutions]
 
 
 def by_torch(x: Tensor, convolutions: list[Convolution], grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,10 +124,12 @@ def test_bfloat16_rounds_what_is_multiplied_and_nothing_else(case, bf16: bool) -
 
     exact = rounded(x).double().requires_grad_()
     out: Tensor = exact
-    for index, (weight, bias, stride, (top, bottom, left, right)) in enumerate(convolutions):
+    for index, (weight, bias, stride, (top, bottom, left, right), pool) in enumerate(convolutions):
         out = _Rounded.apply(torch.relu(out)) if index else out
         out = torch.nn.functional.pad(out, (left, right, top, bottom))
         out = torch.nn.functional.conv2d(out, rounded(weight.double()), bias.double(), stride)
+        if pool > 1:
+            out = torch.nn.functional.max_pool2d(out, pool, ceil_mode=True)
     (by_x,) = torch.autograd.grad(_Rounded.apply(out), exact, grad.double())
     # A sum in float32 may round to the bfloat16 beside that of the exact sum: once in 2^16 / 2^8
     # numbers or so, and by 2^-8 of it.
@@ -133,7 +140,7 @@ def test_bfloat16_rounds_what_is_multiplied_and_nothing_else(case, bf16: bool) -
 
 @needs_kernel
 @pytest.mark.parametrize("bf16", PRECISIONS)
-@pytest.mark.parametrize("case", CASES[:5], ids=str)
+@pytest.mark.parametrize("case", [*CASES[:5], *CASES[-3:]], ids=str)
 def test_results_do_not_depend_on_threads_or_on_the_batch(case, bf16: bool) -> None:
     x, convolutions = tensors(case, images=5)
     x, convolutions = x.float(), to(torch.float32, convolutions)
@@ -191,10 +198,10 @@ def test_nan_stays_what_it_is() -> None:
 COMPARE = """
 import torch
 from fastinterp import build_info
-from fastinterp.ops.conv_stack import ConvStack, reference
+from fastinterp.ops.conv_stack import Convolution, ConvStack, reference
 torch.manual_seed(0)
-layers = [(torch.randn(16, 1, 4, 4), torch.randn(16), 2, (1, 1, 1, 1)),
-          (torch.randn(35, 16, 3, 3) / 12, torch.randn(35), 1, (1, 1, 1, 1))]
+layers = [Convolution(torch.randn(16, 1, 4, 4), torch.randn(16), 2, (1, 1, 1, 1)),
+          Convolution(torch.randn(35, 16, 3, 3) / 12, torch.randn(35), 1, (1, 1, 1, 1), 2)]
 x = torch.rand(2, 1, 15, 15, requires_grad=True)
 outs = [ConvStack(layers, (15, 15))(x), reference(x, layers)]
 torch.testing.assert_close(*outs)
@@ -241,10 +248,12 @@ def test_what_does_not_fit_is_refused() -> None:
         ([(weight, bias, 0, none)], (7, 7), "strides must be positive"),
         ([(weight, bias, 1, (0, -1, 0, 0))], (7, 7), "padding not negative"),
         ([(weight, bias, 1, none)], (2, 7), "larger than the padded maps"),
+        ([(weight, bias, 1, none, 0)], (7, 7), "windows of a pool must be 1 to 16 wide"),
+        ([(weight, bias, 1, none, 17)], (40, 40), "windows of a pool must be 1 to 16 wide"),
     ):
         with pytest.raises(RuntimeError, match=words):
-            ConvStack(convolutions, size)
-    stack = ConvStack([(weight, bias, 1, none)], (7, 7))
+            ConvStack([Convolution(*c) for c in convolutions], size)
+    stack = ConvStack([Convolution(weight, bias, 1, none)], (7, 7))
     for x in (torch.ones(2, 1, 7, 8), torch.ones(2, 3, 7, 7), torch.ones(1, 7, 7)):
         with pytest.raises(RuntimeError, match=r"must be float32 \[N, 1, 7, 7\]"):
             stack(x)

@@ -46,6 +46,9 @@ struct PairTaps {
     std::memcpy(&out, &rounded, sizeof(out));
     return out;
   }
+  static FI_INLINE Bf16 where(bool here, Bf16 v) {
+    return {static_cast<uint16_t>(here ? v.bits : 0)};
+  }
   static FI_INLINE bool is_closed(Bf16 seen) {
     return seen.bits == 0 || (seen.bits > 0x7fff && seen.bits <= 0xff80);
   }

@@ -31,6 +31,16 @@ struct TapLoops {
                int64_t ld, int64_t rows, int64_t lanes);
 
   void (*narrow)(T* out, const float* in, int64_t count);
+
+  // One row of windows: out[x, :] are the largest of `rows` rows of `columns` sums, `size` columns
+  // to a window, and places[x, :] say which they were (y * size + x in the window): of equal ones
+  // the first. A NaN is the largest.
+  void (*pool)(float* out, uint8_t* places, const float* sums, int64_t rows, int64_t columns,
+               int64_t size, int64_t lanes);
+
+  // The way back to row y of the windows: out[x, :] = grad where the place is that of x, else 0.
+  void (*unpool)(T* out, const T* grad, const uint8_t* places, int64_t y, int64_t columns,
+                 int64_t size, int64_t lanes);
 };
 
 // Null where the processor, or ATEN_CPU_CAPABILITY, does without: for Bf16 on most.
