@@ -1,7 +1,7 @@
 // Class activation maps, eq. (1), as block programs.
 #pragma once
 
-#include "products.h"
+#include "unstage.h"
 
 namespace fastinterp {
 
@@ -42,16 +42,17 @@ struct CamBackwardFeatures {
 
   template <typename Block>
   FI_HD void operator()(Block& block, void* memory) const {
-    const int64_t n = block.x;
+    const int64_t n = block.x, tile = block.y;
+    Acc<T>* shared = static_cast<Acc<T>*>(memory);
     channel_product<1, T>(
-        block, static_cast<Acc<T>*>(memory), weight, sizes, block.y, all_channels(sizes),
+        block, shared, weight, sizes, tile, all_channels(sizes),
         [&](int64_t c, int64_t p, Acc<T>* values) {
           values[0] = static_cast<Acc<T>>(grad_maps.at(n, c, p));
         },
-        [&](int64_t k, int count, int64_t p, const auto& sum) {
-          store_channels<kChannelsAtOnce>(grad_features, n, k, count, p, [&](int i) {
-            return sum(0, i) / static_cast<Acc<T>>(sizes.positions);
-          });
+        [&](int64_t first, const auto& sum) {
+          store_tile(
+              block, room_of<T>(shared), grad_features, sizes, n, tile, first,
+              [&](int t, int i) { return sum(t, 0, i) / static_cast<Acc<T>>(sizes.positions); });
         });
   }
 };

@@ -7,6 +7,7 @@
 
 #include "coefficients.h"
 #include "signs.h"
+#include "unstage.h"
 
 namespace fastinterp {
 
@@ -99,14 +100,15 @@ struct Discrepancy {
         [&](int64_t c, int64_t p, Acc<T>* values) {
           values[0] = q[c] * static_cast<Acc<T>>(sign(c, p)) + q[sizes.classes + c];
         },
-        emit_after(n));
+        emit_after(block, room_of<T>(shared), n, tile));
   }
 
-  FI_HD auto emit_after(int64_t n) const {
+  template <typename Block>
+  FI_HD auto emit_after(Block& block, const Room<T>& room, int64_t n, int64_t tile) const {
     const Acc<T> scale = scale_of(n);
-    return [this, n, scale](int64_t k, int count, int64_t p, const auto& sum) {
-      store_channels<kChannelsAtOnce>(by_after, n, k, count, p,
-                                      [&](int i) { return scale * sum(0, i); });
+    return [this, &block, room, n, tile, scale](int64_t first, const auto& sum) {
+      store_tile(block, room, by_after, sizes, n, tile, first,
+                 [&](int t, int i) { return scale * sum(t, 0, i); });
     };
   }
 
@@ -114,6 +116,7 @@ struct Discrepancy {
   FI_HD void spread_both(Block& block, Acc<T>* shared, int64_t n, int64_t tile) const {
     const Acc<T>* q = coefficient + 2 * n * sizes.classes;
     const Acc<T> scale = scale_of(n);
+    const Room<T> room = room_of<T>(shared);
     const Signs kept = signs_of(n);
     channel_product<2, T>(
         block, shared, weight, sizes, tile, all_channels(sizes),
@@ -121,12 +124,11 @@ struct Discrepancy {
           values[0] = q[c] * static_cast<Acc<T>>(kept.at(c, p));
           values[1] = values[0] + q[sizes.classes + c];
         },
-        [&](int64_t k, int count, int64_t p, const auto& sum) {
-          store_channels<kChannelsAtOnce>(by_before, n, k, count, p,
-                                          [&](int i) { return -scale * sum(0, i); });
-          if (!by_after.data) return;
-          store_channels<kChannelsAtOnce>(by_after, n, k, count, p,
-                                          [&](int i) { return scale * sum(1, i); });
+        [&](int64_t first, const auto& sum) {
+          store_tile(block, room, by_before, sizes, n, tile, first,
+                     [&](int t, int i) { return -scale * sum(t, 0, i); });
+          store_tile(block, room, by_after, sizes, n, tile, first,
+                     [&](int t, int i) { return scale * sum(t, 1, i); });
         });
   }
 

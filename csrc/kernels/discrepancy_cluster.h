@@ -150,13 +150,14 @@ struct DiscrepancyCluster : Discrepancy<T> {
     for (int64_t tile = begin; tile < end; ++tile) {
       if constexpr (sizeof(T) == 2) {
         if (plan.work != 0) {
+          auto& work = *at<ChannelWork<T>>(memory, plan.work);
           channel_tiles(
-              block, *at<ChannelWork<T>>(memory, plan.work), this->weight, this->sizes, tile, part,
+              block, work, this->weight, this->sizes, tile, part,
               [&](int64_t c, int64_t lane) {
                 return q[c] * static_cast<float>(sign(c, tile * kLanes + lane)) +
                        q[this->sizes.classes + c];
               },
-              this->emit_after(block.x));
+              this->emit_after(block, work.room(), block.x, tile));
           continue;
         }
       }

@@ -89,8 +89,9 @@ struct Channels {
 FI_HD Channels all_channels(const Sizes& sizes) { return {0, sizes.channels}; }
 
 // For the positions of one tile and some channels: sum_c weight[c, k] value_f(c, p). `load(c, p,
-// values)` gives the Fields values; emit(k, count, p, sum) takes those of `count` channels from k
-// on, sum(f, i) being that of channel k + i.
+// values)` gives the Fields values. emit(first, sum), for kWide channels from `first` on, is called
+// by all threads, when nobody needs `shared` any more: of its lane t % kLanes, thread t has
+// sum(t, f, i), that of channel first + t / kLanes * kChannelsAtOnce + i.
 template <int Fields, typename T, typename Block, typename Load, typename Emit>
 FI_HD void channel_product(Block& block, Acc<T>* shared, const T* weight, const Sizes& sizes,
                            int64_t tile, const Channels& part, const Load& load, const Emit& emit) {
@@ -125,11 +126,9 @@ FI_HD void channel_product(Block& block, Acc<T>* shared, const T* weight, const 
             }
           }
         }
-        if (begin + classes < sizes.classes) return;
-        emit(k, channels < kChannelsAtOnce ? static_cast<int>(channels) : kChannelsAtOnce, p,
-             [&](int f, int i) { return sums.at(t, f * kChannelsAtOnce + i); });
       });
     }
+    emit(first, [&](int t, int f, int i) { return sums.at(t, f * kChannelsAtOnce + i); });
   }
 }
 

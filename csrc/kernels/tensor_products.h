@@ -3,6 +3,7 @@
 
 #include "staging.h"
 #include "tile_product.h"
+#include "unstage.h"
 
 namespace fastinterp {
 
@@ -12,6 +13,7 @@ constexpr int kSide = 64;  // channels and classes of a gradient's product at a 
 constexpr int kSidePitch = kSide + 8;
 constexpr int kSumPitch = kLanes + 4;
 static_assert(kSide == kSlices * kTile && kLanes == kSlices * kTile && kGroup == kTile);
+static_assert(kChannelsAtOnce == kTile);
 static_assert(kThreads / kWarp == 2 * kSlices, "a warp for each of two fields' four tiles");
 
 FI_HD int whole_tiles(int64_t count) {
@@ -29,6 +31,8 @@ struct ChannelWork {
   alignas(32) T weight[kSide * kSidePitch];  // [classes, channels]
   alignas(32) T values[kSide * kSidePitch];  // [classes, positions]
   alignas(32) float sums[kSide * kSumPitch];
+
+  FI_HD Room<T> room() { return {values, kSide * kSidePitch}; }
 };
 
 // work.sums of one group of classes on one tile. A and A' are multiplied apart: in float32, what
@@ -66,7 +70,8 @@ FI_HD void class_tiles(Block& block, ClassWork<T>& work, const T* weight, const 
   }
 }
 
-// channel_product of one field: value(c, lane) is rounded to T once.
+// channel_product of one field: value(c, lane) is rounded to T once. When emit is called, nobody
+// needs work.values any more.
 template <typename T, typename Block, typename Value, typename Emit>
 FI_HD void channel_tiles(Block& block, ChannelWork<T>& work, const T* weight, const Sizes& sizes,
                          int64_t tile, const Channels& part, const Value& value, const Emit& emit) {
@@ -94,12 +99,8 @@ FI_HD void channel_tiles(Block& block, ChannelWork<T>& work, const T* weight, co
         }
       });
     }
-    block.each_thread([&](int t) {
-      const int lane = t % kLanes, row = t / kLanes * kTile;
-      const int64_t k = first + row, channels = sizes.channels - k;
-      if (lane >= count || channels <= 0) return;
-      emit(k, channels < kTile ? static_cast<int>(channels) : kTile, tile * kLanes + lane,
-           [&](int, int i) { return work.sums[(row + i) * kSumPitch + lane]; });
+    emit(first, [&](int t, int, int i) {
+      return work.sums[(t / kLanes * kTile + i) * kSumPitch + t % kLanes];
     });
   }
 }
