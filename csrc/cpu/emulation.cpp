@@ -16,7 +16,8 @@ TORCH_LIBRARY_FRAGMENT(fastinterp, m) {
   m.def("emulated_cam_backward_weight", &blocks::cam_backward_weight<HostLauncher>);
   m.def("emulated_discrepancy", &blocks::discrepancy<HostClusterLauncher>);
   m.def("emulated_discrepancy_in_steps", &blocks::discrepancy<HostStepsLauncher>);
-  m.def("emulated_discrepancy_backward", &blocks::discrepancy_backward<HostLauncher>);
+  m.def("emulated_discrepancy_backward", &blocks::discrepancy_backward<HostClusterLauncher>);
+  m.def("emulated_discrepancy_backward_in_steps", &blocks::discrepancy_backward<HostStepsLauncher>);
   m.def("emulated_pgd_step", &blocks::pgd_step<HostLauncher>);
   m.def("emulated_kendall_tau", &blocks::kendall_tau<HostLauncher>);
 }

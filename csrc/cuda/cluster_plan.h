@@ -1,6 +1,8 @@
-// How a cluster shares out an image of the discrepancy, from the sizes and the GPU's limits.
+// How the blocks of the discrepancy use shared memory and tensor cores, and how a cluster shares
+// out an image, from the sizes and the GPU's limits.
 #pragma once
 
+#include "../kernels/discrepancy_backward_tiles.h"
 #include "../kernels/discrepancy_cluster.h"
 #include "cluster.h"
 
@@ -36,6 +38,12 @@ inline int64_t ranks_of(const Sizes& sizes, const ClusterLimits& limits) {
   return ranks;
 }
 
+// Below these sizes a tensor core's tiles would be padding for the most part.
+template <typename T>
+bool multiplies_tiles(const Sizes& sizes, const ClusterLimits& limits) {
+  return sizeof(T) == 2 && limits.tensor_cores && sizes.channels >= 64 && sizes.classes >= 32;
+}
+
 // None where a block's shared memory would not hold the signs. Features are staged where they fit
 // beside them.
 template <typename T>
@@ -56,9 +64,7 @@ ClusterPlan cluster_plan(const Discrepancy<T>& args, const ClusterLimits& limits
   if (!shares || plan.bytes > limits.bytes) return plan;
   plan.ranks = ranks;
   if (sizes.channels > limits.bytes) return plan;  // so that int holds what staging computes
-  // Below these sizes a tensor core's tiles would be padding for the most part.
-  const bool multiplies =
-      sizeof(T) == 2 && limits.tensor_cores && sizes.channels >= 64 && sizes.classes >= 32;
+  const bool multiplies = multiplies_tiles<T>(sizes, limits);
   const int64_t work = multiplies ? pieces.take<ClassWork<T>>(1) : 0;
   const int64_t before = pieces.take<T>(staged_size(args.before, sizes));
   const int64_t after = pieces.take<T>(staged_size(args.after, sizes));
@@ -69,6 +75,23 @@ ClusterPlan cluster_plan(const Discrepancy<T>& args, const ClusterLimits& limits
   plan.after = after;
   plan.work = work;
   plan.bytes = bytes;
+  return plan;
+}
+
+// Without bytes where the backward pass does not go to tensor cores.
+template <typename T>
+BackwardPlan backward_plan(const Discrepancy<T>& args, const ClusterLimits& limits) {
+  BackwardPlan plan{};
+  if (!multiplies_tiles<T>(args.sizes, limits) || args.sizes.channels > limits.bytes) return plan;
+  Pieces pieces;
+  pieces.take<Acc<T>>(2 * kGroup * kLanes);  // what summing up takes
+  plan.constants = pieces.take<float>(kThreads);
+  plan.work = pieces.take<ClassWork<T>>(1);
+  plan.before = pieces.take<T>(staged_size(args.before, args.sizes));
+  plan.after = pieces.take<T>(staged_size(args.after, args.sizes));
+  const int64_t spreading = plan.work + int64_t{sizeof(ChannelWork<T>)};
+  const int64_t bytes = spreading > pieces.end ? spreading : pieces.end;
+  plan.bytes = bytes > limits.bytes ? 0 : bytes;
   return plan;
 }
 

@@ -1,11 +1,14 @@
 // The discrepancy through block programs: check, allocate, launch.
 #pragma once
 
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/sum.h>
 
+#include <algorithm>
 #include <tuple>
 
 #include "../keep.h"
+#include "../kernels/discrepancy_weight_tiles.h"
 #include "cam.h"
 #include "cluster_plan.h"
 
@@ -81,6 +84,47 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy(
   return {value, with_grad ? as_laid_out(grad, features_adv) : grad, coefficient};
 }
 
+// Gradients by the maps, where wanted, and the signs.
+template <typename T, typename Launcher>
+void map_gradients_in_steps(const Launcher& launch, const Discrepancy<T>& args) {
+  const int64_t images = args.sizes.images, tiles = tiles_of(args.sizes), bytes = shared_bytes<T>();
+  launch(images, tiles, groups_of(args.sizes), bytes, DiscrepancyMeasure<T>{args});
+  if (args.by_before.data || args.by_after.data) {
+    launch(images, tiles, 1, bytes, DiscrepancySpread<T>{args});
+  }
+}
+
+// The gradient by the weight, in parts that are to be added up.
+template <typename T, typename Launcher>
+at::Tensor weight_gradient_in_steps(const Launcher& launch, const Discrepancy<T>& args,
+                                    const at::TensorOptions& options) {
+  const auto& sizes = args.sizes;
+  const int64_t parts = weight_parts(sizes);
+  const auto partial = at::empty({parts, sizes.classes, sizes.channels}, options);
+  launch(sizes.channels, groups_of(sizes), parts, shared_bytes<T>(),
+         DiscrepancyWeight<T>{args, partial.template data_ptr<Acc<T>>(), parts});
+  return partial.sum(0);
+}
+
+// The same from tensor cores; what comes by r is a product of its own, in float32.
+template <typename T, typename Launcher>
+at::Tensor weight_gradient_by_tiles(const Launcher& launch, const Discrepancy<T>& args,
+                                    const at::Tensor& grad, const at::Tensor& after,
+                                    const at::Tensor& coefficients) {
+  constexpr int64_t kBlocks = 128;  // enough for a GPU to have something to do everywhere
+  const auto& sizes = args.sizes;
+  const int64_t across = (sizes.channels + kSide - 1) / kSide;
+  const int64_t down = (sizes.classes + kSide - 1) / kSide;
+  const int64_t wanted = (kBlocks + across * down - 1) / (across * down);
+  const int64_t parts = std::max<int64_t>(1, std::min(sizes.images, wanted));
+  const auto partial = at::empty({parts, sizes.classes, sizes.channels}, coefficients.options());
+  launch(across, down, parts, sizeof(WeightWork<T>),
+         DiscrepancyWeightTiles<T>{args, partial.template data_ptr<float>(), parts});
+  const auto r = coefficients.view({sizes.images, 2, sizes.classes}).select(1, 1);
+  const auto scaled = grad.to(at::kFloat).div(sizes.positions).unsqueeze(1).mul(r);
+  return at::matmul(scaled.t(), at::sum(after, {2, 3}, false, at::kFloat)).add_(partial.sum(0));
+}
+
 template <typename Launcher>
 std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy_backward(
     const at::Tensor& grad, const at::Tensor& features, const at::Tensor& features_adv,
@@ -111,19 +155,21 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy_backward(
     if (need_features) args.by_before = maps_of<T>(by_before);
     if (need_features_adv) args.by_after = maps_of<T>(by_after);
     const Launcher launch;
-    const int64_t tiles = tiles_of(sizes), groups = groups_of(sizes), bytes = shared_bytes<T>();
-    launch(sizes.images, tiles, groups, bytes, DiscrepancyMeasure<T>{args});
-    if (need_features || need_features_adv) {
-      launch(sizes.images, tiles, 1, bytes, DiscrepancySpread<T>{args});
+    if constexpr (sizeof(T) == 2) {
+      const auto plan = backward_plan(args, launch.template limits<DiscrepancyBackwardTiles<T>>());
+      if (plan.bytes > 0) {
+        launch.cluster(sizes.images * tiles_of(sizes), 1, plan.bytes,
+                       DiscrepancyBackwardTiles<T>{args, plan});
+        if (!need_weight) return;
+        by_weight = weight_gradient_by_tiles(launch, args, g, after, coefficients).to(type);
+        return;
+      }
     }
-    if (need_weight) {
-      const int64_t parts = weight_parts(sizes);
-      const auto partial = at::empty({parts, sizes.classes, sizes.channels},
-                                     features.options().dtype(accumulate_type<T>()));
-      launch(sizes.channels, groups, parts, bytes,
-             DiscrepancyWeight<T>{args, partial.template data_ptr<Acc<T>>(), parts});
-      by_weight = partial.sum(0).to(type);
-    }
+    map_gradients_in_steps(launch, args);
+    if (!need_weight) return;
+    by_weight =
+        weight_gradient_in_steps(launch, args, features.options().dtype(accumulate_type<T>()))
+            .to(type);
   });
   return {need_features ? as_laid_out(by_before, features) : nothing,
           need_features_adv ? as_laid_out(by_after, features_adv) : nothing, by_weight};

@@ -14,7 +14,8 @@ TORCH_LIBRARY_IMPL(fastinterp, CUDA, m) {
   m.impl("cam_backward_features", &OnDevice<&blocks::cam_backward_features<CudaLauncher>>::call);
   m.impl("cam_backward_weight", &OnDevice<&blocks::cam_backward_weight<CudaLauncher>>::call);
   m.impl("discrepancy", &OnDevice<&blocks::discrepancy<CudaClusterLauncher>>::call);
-  m.impl("discrepancy_backward", &OnDevice<&blocks::discrepancy_backward<CudaLauncher>>::call);
+  m.impl("discrepancy_backward",
+         &OnDevice<&blocks::discrepancy_backward<CudaClusterLauncher>>::call);
   m.impl("kendall_tau", &OnDevice<&blocks::kendall_tau<CudaLauncher>>::call);
   m.impl("pgd_step", &OnDevice<&blocks::pgd_step<CudaLauncher>>::call);
   m.impl("pgd_step_", &OnDevice<&blocks::pgd_step_<CudaLauncher>>::call);

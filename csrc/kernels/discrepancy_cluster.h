@@ -87,10 +87,7 @@ struct DiscrepancyCluster : Discrepancy<T> {
       class_tiles(block, work, this->weight, this->sizes, group * kGroup, before, after);
       this->summarise(
           block, at<Acc<T>>(memory, 0), tile, group,
-          [&](int lane, int field, int c) {
-            const float with = work.sums[(kTile + c) * kSumPitch + lane];
-            return field ? with : with - work.sums[c * kSumPitch + lane];
-          },
+          [&](int lane, int field, int c) { return work.map(lane, field, c); },
           [&](int64_t p, uint32_t word) { kept.word(group, p - begin * kLanes) = word; },
           [&](int64_t field, int64_t c, Acc<T> sum) {
             sums[field * this->sizes.classes + c] += sum;

@@ -25,6 +25,12 @@ template <typename T>
 struct ClassWork {
   alignas(32) T weight[kTile * kDepthPitch];
   alignas(32) float sums[2 * kTile * kSumPitch];  // W A and W A'
+
+  // W (A' - A), or W A', of class c of the group.
+  FI_HD float map(int lane, int field, int c) const {
+    const float with = sums[(kTile + c) * kSumPitch + lane];
+    return field ? with : with - sums[c * kSumPitch + lane];
+  }
 };
 template <typename T>
 struct ChannelWork {

@@ -117,7 +117,8 @@ TORCH_LIBRARY_FRAGMENT(fastinterp, m) {
   m.def("device_cam_backward_weight", &blocks::cam_backward_weight<CudaLauncher>);
   m.def("device_discrepancy", &blocks::discrepancy<CudaClusterLauncher>);
   m.def("device_discrepancy_in_steps", &blocks::discrepancy<CudaStepsLauncher>);
-  m.def("device_discrepancy_backward", &blocks::discrepancy_backward<CudaLauncher>);
+  m.def("device_discrepancy_backward", &blocks::discrepancy_backward<CudaClusterLauncher>);
+  m.def("device_discrepancy_backward_in_steps", &blocks::discrepancy_backward<CudaStepsLauncher>);
   m.def("device_pgd_step", &blocks::pgd_step<CudaLauncher>);
   m.def("device_kendall_tau", &blocks::kendall_tau<CudaLauncher>);
   m.def("device_faulty(int kind, Tensor(a!) out) -> ()", &faulty);

@@ -40,25 +40,22 @@ def truth_of(tensors, reduction: str, cotangent):
 CLUSTERS = [MapCase(2, 20, 28, 28, 9), MapCase(1, 70, 12, 25, 37), MapCase(1, 300, 8, 9, 5)]
 
 
-@pytest.mark.parametrize("forward", ["discrepancy", "discrepancy_in_steps"])
+@pytest.mark.parametrize("how", ["", "_in_steps"])
 @pytest.mark.parametrize("reduction", ["weighted", "1-class"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("case", ODD + CLUSTERS, ids=str)
-def test_discrepancy(case: MapCase, layout: str, reduction: str, forward: str) -> None:
+def test_discrepancy(case: MapCase, layout: str, reduction: str, how: str) -> None:
+    backward = block_op(f"discrepancy_backward{how}")
     for dtype in DTYPES:
         tensors = case.tensors(dtype, layout=layout)
         features, features_adv, weight, labels, bias = tensors
         cotangent = torch.rand(case.images).to(dtype)
         weighted, nothing = reduction == "weighted", torch.empty(0)
-        value, unit_grad, coefficients = block_op(forward)(
+        value, unit_grad, coefficients = block_op(f"discrepancy{how}")(
             features, features_adv, weight, labels, bias, weighted, KEEP_GRADIENT
         )
-        grads = block_op("discrepancy_backward")(
-            cotangent, features, features_adv, weight, coefficients, nothing, True, True, True
-        )
-        alone = block_op("discrepancy_backward")(
-            cotangent, features, features_adv, weight, coefficients, nothing, False, True, False
-        )[1]
+        known = cotangent, features, features_adv, weight, coefficients, nothing
+        grads, alone = backward(*known, True, True, True), backward(*known, False, True, False)[1]
         truth, true_grads = truth_of(tensors, reduction, cotangent.double())
         _, unit_grads = truth_of(tensors, reduction, torch.ones_like(truth))
         pairs = [
@@ -90,6 +87,40 @@ def test_products_for_tensor_cores_keep_the_error_rule(
             results.append((value, torch.autograd.grad(value.sum(), leaf)[0]))
         for i, what in enumerate(("D", "dD/dA'")):
             assert_as_good_as_torch(ours[i], results[0][i], results[1][i], f"{what} {reduction}")
+
+
+# Channels and classes that fill no tile; two blocks of classes; a last tile of one position.
+TENSOR_CASES = [
+    MapCase(2, 65, 13, 11, 33),
+    MapCase(4, 512, 7, 7, 100),
+    MapCase(3, 72, 5, 13, 32),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("reduction", ["weighted", "1-class"])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("case", TENSOR_CASES, ids=str)
+def test_gradients_from_tensor_cores_keep_the_error_rule(
+    case: MapCase, layout: str, reduction: str, dtype: torch.dtype
+) -> None:
+    tensors = case.tensors(dtype, layout=layout)
+    features, features_adv, weight, labels, bias = tensors
+    cotangent = (torch.rand(case.images) + 0.5).to(dtype)
+    _, _, coefficients = block_op("discrepancy")(*tensors, reduction == "weighted", KEEP_GRADIENT)
+    known = cotangent, features, features_adv, weight, coefficients, torch.empty(0)
+    ours = block_op("discrepancy_backward")(*known, True, True, True)
+    results = []
+    for wide in (dtype, torch.float64):
+        leaves = [t.to(wide).requires_grad_() for t in (features, features_adv, weight)]
+        value = reference.discrepancy(*leaves, labels, bias.to(wide), reduction)
+        results.append(torch.autograd.grad(value, leaves, cotangent.to(wide)))
+    for i, what in enumerate(("dD/dA", "dD/dA'", "dD/dW")):
+        assert_as_good_as_torch(ours[i], results[0][i], results[1][i], what)
+    for needed in ((True, False, False), (False, True, False), (False, False, True)):
+        alone = block_op("discrepancy_backward")(*known, *needed)
+        for i, wanted in enumerate(needed):
+            assert torch.equal(alone[i], ours[i]) if wanted else alone[i].numel() == 0
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
