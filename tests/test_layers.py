@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "fastinterp"
-COMMON = {"device", "errors", "files", "require", "unpickle", "_version"}
+COMMON = {"convolution", "described", "device", "errors", "files", "require", "unpickle"}
+COMMON |= {"_version"}
 EARLY = {"ops", "models", "interpreters", "discrepancy", "attacks"}
 BEFORE = {
     "ops": set(),

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..convolution import Convolution
 from ..errors import InputError
-from ..ops.conv_stack import Convolution
 from ..require import require_floating
 
 Keeps = Literal["logits", "maps", "features"]  # each keeps what stands before it

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..convolution import Convolution
 from ..errors import InputError
-from ..ops.conv_stack import Convolution
 from ..require import require_whole
 from .folded import FoldedClassifier, fold
 from .gap import GapClassifier, Keeps
