@@ -76,9 +76,10 @@ class Objective(Described, ABC):
     Attributes:
         flat_at_x: whether its value and gradient vanish at x' = x, as those of every distance do.
             Such an objective is climbed from a random start.
-        needs: what it reads of a pass beside the images: "logits"; "maps", `features` and `weight`
-            as far as the class maps that they give; or "features", A itself. What is not needed
-            may come from a shorter network with the same logits; see `GapClassifier.folded`.
+        needs: what it reads of a pass beside the images: "logits"; "sums", A's over its positions;
+            "maps", `features` and `weight` as far as the class maps that they give; or "features",
+            A itself. What is not needed may come from a shorter network with the same logits; see
+            `GapClassifier.folded`.
     """
 
     flat_at_x: bool = False

@@ -20,10 +20,11 @@ class FlushedCrossEntropy(CrossEntropy):
 
     TensorFlow flushes them, torch keeps them. An image whose true class leads by some 85 or more
     has a gradient that small and nothing else; that attack cannot move it, and the paper's tables
-    count it as robust. Here the gradient by the feature maps is flushed, on every device alike.
+    count it as robust. Here the gradient by the feature maps is flushed, on every device alike; it
+    is the same at all positions of a map, and that by the map's sum.
     """
 
-    needs: Keeps = "features"
+    needs: Keeps = "sums"
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Callable[[Outputs], Tensor]:
         cross_entropy = super().prepare(clean, labels)

@@ -3,12 +3,13 @@
 The paper's feature map A has no ReLU behind it: A is linear in what the last layer reads, the class
 maps are linear in A, and the logits are their means. So one convolution with C filters W * kernel
 gives the maps of all classes, where the network as written makes K > C feature maps first; and for
-the logits alone the positions of A can be added up beforehand, too. Only the order of the sums
+the logits, or the sums of A, its positions can be added up beforehand. Only the order of the sums
 changes, and attacks and training steps ask for nothing else.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,39 +26,47 @@ if TYPE_CHECKING:
 
 
 class Head(NamedTuple):
-    """The last layer and the classifier in one.
+    """The last layer and as much of the classifier as goes into it, M of them being made: C or K.
 
     Attributes:
-        kernel: [C, in, k, k] for the maps; [C, in, H, W] for the logits alone, H and W being the
-            size of what the last layer reads.
-        bias: [C], of the last layer; that of the classifier stays with the classifier.
-        weight: the classifier [C, K], for the shortcut around the last layer.
+        kernel: [M, in, k, k] for the maps; else [M, in, H, W], H and W being the size of what the
+            last layer reads.
+        bias: [M], of the last layer; that of the classifier stays with the classifier.
+        around: [M, K], what goes into the shortcut around the last layer.
         whole: whether the kernel spans the whole input, so that nothing is left to slide over.
+        classifier: [C, M], of what is made; None where that is the classes themselves.
     """
 
     kernel: Tensor
     bias: Tensor
-    weight: Tensor
+    around: Tensor
     whole: bool
+    classifier: Tensor | None
 
 
 def fold(model: LayeredClassifier, keeps: Keeps, image_size: tuple[int, int]) -> Head:
-    """The head of a network whose last layer is a convolution, for "maps" or "logits"."""
+    """The head of a network whose last layer is a convolution, for all but "features"."""
     layer, weight = model.layers[-1], model.weight
     assert isinstance(layer, SameConv2d)
+    classifier: Tensor | None = None
     # Under autocast the products would be rounded before they are used.
     with torch.autocast(weight.device.type, enabled=False):
-        kernel = (weight @ layer.weight.flatten(1)).view(-1, *layer.weight.shape[1:])
-        bias = weight @ layer.bias
         if keeps == "maps":
-            return Head(kernel, bias, weight, False)
-        height, width = _size_below(model, image_size)
-        rows, columns = (_mean_reach(kernel, size, layer.stride) for size in (height, width))
-        return Head(torch.einsum("ia,ckab,jb->ckij", rows, kernel, columns), bias, weight, True)
+            return Head(_times(weight, layer.weight), weight @ layer.bias, weight, False, None)
+        size = _size_below(model, image_size)
+        positions = math.prod(-(-side // layer.stride) for side in size)
+        weight = weight / positions  # the classifier of sums over the positions
+        if keeps == "sums":
+            classifier = weight
+            weight = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
+        rows, columns = (_reach(layer.weight, side, layer.stride) for side in size)
+        kernel = torch.einsum("ia,mkab,jb->mkij", rows, _times(weight, layer.weight), columns)
+        return Head(kernel, positions * (weight @ layer.bias), weight, True, classifier)
 
 
 def folded_features(model: LayeredClassifier, x: Tensor, head: Head) -> Tensor:
-    """Images x -> class maps [N, C, h, w], or logits without the classifier's bias [N, C, 1, 1]."""
+    """Images x -> class maps [N, C, h, w]; or [N, M, 1, 1], the sums of A or the logits, these
+    without the classifier's bias."""
     top, layer = model.table[-1], model.layers[-1]
     assert isinstance(top, Conv) and isinstance(layer, SameConv2d)
     earlier, output = model.trunk(x)
@@ -71,15 +80,15 @@ def folded_features(model: LayeredClassifier, x: Tensor, head: Head) -> Tensor:
         return result
     around = shortcut(earlier, top.adds_pooled, top.filters)
     if head.whole:
-        around = around.mean(dim=(2, 3), keepdim=True)
-    return result + F.conv2d(around, head.weight[:, :, None, None])
+        around = around.sum(dim=(2, 3), keepdim=True)
+    return result + F.conv2d(around, head.around[:, :, None, None])
 
 
 Run = Callable[["LayeredClassifier", Tensor, Head], Tensor]
 
 
 class FoldedClassifier(GapClassifier):
-    """A network seen through its folded head: the feature maps are the maps of the classes.
+    """A network seen through its folded head: the feature maps are the class maps, or sums.
 
     Attributes:
         model: the network itself, whose parameters and modes these are.
@@ -91,7 +100,8 @@ class FoldedClassifier(GapClassifier):
         super().__init__()
         self.model, self.head, self.run = model, head, run
         self.training = model.training
-        self.weight = torch.eye(len(head.bias), dtype=head.bias.dtype, device=head.bias.device)
+        classes = torch.eye(len(head.bias), dtype=head.bias.dtype, device=head.bias.device)
+        self.weight = classes if head.classifier is None else head.classifier
 
     @property
     def bias(self) -> Tensor | None:  # type: ignore[override]
@@ -110,6 +120,8 @@ class FoldedClassifier(GapClassifier):
         return [*below, last._replace(weight=self.head.kernel, bias=self.head.bias)]
 
     def logits(self, features: Tensor) -> Tensor:
+        if self.head.classifier is not None:
+            return super().logits(features)
         logits = features.mean(dim=(2, 3))
         return logits if self.bias is None else logits + self.bias
 
@@ -122,11 +134,16 @@ def _size_below(model: LayeredClassifier, image_size: tuple[int, int]) -> tuple[
     return height, width
 
 
-def _mean_reach(kernel: Tensor, size: int, stride: int) -> Tensor:
-    """[size, k]: how much input i counts through tap a in the mean over the outputs of a row."""
+def _times(weight: Tensor, kernel: Tensor) -> Tensor:
+    """[M, K] and [K, in, k, k] -> their product [M, in, k, k]."""
+    return (weight @ kernel.flatten(1)).view(-1, *kernel.shape[1:])
+
+
+def _reach(kernel: Tensor, size: int, stride: int) -> Tensor:
+    """[size, k]: how much input i counts through tap a in the sum over the outputs of a row."""
     before, outputs = same_padding(size, kernel.shape[2], stride)[0], -(-size // stride)
     inputs = torch.arange(size, device=kernel.device)[:, None]
     taps = torch.arange(kernel.shape[2], device=kernel.device)[None, :]
     at = inputs + before - taps  # the output where they meet, times the stride
     meet = (at >= 0) & (at % stride == 0) & (at < outputs * stride)
-    return meet.to(kernel.dtype) / outputs
+    return meet.to(kernel.dtype)

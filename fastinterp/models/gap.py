@@ -13,12 +13,15 @@ from ..convolution import Convolution
 from ..errors import InputError
 from ..require import require_floating
 
-Keeps = Literal["logits", "maps", "features"]  # each keeps what stands before it
+Keeps = Literal["logits", "sums", "maps", "features"]  # the logits are kept by all
 
 
 def widest(keeps: Iterable[Keeps]) -> Keeps:
     """The one that keeps all that the others do; of none of them, "logits"."""
-    return max(keeps, key=get_args(Keeps).index, default="logits")
+    asked = set(keeps)
+    if {"sums", "maps"} <= asked:
+        return "features"  # nothing shorter has both
+    return max(asked, key=get_args(Keeps).index, default="logits")
 
 
 def folded_for(model: nn.Module, keeps: Keeps, x: Tensor) -> nn.Module:
@@ -75,7 +78,9 @@ class GapClassifier(nn.Module):
         Args:
             keeps: what must stay what it is beside the logits. "maps": the class activation maps,
                 which are the feature maps of the folded network, whose classifier is the identity.
-                "features": A itself, so nothing can be folded. "logits": nothing.
+                "sums": each feature map's sum over its positions, [N, K, 1, 1], whose gradient is
+                that of A at every position. "features": A itself, so nothing can be folded.
+                "logits": nothing.
             image_size: H, W of the images that it will see.
         """
         return self

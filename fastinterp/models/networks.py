@@ -94,8 +94,12 @@ class LayeredClassifier(GapClassifier):
 
     def folded(self, keeps: Keeps, image_size: tuple[int, int]) -> GapClassifier:
         top = self.table[-1]
-        if keeps == "features" or not isinstance(top, Conv) or self.num_classes >= top.filters:
+        if keeps == "features" or not isinstance(top, Conv):
             return self
+        if self.num_classes >= top.filters:
+            if keeps == "maps":
+                return self
+            keeps = "sums"  # no more of them than logits
         return FoldedClassifier(self, fold(self, keeps, image_size))
 
     def convolutions(self, image_size: tuple[int, int]) -> list[Convolution] | None:

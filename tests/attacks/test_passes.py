@@ -31,7 +31,7 @@ def as_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passes, "_stacked", lambda *_: None)
 
 
-@pytest.mark.parametrize("keeps", ["logits", "maps", "features"])
+@pytest.mark.parametrize("keeps", ["logits", "sums", "maps", "features"])
 @pytest.mark.parametrize(
     ("channels", "classes", "size"),
     [(1, 10, (28, 28)), (3, 4, (32, 32)), (3, 120, (16, 21)), (1, 2, (9, 14))],

@@ -30,7 +30,7 @@ def images(size: tuple[int, int], channels: int = 3, dtype: torch.dtype = torch.
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("keeps", ["maps", "logits"])
+@pytest.mark.parametrize("keeps", ["maps", "sums", "logits"])
 @pytest.mark.parametrize("name", MAKE)
 def test_same_values_and_gradients(name: str, keeps: Keeps, size: tuple[int, int]) -> None:
     model, x = network(name), images(size).requires_grad_()
@@ -38,18 +38,31 @@ def test_same_values_and_gradients(name: str, keeps: Keeps, size: tuple[int, int
     assert isinstance(folded, FoldedClassifier)
     features, short = model.features(x), folded.features(x)
     maps = torch.einsum("ck,nkij->ncij", model.weight, features)
-    expected = maps if keeps == "maps" else model.logits(features)[:, :, None, None]
+    logits, sums = model.logits(features), features.sum(dim=(2, 3))
+    expected = {"maps": maps, "sums": sums[:, :, None, None], "logits": logits[:, :, None, None]}[
+        keeps
+    ]
     torch.testing.assert_close(short, expected, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(folded(x), model(x), rtol=1e-10, atol=1e-12)
     above = torch.randn_like(expected)
     inputs = [x, *model.parameters()]
-    ours = torch.autograd.grad(short, inputs, above)
-    theirs = torch.autograd.grad(expected, inputs, above)
+    ours = torch.autograd.grad((short * above).sum() + folded(x).square().sum(), inputs)
+    theirs = torch.autograd.grad((expected * above).sum() + logits.square().sum(), inputs)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("keeps", ["maps", "logits"])
+@pytest.mark.parametrize("name", MAKE)
+def test_the_gradient_by_a_sum_is_that_by_its_map(name: str) -> None:
+    model, x = network(name), images((28, 28))
+    folded = model.folded("sums", (28, 28))
+    features, sums = model.features(x), folded.features(x)
+    (by_features,) = torch.autograd.grad(model.logits(features).logsumexp(1).sum(), features)
+    (by_sums,) = torch.autograd.grad(folded.logits(sums).logsumexp(1).sum(), sums)
+    torch.testing.assert_close(by_sums.expand_as(by_features), by_features, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("keeps", ["maps", "sums", "logits"])
 @pytest.mark.parametrize("name", MAKE)
 def test_float32_is_as_exact_as_the_network_as_written(name: str, keeps: Keeps) -> None:
     exact, x = network(name), images((28, 28))
@@ -69,7 +82,7 @@ def test_a_bias_of_the_classifier_is_kept() -> None:
 
     model, x = network("small"), images((28, 28))
     model.__class__ = Biased
-    for keeps in ("maps", "logits"):
+    for keeps in ("maps", "sums", "logits"):
         torch.testing.assert_close(model.folded(keeps, (28, 28))(x), model(x))
 
 
@@ -79,11 +92,20 @@ def test_folding_keeps_to_what_it_can() -> None:
     assert small.folded("features", (28, 28)) is small
     assert pool.folded("logits", (28, 28)) is pool  # its last layer is no linear one
     assert many.folded("maps", (28, 28)) is many  # more maps than features: nothing to gain
+    assert many.folded("logits", (28, 28)).weight.shape == (150, 100)  # nor more logits than sums
+    torch.testing.assert_close(
+        many.folded("logits", (28, 28))(images((28, 28), 1).float()),
+        many(images((28, 28), 1).float()),
+        rtol=1e-4,
+        atol=1e-5,
+    )
     folded = small.folded("maps", (28, 28))
     assert folded.folded("logits", (28, 28)) is folded
     plain = torch.nn.Linear(4, 2)
     assert folded_for(plain, "logits", images((28, 28))) is plain
     assert widest(["logits", "maps"]) == "maps"
+    assert widest(["logits", "sums", "logits"]) == "sums"
+    assert widest(["maps", "sums"]) == "features"  # maps of classes do not give the sums of A
     assert widest([]) == "logits"
 
 
@@ -106,7 +128,7 @@ def test_autocast_rounds_no_product_of_weights() -> None:
 def test_compiled_networks_fold_too() -> None:
     model, x = models.small(seed=0), images((28, 28), 1, torch.float32)
     compiled = CompiledClassifier(model)
-    for keeps in ("maps", "logits"):
+    for keeps in ("maps", "sums", "logits"):
         folded = compiled.folded(keeps, (28, 28))
         assert isinstance(folded, FoldedClassifier)
         torch.testing.assert_close(folded(x), model(x), rtol=1e-4, atol=1e-5)
