@@ -100,6 +100,8 @@ class LayeredClassifier(GapClassifier):
             if keeps == "maps":
                 return self
             keeps = "sums"  # no more of them than logits
+        if keeps == "sums" and top.adds_pooled:
+            return self  # the last of many layers, in which K sums save too little
         return FoldedClassifier(self, fold(self, keeps, image_size))
 
     def convolutions(self, image_size: tuple[int, int]) -> list[Convolution] | None:
