@@ -42,6 +42,14 @@ inline bool rows_are_dense(const at::Tensor& x) {
   return x.is_non_overlapping_and_dense() && x.size(0) > 0 && x.stride(0) == x.numel() / x.size(0);
 }
 
+// Whether two tensors of one shape lie in memory alike: strides along sizes of 1 say nothing.
+inline bool lie_alike(const at::Tensor& a, const at::Tensor& b) {
+  for (int64_t axis = 0; axis < a.dim(); ++axis) {
+    if (a.size(axis) > 1 && a.stride(axis) != b.stride(axis)) return false;
+  }
+  return true;
+}
+
 struct AlignedRows {
   at::Tensor x_adv, grad, x;
 };
@@ -51,7 +59,7 @@ inline AlignedRows aligned_rows(const at::Tensor& x_adv, const at::Tensor& grad,
                                 const at::Tensor& x) {
   if (rows_are_dense(x_adv)) {
     const auto like = [&](const at::Tensor& t) {
-      if (t.strides() == x_adv.strides()) return t;
+      if (lie_alike(t, x_adv)) return t;
       return at::empty_like(x_adv).copy_(t);
     };
     return {x_adv, like(grad), like(x)};

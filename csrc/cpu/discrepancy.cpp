@@ -5,12 +5,12 @@
 //   dD/dW  = (1/u) (q sign(maps)) (A' - A)^T + r (mean A')^T.
 // A thread holds the maps of one image only; they never reach main memory. Of their signs a copy is
 // kept, a byte each, where a backward pass will ask for gradients that are not made at once.
-#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <cstring>
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -276,12 +276,23 @@ void backward(const Problem<T>& problem, const T* grad, const T* coefficient, in
 }
 
 // W with zeros behind its rows, which vectors may then read whole. Only a gradient in channels_last
-// asks for it.
+// asks for it. Rows are copied one by one: small networks ask at every step, and a torch operator
+// takes longer to begin than this takes.
 at::Tensor in_whole_vectors(const at::Tensor& weight, bool wanted) {
   const int64_t width =
       weight.scalar_type() == at::kDouble ? primitives<double>().width : primitives<float>().width;
   const int64_t missing = Tiling<float>::round_up(weight.size(1), width) - weight.size(1);
-  return wanted && missing ? at::constant_pad_nd(weight, {0, missing}) : weight;
+  if (!wanted || !missing) return weight;
+  const int64_t rows = weight.size(0), from = weight.size(1) * weight.element_size(),
+                to = from + missing * weight.element_size();
+  auto padded = at::empty({rows, weight.size(1) + missing}, weight.options());
+  const char* const source = static_cast<const char*>(weight.const_data_ptr());
+  char* const target = static_cast<char*>(padded.mutable_data_ptr());
+  for (int64_t row = 0; row < rows; ++row) {
+    std::memcpy(target + row * to, source + row * from, from);
+    std::memset(target + row * to + from, 0, to - from);
+  }
+  return padded;
 }
 
 bool is_channels_last(const at::Tensor& maps) { return maps.dim() == 4 && !maps.is_contiguous(); }
