@@ -113,6 +113,19 @@ def test_inplace(norm: str, dtype: torch.dtype, layout: str, device: str) -> Non
     assert torch.equal(x_adv, expected)
 
 
+@pytest.mark.parametrize("shape", [(4, 1, 6, 5), (1, 3, 6, 5), (4, 3, 1, 5), (4, 3, 6, 1)], ids=str)
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("device", DEVICES)
+def test_tensors_may_lie_in_memory_each_its_own_way(
+    norm: str, shape: tuple[int, ...], device: str
+) -> None:
+    x_adv, grad, x = images(shape, device=device)
+    turned = torch.empty_like(grad, memory_format=torch.channels_last).copy_(grad)
+    assert turned.stride() != grad.stride()
+    expected = ops.pgd_step(x_adv, grad, x, 0.1, 0.15, norm=norm)
+    assert torch.equal(ops.pgd_step(x_adv, turned, x, 0.1, 0.15, norm=norm), expected)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("norm", NORMS)
 def test_zero_gradient_moves_nothing(norm: str, device: str) -> None:
