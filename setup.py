@@ -22,8 +22,10 @@ DEFAULT_ARCHS = "9.0+PTX"
 
 
 def load_toolkit_module():
-    """fastinterp/toolkit.py by its path: the package itself may not be importable yet."""
-    spec = importlib.util.spec_from_file_location("toolkit", ROOT / "fastinterp" / "toolkit.py")
+    """fastinterp/_utils/toolkit.py by its path: the package itself may not be importable yet."""
+    spec = importlib.util.spec_from_file_location(
+        "toolkit", ROOT / "fastinterp" / "_utils" / "toolkit.py"
+    )
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

@@ -6,7 +6,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from fastinterp.files import atomic_path
+from fastinterp._utils.files import atomic_path
 
 Record = dict[str, Any]
 METHODS = "one iteration of each method"  # they differ in what they do, not in how

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.group import Group, Measured, measure
-from fastinterp.files import write_json
+from fastinterp._utils.files import write_json
 
 
 class ReplayClock:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from torch.utils import cpp_extension
 
-from fastinterp.toolkit import find_toolkit
+from fastinterp._utils.toolkit import find_toolkit
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "kernels.md"

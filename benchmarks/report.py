@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.picture import draw
 from benchmarks.tables import page
-from fastinterp.files import atomic_path
+from fastinterp._utils.files import atomic_path
 
 ROOT = Path(__file__).resolve().parents[1]
 

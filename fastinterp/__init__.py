@@ -4,14 +4,12 @@
 breaks them, the trainers defend, `evaluation` measures, and `ops` are the fused kernels below.
 """
 
-from . import attacks, data, discrepancy, evaluation, interpreters, models, ops, training
+from . import attacks, data, evaluation, interpreters, models, ops, training
+from ._utils.errors import InputError
 from ._version import __version__
 from .attacks import PGD
-from .errors import InputError
 from .interpreters import CAM
-from .models.image_layer import use_image_gradient as _use_image_gradient
 from .ops import backend, build_info
-from .ops.image_gradient import image_gradient as _image_gradient
 from .training import (
     AdvTrainer,
     IGNormSumTrainer,
@@ -23,8 +21,6 @@ from .training import (
     NormalTrainer,
     TRADESTrainer,
 )
-
-_use_image_gradient(_image_gradient)
 
 __all__ = [
     "CAM",
@@ -44,7 +40,6 @@ __all__ = [
     "backend",
     "build_info",
     "data",
-    "discrepancy",
     "evaluation",
     "interpreters",
     "models",

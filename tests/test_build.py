@@ -8,7 +8,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from fastinterp import toolkit
+from fastinterp._utils import toolkit
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -65,7 +65,7 @@ def test_the_names_that_it_lists_are_all() -> None:
     named = listed["attacks on predictions"] | listed["attacks on explanations"]
     assert named == called_with_images
     made = {name for name in interpreters.__all__ if isinstance(getattr(interpreters, name), type)}
-    assert listed["interpreters"] == made - {"Interpreter", "FeatureInterpreter"}
+    assert listed["interpreters"] == made - {"Interpreter", "FeatureInterpreter", "MarginBound"}
     assert listed["`eval` `--attack`"] == set(MEASURES)
 
 

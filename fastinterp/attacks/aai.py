@@ -8,11 +8,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..described import Described
-from ..errors import InputError
+from .._utils.described import Described
+from .._utils.errors import InputError
+from .._utils.require import require_count, require_number
 from ..interpreters import Interpreter
 from ..models.gap import Keeps
-from ..require import require_count, require_number
 from .ascent import Keep, ascend, require_keep
 from .checks import require_batch, require_images
 from .map_objectives import Capped, MapDistance, TopK, require_same_model

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from .._utils.errors import InputError
 from ..models.gap import folded_for
 from .modes import constant_parameters, eval_mode, own_autograd
 from .objectives import Bound, Objective, Scored

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from ..require import require_count, require_number
+from .._utils.errors import InputError
+from .._utils.require import require_count, require_number
 
 
 @dataclass(frozen=True)

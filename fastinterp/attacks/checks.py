@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from .._utils.errors import InputError
+from .._utils.require import require_floating
+from .._utils.require import require_labels as require_labels
+from .._utils.require import require_range as require_range
 from ..models.gap import GapClassifier, require_fit
-from ..require import require_floating
-from ..require import require_labels as require_labels
-from ..require import require_range as require_range
 from .modes import eval_mode, own_autograd
 
 TOLERANCE = 1e-6  # a trip through a normalisation and back leaves pixels this far outside [0, 1]

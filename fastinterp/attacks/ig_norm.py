@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import InputError
+from .._utils.errors import InputError
+from .._utils.require import require_count
 from ..models.gap import Keeps
-from ..require import require_count
 from .objectives import Objective
 from .outputs import Outputs
 from .slopes import Value

@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..described import Described
-from ..discrepancy import ClassSet, class_set, map_distance
-from ..errors import InputError
+from .._utils.described import Described
+from .._utils.errors import InputError
+from .._utils.require import require_count, require_number
 from ..interpreters import Interpreter
+from ..interpreters.distance import ClassSet, class_set, map_distance
 from ..ops.pgd_step import Norm
-from ..require import require_count, require_number
 from .ascent import ascend, is_fooled
 from .bisection import Bisection
 from .checks import require_batch, require_labels, require_range

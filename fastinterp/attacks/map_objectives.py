@@ -7,13 +7,13 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from ..discrepancy import map_distance, weighted_map_distance
-from ..errors import InputError
+from .._utils.errors import InputError
+from .._utils.require import require_count, require_number
 from ..interpreters import CAM, Classes, GradCAM, GradCAMPlusPlus, Interpreter, Repr
 from ..interpreters.base import FeatureInterpreter
+from ..interpreters.distance import map_distance, weighted_map_distance
 from ..models.gap import GapClassifier
 from ..ops.discrepancy import Reduction
-from ..require import require_count, require_number
 from .objectives import Objective, require_objective
 from .outputs import Outputs
 from .slopes import Value

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..described import Described
-from ..errors import InputError
+from .._utils.described import Described
+from .._utils.errors import InputError
+from .._utils.require import require_count, require_number
 from ..ops.pgd_step import Norm
-from ..require import require_count, require_number
 from .ascent import Keep, ascend, is_fooled, require_keep
 from .bisection import Bisection
 from .checks import as_module, require_batch

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import ops
-from ..described import Described
-from ..errors import InputError
+from .._utils.described import Described
+from .._utils.errors import InputError
 from ..models.gap import Keeps, widest
 from ..ops.discrepancy import Reduction
 from .outputs import Outputs, Precision

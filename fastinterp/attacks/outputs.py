@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from .._utils.errors import InputError
 from ..models.gap import GapClassifier
 
 Precision = Literal["float32", "bf16"]

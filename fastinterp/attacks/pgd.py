@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..described import Described
-from ..errors import InputError
+from .._utils.described import Described
+from .._utils.errors import InputError
+from .._utils.require import require_count, require_number
 from ..ops.pgd_step import Norm
-from ..require import require_count, require_number
 from .ascent import Keep, ascend, is_fooled, require_keep
 from .checks import as_module, require_batch, require_generator
 from .modes import eval_mode, own_autograd

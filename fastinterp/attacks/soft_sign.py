@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from .._utils.errors import InputError
 from ..ops.pgd_step import Norm
 from .threats import LinfBall
 

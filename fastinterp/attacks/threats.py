@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from .._utils.errors import InputError
 from ..ops import pgd_step
 from ..ops.pgd_step import Norm
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
-from ..unpickle import read_pickle
+from .._utils.errors import InputError
+from .._utils.unpickle import read_pickle
 from .dataset import ImageData, from_arrays
 from .layout import Place, find_files
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from ..device import usable_device
-from ..errors import InputError
-from ..require import require_count, require_range, require_whole
+from .._utils.device import usable_device
+from .._utils.errors import InputError
+from .._utils.require import require_count, require_range, require_whole
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..errors import InputError
+from .._utils.errors import InputError
 from .dataset import ImageData
 
 LAYOUT = (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import InputError
+from .._utils.errors import InputError
 
 
 class Place(NamedTuple):

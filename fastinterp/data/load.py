@@ -7,9 +7,9 @@ from typing import Literal
 
 import torch
 
-from ..device import usable_device
-from ..errors import InputError
-from ..require import require_whole
+from .._utils.device import usable_device
+from .._utils.errors import InputError
+from .._utils.require import require_whole
 from . import cifar10, digits, imagefolder, mnist
 from .dataset import ImageData
 

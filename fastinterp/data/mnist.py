@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from .._utils.errors import InputError
 from .dataset import ImageData, from_arrays
 from .layout import Place, find_files
 

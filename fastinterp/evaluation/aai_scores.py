@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._utils.errors import InputError
+from .._utils.require import require_count, require_numbers, require_whole
 from ..attacks import AAI
 from ..attacks.aai import Kind
 from ..attacks.ascent import Keep
@@ -16,12 +18,10 @@ from ..attacks.checks import require_images, require_labels
 from ..attacks.modes import eval_mode
 from ..attacks.step_size import PAPER_STEP_SIZE
 from ..attacks.threats import BALLS
-from ..errors import InputError
 from ..interpreters import Interpreter
 from ..models.gap import GapClassifier
 from ..ops import kendall_tau
 from ..ops.pgd_step import Norm
-from ..require import require_count, require_numbers, require_whole
 from .bar import progress_bar
 from .protocols import PAPER_SEED
 from .topk import topk_intersection

@@ -11,14 +11,14 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from .._utils.errors import InputError
+from .._utils.require import require_count, require_counts, require_number, require_numbers
 from ..attacks.checks import require_images, require_labels, require_range
 from ..attacks.modes import eval_mode
 from ..attacks.step_size import default_step_size, fine_step
 from ..attacks.threats import BALLS
-from ..errors import InputError
 from ..models.gap import GapClassifier, require_fit, require_gap
 from ..ops.pgd_step import Norm
-from ..require import require_count, require_counts, require_number, require_numbers
 from .bar import progress_bar
 from .protocols import PROTOCOLS, Protocol
 from .tries import attack_in_turn, predict

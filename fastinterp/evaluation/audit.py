@@ -14,25 +14,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._utils.errors import InputError
+from .._utils.require import require_count, require_numbers
 from ..attacks import PGD, CrossEntropy, Margin
 from ..attacks.checks import require_batch
 from ..attacks.modes import eval_mode, own_autograd
 from ..attacks.step_size import fine_step
 from ..attacks.threats import BALLS
-from ..errors import InputError
 from ..models import GapClassifier
 from ..models.gap import require_gap
 from ..ops.pgd_step import Norm
-from ..require import require_count, require_numbers
-from .audit_checks import (
-    Check,
-    gradient,
-    larger_eps,
-    more_steps,
-    one_step,
-    transfer,
-    unbounded,
-)
+from .audit_checks import Check, gradient, larger_eps, more_steps, one_step, transfer, unbounded
 from .bar import progress_bar
 from .tries import predict
 

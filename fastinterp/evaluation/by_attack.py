@@ -9,25 +9,19 @@ from typing import Any, get_args
 
 from torch import Tensor
 
+from .._utils.errors import InputError
 from ..attacks.aai import Kind
 from ..attacks.step_size import PAPER_STEP_SIZE, default_step_size
 from ..data import ImageData
-from ..discrepancy import ClassSet
-from ..errors import InputError
+from ..interpreters.distance import ClassSet
+from ..interpreters.registry import interpreter_named
 from ..models.gap import GapClassifier
-from ..named_interpreters import interpreter_named
 from ..ops.pgd_step import Norm
 from .aai_scores import PAPER_K, aai_sweep, paper_noise
 from .accuracy import sweep
 from .corruptions import CORRUPTIONS, corruption_sweep
 from .isa_scores import isa_row
-from .protocols import (
-    ISA_SEED,
-    PAPER_EPS,
-    PAPER_N,
-    PAPER_SEED,
-    paper_selection,
-)
+from .protocols import ISA_SEED, PAPER_EPS, PAPER_N, PAPER_SEED, paper_selection
 from .tables import Cell, accuracy_table, format_eps
 
 Rows = Sequence[Mapping[str, Any]]

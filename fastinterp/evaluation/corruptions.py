@@ -9,6 +9,8 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from .._utils.errors import InputError
+from .._utils.require import require_count, require_counts, require_numbers
 from ..attacks import JPEG, Elastic, Fog, Gabor, Snow
 from ..attacks.checks import require_images, require_labels, require_range
 from ..attacks.modes import eval_mode
@@ -16,9 +18,7 @@ from ..attacks.unforeseen import UnforeseenAttack
 from ..attacks.unforeseen.jpeg import IMAGENET_EPS as JPEG_LARGE
 from ..attacks.unforeseen.jpeg import PUBLISHED_EPS as JPEG_EPS
 from ..attacks.unforeseen.jpeg import SMALL
-from ..errors import InputError
 from ..models.gap import GapClassifier, require_fit, require_gap
-from ..require import require_count, require_counts, require_numbers
 from .bar import progress_bar
 from .protocols import PROTOCOLS
 from .tries import predict

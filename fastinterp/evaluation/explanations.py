@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .._utils.errors import InputError
+from .._utils.require import require_integers
 from ..attacks import PGD
 from ..attacks.checks import require_batch, require_images, require_labels, require_range
 from ..attacks.modes import eval_mode
 from ..attacks.step_size import default_step_size
-from ..errors import InputError
 from ..interpreters import CAM, Interpreter, logits_and_maps
 from ..models.gap import GapClassifier, require_gap
 from ..ops.pgd_step import Norm
-from ..require import require_integers
 
 
 @dataclass(frozen=True)

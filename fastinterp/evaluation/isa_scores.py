@@ -11,15 +11,15 @@ from typing import Literal, TypedDict
 import torch
 from torch import Tensor
 
+from .._utils.errors import InputError
+from .._utils.require import require_whole
 from ..attacks import ISA
 from ..attacks.checks import require_images
 from ..attacks.modes import eval_mode
 from ..data import ImageData
-from ..discrepancy import ClassSet, discrepancy
-from ..errors import InputError
+from ..interpreters.distance import ClassSet, interpretability_discrepancy
+from ..interpreters.registry import interpreter_named
 from ..models.gap import GapClassifier
-from ..named_interpreters import interpreter_named
-from ..require import require_whole
 from .bar import progress_bar
 from .protocols import ISA_SEED, paper_selection
 
@@ -106,7 +106,7 @@ def isa_row(
     Args:
         model: images in [0, 1] -> logits.
         data: the test set, in its official order.
-        interpreter: its name, see `fastinterp.named_interpreters`. "repr" knows no classes:
+        interpreter: its name, see `fastinterp.interpreters.registry`. "repr" knows no classes:
             whichever are asked for, its discrepancy is the mean over channels, and the paper prints
             it under 2-class.
         norm, classes: of the discrepancy.
@@ -221,7 +221,7 @@ def _measure(
         return preferred
 
     distances = [
-        discrepancy(
+        interpretability_discrepancy(
             attack.interpreter,
             x,
             x_adv,

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import InputError
-from ..files import atomic_path
+from .._utils.errors import InputError
+from .._utils.files import atomic_path
 from ..interpreters import upsample
 from .explanations import Explanations
 from .tables import format_eps

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._utils.errors import InputError
 from ..attacks import CrossEntropy, Margin
-from ..errors import InputError
 from .tries import FlushedCrossEntropy, MarginTowards, Try
 
 PAPER_N = 200

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files import write_json
+from .._utils.files import write_json
 
 Cell = str | int | float
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from .._utils.errors import InputError
 
 
 @torch.no_grad()

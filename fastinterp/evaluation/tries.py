@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._utils.errors import InputError
 from ..attacks import CrossEntropy, Objective, Outputs, Threat, ascend
 from ..attacks.ascent import Keep
-from ..errors import InputError
 from ..models.gap import GapClassifier, Keeps
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from .._utils.errors import InputError
+from .._utils.require import require_integers, require_range, require_whole
 from ..models.gap import GapClassifier, require_fit
-from ..require import require_integers, require_range, require_whole
 
 Classes: TypeAlias = int | Sequence[int] | Tensor | None
 """Which classes are wanted. The type decides, never the values:

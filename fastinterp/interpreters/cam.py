@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ..described import Described
+from .._utils.described import Described
 from ..models.gap import GapClassifier, require_fit, require_gap
 from .base import Classes, class_index
 

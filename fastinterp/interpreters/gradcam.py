@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..described import Described
-from ..errors import InputError
+from .._utils.described import Described
+from .._utils.errors import InputError
 from ..models.gap import GapClassifier, require_fit, require_gap
 from .base import Classes, class_index, pick
 from .cam import class_maps

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..described import Described
-from ..errors import InputError
+from .._utils.described import Described
+from .._utils.errors import InputError
+from .._utils.require import require_count, require_number
 from ..models.gap import GapClassifier, require_fit, require_gap
-from ..require import require_count, require_number
 from .base import Classes, class_index, pick
 from .gradients import (
     autograd_on,

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..require import require_count
+from .._utils.require import require_count
 from .base import pick
 
 Score: TypeAlias = Callable[[Tensor, Tensor], Tensor]

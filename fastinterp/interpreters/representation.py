@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..described import Described
+from .._utils.described import Described
 from ..models.gap import GapClassifier, require_fit, require_gap
 from .base import Classes
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import InputError
-from ..require import require_count
+from .._utils.errors import InputError
+from .._utils.require import require_count
 
 
 def upsample(maps: Tensor, size: int | tuple[int, int]) -> Tensor:

@@ -11,10 +11,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from .._utils.device import usable_device
+from .._utils.errors import InputError
+from .._utils.files import atomic_path
 from .._version import __version__
-from ..device import usable_device
-from ..errors import InputError
-from ..files import atomic_path
 from .gap import GapClassifier
 from .networks import LayeredClassifier, empty
 from .released import load_released

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import InputError
+from .._utils.errors import InputError
 from .gap import GapClassifier
 from .trace import Traced, trace
 

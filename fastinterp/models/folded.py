@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..convolution import Convolution
+from ..ops.conv_stack import Convolution
 from .gap import GapClassifier, Keeps
 from .layers import Conv, SameConv2d, same_conv2d, same_padding, shortcut
 

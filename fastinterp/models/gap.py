@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..convolution import Convolution
-from ..errors import InputError
-from ..require import require_floating
+from .._utils.errors import InputError
+from .._utils.require import require_floating
+from ..ops.conv_stack import Convolution
 
 Keeps = Literal["logits", "sums", "maps", "features"]  # the logits are kept by all
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .image_layer import image_conv2d
+from ..ops.image_gradient import image_conv2d
 
 
 class Conv(NamedTuple):

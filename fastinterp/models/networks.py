@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..convolution import Convolution
-from ..errors import InputError
-from ..require import require_whole
+from .._utils.errors import InputError
+from .._utils.require import require_whole
+from ..ops.conv_stack import Convolution
 from .folded import FoldedClassifier, fold
 from .gap import GapClassifier, Keeps
 from .layers import Conv, MaxPool, SameConv2d, SameMaxPool2d, shortcut

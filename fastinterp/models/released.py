@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..errors import InputError
-from ..unpickle import read_pickle
+from .._utils.errors import InputError
+from .._utils.unpickle import read_pickle
 from .layers import Conv, SameConv2d
 from .networks import TABLES, LayeredClassifier, Table, empty
 

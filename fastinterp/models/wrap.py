@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from .._utils.errors import InputError
 from .feature_map import FeatureMap, find_map, first_kernel
 from .gap import GapClassifier
 from .trace import Traced

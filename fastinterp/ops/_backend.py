@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..errors import InputError
+from .._utils.errors import InputError
 
 CHOICES = ("auto", "native", "reference")
 

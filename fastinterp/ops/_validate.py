@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..errors import InputError
+from .._utils.errors import InputError
 
 
 def shape_of(tensor: Tensor) -> str:

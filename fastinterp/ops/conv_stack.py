@@ -8,14 +8,32 @@ goes all the way up and all the way back down in a core's own cache (csrc/cpu/co
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..convolution import Convolution as Convolution
 from . import _backend
+
+
+class Convolution(NamedTuple):
+    """A convolution of a stack, and the max-pooling that may follow it.
+
+    Attributes:
+        weight: [out, in, k, k'].
+        bias: [out].
+        stride: of the windows, in rows and columns.
+        padding: zeros: top, bottom, left, right.
+        pool: what comes out is pooled by windows of so many rows and columns, as far apart, the
+            last of which end where the maps end; 1 is none. At most 16.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    stride: int
+    padding: tuple[int, int, int, int]
+    pool: int = 1
 
 
 def reference(x: Tensor, convolutions: Sequence[Convolution]) -> Tensor:

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from ..require import require_labels, require_range
+from .._utils.errors import InputError
+from .._utils.require import require_labels, require_range
 from . import _backend
 from ._validate import require_features_and_weight, require_like, require_tensor, shape_of
 

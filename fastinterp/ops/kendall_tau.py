@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from .._utils.errors import InputError
 from . import _backend
 from ._validate import require_like, require_tensor, shape_of
 

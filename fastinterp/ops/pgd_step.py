@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from .._utils.errors import InputError
 from . import _backend
 from ._validate import are_alike, require_like, require_same_kind, require_tensor, shape_of
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from .._utils.errors import InputError
+from .._utils.require import require_count, require_labels, require_range
 from ..attacks.checks import require_images
 from ..data import ImageData
-from ..errors import InputError
-from ..require import require_count, require_labels, require_range
 from .seeds import derive
 
 Batch = tuple[Tensor, Tensor]

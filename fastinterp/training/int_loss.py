@@ -7,12 +7,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .._utils.errors import InputError
+from .._utils.require import require_whole
 from ..attacks import MakeInterpreter
 from ..attacks.outputs import Precision
-from ..errors import InputError
 from ..models.gap import GapClassifier, require_fit
 from ..ops.pgd_step import Norm
-from ..require import require_whole
 from .methods import INT_FAMILY, Inner
 from .methods import method as method_named
 from .precision import require_precision, usable_precision

@@ -10,6 +10,8 @@ from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor
 
+from .._utils.errors import InputError
+from .._utils.require import require_number
 from ..attacks import (
     KL,
     CrossEntropy,
@@ -20,10 +22,8 @@ from ..attacks import (
     Objective,
     Outputs,
 )
-from ..errors import InputError
 from ..interpreters import CAM, Interpreter, Repr
 from ..models.gap import Keeps, widest
-from ..require import require_number
 
 Inner = Literal["discrepancy", "cross-entropy"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from ..errors import InputError
+from .._utils.errors import InputError
 from .robust_loss import require_size
 
 DEFAULT_LR = 1e-4

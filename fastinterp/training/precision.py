@@ -9,8 +9,8 @@ from typing import get_args
 
 import torch
 
+from .._utils.errors import InputError
 from ..attacks.outputs import Precision
-from ..errors import InputError
 
 
 def require_precision(precision: Precision) -> Precision:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import InputError
+from .._utils.errors import InputError
 
 if TYPE_CHECKING:
     from .trainer import StepResult

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, get_args
 import torch
 
 from .. import data, models
+from .._utils.errors import InputError
 from ..attacks.outputs import Precision
 from ..data import ImageData
-from ..errors import InputError
+from ..interpreters.registry import CLASS_WISE, interpreter_named
 from ..models import GapClassifier
-from ..named_interpreters import CLASS_WISE, interpreter_named
 from ..ops.pgd_step import Norm
 from .methods import Inner, Method, method
 from .trainer import Trainer
@@ -59,7 +59,7 @@ class Recipe:
         gamma: weight of the regulariser; None takes the method's own.
         inner: what x' maximises in the Int family, discrepancy or cross-entropy; see `IntTrainer`.
         interpreter: whose maps the Int family compares, by its name in
-            `fastinterp.named_interpreters`; see `IntTrainer` on gamma.
+            `fastinterp.interpreters.registry`; see `IntTrainer` on gamma.
         precision: of the inner loop, float32 or bf16; see `IntTrainer`.
         norm: of the inner loop's ball, linf, l2 or l1.
         seed: of the network's first weights, the order of the images and the random starts.
@@ -224,7 +224,9 @@ def training_data(
 
 
 def _folder() -> list[Path]:
-    return [Path(str(entry)) for entry in files("fastinterp").joinpath("recipes").iterdir()]
+    return [
+        Path(str(entry)) for entry in files("fastinterp.training").joinpath("recipes").iterdir()
+    ]
 
 
 def _find(name: str) -> Path:

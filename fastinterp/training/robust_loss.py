@@ -9,15 +9,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .._utils.errors import InputError
+from .._utils.require import require_count, require_labels, require_number, require_range
 from ..attacks import Ball, Outputs, ascend
 from ..attacks.objectives import require_a_way_up
 from ..attacks.outputs import Precision
 from ..attacks.step_size import default_step_size, warn_if_short
 from ..attacks.threats import BALLS, Threat
-from ..errors import InputError
 from ..models.gap import GapClassifier, folded_for
 from ..ops.pgd_step import Norm
-from ..require import require_count, require_labels, require_number, require_range
 from .methods import Method
 
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .. import models
+from .._utils.errors import InputError
+from .._utils.files import write_json
+from .._utils.require import require_count
 from ..attacks.modes import in_mode
-from ..errors import InputError
-from ..files import write_json
 from ..models.gap import require_fit
-from ..require import require_count
 from .feed import Feed, LoaderFeed, Source, make_feed
 from .interrupt import deferred_interrupt
 from .progress import Bar, Every, Totals, require_finite

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
-from ..errors import InputError
-from ..require import require_count
+from .._utils.errors import InputError
+from .._utils.require import require_count
 
 EpsSchedule = Callable[[int], float]
 

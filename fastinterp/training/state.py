@@ -11,8 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..errors import InputError
-from ..files import atomic_path
+from .._utils.errors import InputError
+from .._utils.files import atomic_path
 
 FORMAT = 1
 

@@ -11,35 +11,22 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .._utils.described import describe
+from .._utils.device import usable_device
+from .._utils.errors import InputError
+from .._utils.require import require_whole
 from ..attacks.outputs import Precision
 from ..attacks.threats import Threat
-from ..described import describe
-from ..device import usable_device
-from ..errors import InputError
 from ..models.gap import GapClassifier, require_fit
 from ..ops.pgd_step import Norm
-from ..require import require_whole
 from .compiled import CompiledClassifier
 from .feed import Source
-from .graphs import (
-    CudaRecorder,
-    GraphedIterations,
-    Measured,
-    make_capturable,
-    set_lr,
-    state_of,
-)
+from .graphs import CudaRecorder, GraphedIterations, Measured, make_capturable, set_lr, state_of
 from .methods import Method
 from .methods import method as method_named
 from .optimizer import MakeOptimizer, make_optimizer
 from .precision import usable_precision
-from .robust_loss import (
-    ball,
-    require_gap,
-    require_inner,
-    require_known_labels,
-    robust_loss,
-)
+from .robust_loss import ball, require_gap, require_inner, require_known_labels, robust_loss
 from .run import Run
 from .schedule import EpsSchedule, LinearEps, decay, make_schedule, require_milestones
 from .seeds import derive

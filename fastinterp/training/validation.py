@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._utils.errors import InputError
 from ..attacks.modes import eval_mode
-from ..errors import InputError
 from ..models.gap import GapClassifier
 from .feed import Feed
 

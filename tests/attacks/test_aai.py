@@ -10,10 +10,10 @@ from torch import Tensor
 
 from fastinterp import InputError, data, models
 from fastinterp.attacks import AAI
-from fastinterp.discrepancy import discrepancy
 from fastinterp.evaluation import paper_selection
 from fastinterp.evaluation.aai_scores import aai_scores
 from fastinterp.interpreters import CAM, GradCAMPlusPlus, IntegratedGradients, Repr
+from fastinterp.interpreters.distance import interpretability_discrepancy
 
 EPS = 0.25
 
@@ -84,7 +84,8 @@ def test_discrepancy_grows(make_tiny, batch) -> None:
         x, y, torch.Generator().manual_seed(0)
     )
     moved, at_random = (
-        discrepancy(CAM(model), x, each, y, classes="1-class", p=2) for each in (x_adv, random)
+        interpretability_discrepancy(CAM(model), x, each, y, classes="1-class", p=2)
+        for each in (x_adv, random)
     )
     assert (moved > at_random).all() and (at_random > 0).all()
 

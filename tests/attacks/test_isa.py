@@ -8,8 +8,8 @@ from torch import Tensor
 
 from fastinterp import InputError
 from fastinterp.attacks import ISA, Bisection, SoftSignBall
-from fastinterp.discrepancy import discrepancy
 from fastinterp.interpreters import CAM, GradCAM, GradCAMPlusPlus, IntegratedGradients, Repr
+from fastinterp.interpreters.distance import interpretability_discrepancy
 
 TARGETS = torch.tensor([1, 2, 3, 0, 2, 3, 0])
 RADII = Bisection(0.05, upper=1.0, rounds=6)
@@ -97,7 +97,7 @@ def test_against_a_program_for_one_image(problem, norm, classes) -> None:
     )
     assert found.success.tolist() == list(success)
     assert torch.allclose(found.x_adv, torch.stack(x_adv), rtol=0, atol=1e-9)
-    moved = discrepancy(
+    moved = interpretability_discrepancy(
         CAM(model), x, found.x_adv, y, TARGETS, classes=classes, p=1 if norm == "l1" else 2
     )
     assert torch.allclose(found.discrepancy, moved, atol=1e-12)

@@ -8,16 +8,7 @@ import torch
 from torch import nn
 
 from fastinterp import InputError, models
-from fastinterp.attacks import (
-    KL,
-    PGD,
-    CrossEntropy,
-    Discrepancy,
-    IGNorm,
-    LinfBall,
-    Margin,
-    ascend,
-)
+from fastinterp.attacks import KL, PGD, CrossEntropy, Discrepancy, IGNorm, LinfBall, Margin, ascend
 
 
 @pytest.fixture

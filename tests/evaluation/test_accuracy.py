@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastinterp._utils.errors import InputError
 from fastinterp.attacks import CrossEntropy
-from fastinterp.errors import InputError
 from fastinterp.evaluation import PROTOCOLS, sweep
 from fastinterp.evaluation.protocols import Protocol
 from fastinterp.evaluation.tries import Try

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from fastinterp._utils.errors import InputError
 from fastinterp.attacks import PGD
-from fastinterp.errors import InputError
 from fastinterp.evaluation import explain, sweep
 from fastinterp.evaluation.comparison import Contender, comparison_figure
 from fastinterp.evaluation.explanations import runner_up

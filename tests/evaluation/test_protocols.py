@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastinterp.errors import InputError
+from fastinterp._utils.errors import InputError
 from fastinterp.evaluation import ISA_SEED, PROTOCOLS, default_step_size, paper_selection
 
 

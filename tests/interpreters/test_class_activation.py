@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastinterp import models
-from fastinterp.errors import InputError
+from fastinterp._utils.errors import InputError
 from fastinterp.interpreters import CAM, GradCAM, GradCAMPlusPlus
 from fastinterp.models.gap import GapClassifier
 

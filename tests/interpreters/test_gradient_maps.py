@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.func import jacrev
 from torch.nn import functional as F
 
-from fastinterp.errors import InputError
+from fastinterp._utils.errors import InputError
 from fastinterp.interpreters import Gradient, GuidedBackprop, SmoothGrad
 from fastinterp.models.gap import GapClassifier
 

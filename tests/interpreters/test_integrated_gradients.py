@@ -11,7 +11,7 @@ from torch.func import functional_call, jacrev
 from torch.nn import functional as F
 
 from fastinterp import models
-from fastinterp.errors import InputError
+from fastinterp._utils.errors import InputError
 from fastinterp.interpreters import IntegratedGradients, integrated_gradients
 from fastinterp.models.gap import GapClassifier
 

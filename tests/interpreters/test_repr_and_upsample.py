@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastinterp.errors import InputError
+from fastinterp._utils.errors import InputError
 from fastinterp.interpreters import Repr, upsample
 from fastinterp.models.gap import GapClassifier
 

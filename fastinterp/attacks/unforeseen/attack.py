@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ...described import Described
-from ...require import require_count
+from ..._utils.described import Described
+from ..._utils.require import require_count
 from ..ascent import Keep, ascend, require_keep
 from ..checks import as_module, require_batch, require_generator
 from ..objectives import CrossEntropy, Objective, require_objective

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ...errors import InputError
+from ..._utils.errors import InputError
 from ..threats import require_radius
 
 AnySized = TypeVar("AnySized", bound="Sized")

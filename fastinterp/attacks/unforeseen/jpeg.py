@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...errors import InputError
+from ..._utils.errors import InputError
+from ..._utils.require import require_count
 from ...ops.pgd_step import Norm
-from ...require import require_count
 from ..ascent import Keep
 from ..objectives import Objective
 from ..threats import L2Ball, LinfBall, Threat, require_moving, require_radius

@@ -1,0 +1,143 @@
+"""Checks of input that every folder shares. A check returns the value or raises one sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+from numbers import Integral, Real
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+
+Value = TypeVar("Value")
+
+
+def require_one_of(name: str, value: Value, choices: Collection[Value]) -> Value:
+    """`value`, if it is among a few choices."""
+    if value not in list(choices):
+        known = ", ".join(repr(choice) for choice in choices)
+        raise InputError(f"{name} must be one of {known}, got {value!r}.")
+    return value
+
+
+def require_known_name(kind: str, name: str, known: Collection[str]) -> str:
+    """`name`, if it is known; else the nearest known name is suggested.
+
+    Args:
+        kind: what is named, such as "recipe".
+    """
+    if name in list(known):
+        return name
+    near = get_close_matches(str(name), known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known names are {', '.join(known)}."
+    raise InputError(f"There is no {kind} {name!r}; {hint}")
+
+
+def require_whole(name: str, value: object) -> int:
+    """`value` as an int, if it is a whole number of any integer type."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise InputError(f"{name} must be a whole number, got {value!r}.")
+    return int(value)
+
+
+def require_count(name: str, value: object, least: int = 1) -> int:
+    """`value` as an int, if it is a whole number of at least `least`."""
+    count = require_whole(name, value)
+    if count < least:
+        raise InputError(f"{name} must be at least {least}, got {count}.")
+    return count
+
+
+def require_number(name: str, value: object) -> float:
+    """`value` as a float, if it is a number. Its range is for the caller to judge."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise InputError(f"{name} must be a number, got {value!r}.")
+    return float(value)
+
+
+def require_nonnegative(name: str, value: object) -> float:
+    """`value` as a float, if it is a finite number >= 0."""
+    number = require_number(name, value)
+    if not (math.isfinite(number) and number >= 0):
+        raise InputError(f"{name} must be a finite number >= 0, got {value!r}.")
+    return number
+
+
+def require_positive(name: str, value: object) -> float:
+    """`value` as a float, if it is a finite number > 0."""
+    number = require_number(name, value)
+    if not (math.isfinite(number) and number > 0):
+        raise InputError(f"{name} must be a finite number > 0, got {value!r}.")
+    return number
+
+
+def require_numbers(name: str, values: object) -> list[float]:
+    """`values` as a list, if they are numbers; one number is a list of one."""
+    return [require_number(name, value) for value in _several(name, values)]
+
+
+def require_counts(name: str, values: object, least: int = 1) -> list[int]:
+    """`values` as a list, if they are whole numbers of at least `least`; one is a list of one."""
+    return [require_count(name, value, least) for value in _several(name, values)]
+
+
+def _several(name: str, values: object) -> Iterable[object]:
+    if isinstance(values, Real):
+        return [values]
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InputError(f"{name} must be a number or several, got {values!r}.")
+    return values
+
+
+def require_floating(who: str, name: str, values: object) -> Tensor:
+    """`values`, if they are a tensor of floating-point numbers."""
+    if not isinstance(values, Tensor):
+        kind, advice = type(values).__name__, "use torch.as_tensor"
+    elif not values.is_floating_point():
+        kind, advice = str(values.dtype), "divide 8-bit images by 255"
+    else:
+        return values
+    raise InputError(f"{who}: {name} must be a floating-point tensor, got {kind}; {advice}.")
+
+
+def require_integers(name: str, values: object) -> Tensor:
+    """`values` as int64, if they are a tensor of integers. Of int64 nothing is copied."""
+    if not isinstance(values, Tensor):
+        kind = type(values).__name__
+        raise InputError(
+            f"{name} must be an integer tensor such as int64, got {kind}; use torch.as_tensor."
+        )
+    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+        raise InputError(f"{name} must be an integer tensor such as int64, got {values.dtype}.")
+    return values.to(torch.int64)
+
+
+def require_labels(who: str, name: str, y: object, x: Tensor) -> Tensor:
+    """Return y [N] as int64 if it holds integers, one for each image of x, on x's device."""
+    labels = require_integers(f"{who}: {name}", y)
+    if labels.shape != x.shape[:1]:
+        raise InputError(
+            f"{who}: {name} must have shape [N] = [{len(x)}], got {list(labels.shape)}."
+        )
+    if labels.device != x.device:
+        raise InputError(
+            f"{who}: images and {name} must be on the same device, "
+            f"got {x.device} and {labels.device}."
+        )
+    return labels
+
+
+def require_range(who: str, name: str, y: Tensor, num_classes: int) -> None:
+    """Raise unless every label lies in 0..num_classes-1. It reads values: a GPU is waited for."""
+    if y.numel() == 0:
+        return
+    low, high = (int(v) for v in y.aminmax())
+    if low < 0 or high >= num_classes:
+        raise InputError(
+            f"{who}: {name} must lie in 0..{num_classes - 1} for {num_classes} classes, "
+            f"got {low}..{high}."
+        )

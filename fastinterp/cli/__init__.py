@@ -1,0 +1,5 @@
+"""The command line, `fastinterp`."""
+
+from .entry import main
+
+__all__ = ["main"]

@@ -1,0 +1,359 @@
+"""The command line, as a user meets it: what it prints, writes and returns."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fastinterp import __version__, models
+from fastinterp._utils.toolkit import Toolkit
+from fastinterp.cli import commands, doctor, main
+from fastinterp.interpreters.registry import CLASS_WISE
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    path = tmp_path / "small.safetensors"
+    models.save(models.small(seed=0), path)
+    return path
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """The sentence that refuses these words; checks that it is one, and the exit code."""
+    code, _, err = run(capsys, *words)
+    assert code == 2
+    assert err.startswith("fastinterp: error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_python_dash_m_prints_the_version() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fastinterp", "--version"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, f"fastinterp {__version__}\n")
+
+
+def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys)
+    assert code == 0
+    for name in ("demo", "train", "eval", "explain", "doctor"):
+        assert f"\n    {name} " in out
+
+
+@pytest.mark.parametrize("name", ["demo", "train", "eval", "explain", "doctor"])
+def test_each_help_has_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main([name, "--help"])
+    assert done.value.code == 0
+    assert f"example:\n  fastinterp {name}" in capsys.readouterr().out
+
+
+def test_eval_prints_a_table_and_writes_json(
+    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "rows.json"
+    code, text, _ = run(
+        capsys, "eval", network, "--dataset", "digits", "--attack", "pgd", "--eps", "0", "8/255",
+        "--steps", 1, 2, "--n", 30, "--batch-size", 7, "--protocol", "best", "--out", out,
+    )  # fmt: skip
+    assert code == 0
+    assert "8/255" in text
+    assert "2 steps" in text
+    written = json.loads(out.read_text())
+    assert written["model"] == str(network)
+    assert written["protocol"] == "best"
+    assert (written["dataset"], written["attack"], written["step_size"]) == ("digits", "pgd", 0.01)
+    cells = [(row["eps"], row["steps"], row["n"]) for row in written["rows"]]
+    assert cells == [(0.0, 1, 30), (8 / 255, 1, 30), (0.0, 2, 30), (8 / 255, 2, 30)]
+    assert all(0 <= row["accuracy"] <= 1 for row in written["rows"])
+
+
+def test_eval_measures_the_papers_selection(
+    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fastinterp import data
+    from fastinterp.evaluation import paper_selection
+
+    out = tmp_path / "rows.json"
+    run(capsys, "eval", network, "--dataset", "digits", "--eps", 0, "--out", out)
+    (row,) = json.loads(out.read_text())["rows"]
+    test, model = data.load("digits"), models.load(network)
+    picked = paper_selection(len(test))[0]
+    right = model(test.float(picked)).argmax(dim=1) == test.labels[picked]
+    assert row == {"eps": 0.0, "steps": 200, "accuracy": int(right.sum()) / 200, "n": 200}
+    run(capsys, "eval", network, "--dataset", "digits", "--eps", 0, "--n", "all", "--out", out)
+    assert json.loads(out.read_text())["rows"][0]["n"] == len(test) == 360
+
+
+def test_explain_draws(network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "maps.png"
+    words = ("explain", network, "--dataset", "digits", "--eps", "0.1", "--steps", 2, "--out", out)
+    for more in (
+        ("--n", 1),
+        ("--indices", 3, "--target", "random"),
+        ("--indices", 3, "--target", 7),
+    ):
+        code, text, _ = run(capsys, *words, *more)
+        assert code == 0
+        assert str(out) in text
+        assert out.read_bytes().startswith(b"\x89PNG")
+        out.unlink()
+
+
+@pytest.mark.parametrize("name", CLASS_WISE)
+def test_explain_draws_each_interpreter(
+    name: str, network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "maps.png"
+    words = ("--dataset", "digits", "--n", 1, "--steps", 2, "--interpreter", name, "--out", out)
+    assert run(capsys, "explain", network, *words)[0] == 0
+    assert out.is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            "train --set epochs=3 digits-small-int",
+            "'digits-small-int' was taken for a setting; the",
+        ),
+        (
+            "reproduce --only mnist table3",
+            "'table3' was taken for a word of --only; the name stands",
+        ),
+        ("eval --eps 0.1 m.pt --dataset digits", "(MODEL stands before the options)"),
+        ("audit --dataset digits --steps 1 2 m.pt", "(MODEL stands before the options)"),
+        ("eval m --dataset digits --seed -1", "a seed is a whole number from 0 up, got '-1'"),
+        ("eval m --dataset digits --out a.txt", "--out must end in .json, got a.txt"),
+        ("audit m --dataset digits --out a.txt", "--out must end in .json, got a.txt"),
+        ("train digits-small-int --set epsilon=0.2", "did you mean 'eps'"),
+    ],
+)
+def test_words_in_the_wrong_place(
+    words: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sentence in refused(capsys, *words.split())
+
+
+def test_norms_and_usual_radii(
+    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without --eps, digits are attacked at the radius their recipes train for."""
+    out, picture = tmp_path / "audit.json", tmp_path / "maps.png"
+    about = ("--dataset", "digits", "--n", 4)
+    run(capsys, "audit", network, *about, "--steps", 1, 2, "--out", out)
+    written = json.loads(out.read_text())
+    assert (written["eps"], written["norm"]) == (0.1, "linf")
+    run(capsys, "audit", network, *about, "--steps", 1, 2, "--norm", "l2", "--eps", 1, "--out", out)
+    assert json.loads(out.read_text())["norm"] == "l2"
+    l1 = ("--norm", "l1", "--steps", 2, "--out", picture)
+    assert run(capsys, "explain", network, *about, *l1, "--eps", 3)[0] == 0
+    assert "--norm l1 needs --eps" in refused(capsys, "explain", network, *about, *l1)
+
+
+def test_train_writes_a_run_that_eval_reads_by_its_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    short = ("epochs=1", "train_images=100", "steps=1", "eps_schedule=0,1")
+    words = ("train", "digits-small-int", "--out", out, "--set", *short)
+    code, text, _ = run(capsys, *words)
+    assert code == 0
+    assert str(out / "model.safetensors") in text
+    assert "holds a run" in refused(capsys, *words)
+    assert run(capsys, *words, "--resume")[0] == 0
+    code, text, _ = run(capsys, "eval", out, "--dataset", "digits", "--eps", 0, "--n", 10)
+    assert code == 0
+    assert "digits" in text
+
+
+def test_train_lists_its_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "train", "--list")
+    assert code == 0
+    assert "mnist-small-int " in out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["evall"], "did you mean 'eval'?"),
+        (["eval"], "required: MODEL, --dataset"),
+        (["eval", "m.pkl", "--dataset", "mnsit"], "did you mean 'mnist'?"),
+        (["eval", "m.pkl", "--dataset", "mnist", "--attack", "pdg"], "did you mean 'pgd'?"),
+        (["eval", "m.pkl", "--dataset", "mnist", "--protocol", "pape"], "did you mean 'paper'?"),
+        (["eval", "m.pkl", "--dataset", "digits", "--eps", "os.system"], "not a number"),
+        (["eval", "m.pkl", "--dataset", "digits", "--eps", "1/0"], "not a number"),
+        (["eval", "m.pkl", "--dataset", "digits", "--eps", "nan"], "not a number"),
+        (["eval", "m.pkl", "--dataset", "digits", "--eps", "-0.1"], "negative"),
+        (["eval", "m.pkl", "--dataset", "digits", "--steps", "2.5"], "whole number"),
+        (["eval", "nowhere.pkl", "--dataset", "digits"], "no file nowhere.pkl"),
+        (["train"], "needs a recipe"),
+        (["train", "digits-small-itn"], "did you mean 'digits-small-int'?"),
+        (["train", "digits-small-int", "--set", "epoch=3"], "did you mean 'epochs'?"),
+        (["train", "digits-small-int", "--device", "gpu7"], "cannot be used here"),
+        (["train", "mnist-small-int"], "folder that holds it"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_met_with_one_sentence(
+    words: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert sentence in refused(capsys, *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_does_not_fit_the_network_is_refused(
+    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--dataset", "digits", "--out")
+    assert "361" in refused(capsys, "eval", network, "--n", 361, *words, tmp_path / "a.json")
+    assert "names a folder" in refused(capsys, "eval", network, *words, tmp_path)
+    assert ".png" in refused(capsys, "explain", network, *words, tmp_path / "a.gif")
+    assert "cannot make" in refused(capsys, "eval", network, *words, network / "a.json")
+    assert "names a file" in refused(capsys, "train", "digits-small-int", "--out", network)
+    assert "0..359" in refused(capsys, "explain", network, "--indices", 999, *words, "a.png")
+    assert "--target" in refused(capsys, "explain", network, "--target", "dog", *words, "a.png")
+    models.save(models.small(3, 10, seed=0), network)
+    assert "channels: 3" in refused(capsys, "eval", network, *words, "a.json")
+    models.save(models.small(1, 5, seed=0), network)
+    assert "classes: 5" in refused(capsys, "eval", network, *words, "a.json")
+
+
+def test_a_target_that_an_image_already_is_is_refused(
+    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fastinterp import data
+
+    label = int(data.load("digits").labels[3])
+    words = ("explain", network, "--dataset", "digits", "--indices", 3, "--target", label)
+    assert "image 3" in refused(capsys, *words, "--out", tmp_path / "a.png")
+
+
+def test_a_folder_without_a_network_says_what_it_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no network" in refused(capsys, "eval", tmp_path, "--dataset", "digits")
+    (tmp_path / "state.safetensors").touch()
+    assert "--resume" in refused(capsys, "eval", tmp_path, "--dataset", "digits")
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(pickle.dumps([Evil()]))
+    done = subprocess.run(
+        [sys.executable, "-m", "fastinterp", "eval", str(path), "--dataset", "digits"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("fastinterp: error: ")
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "ran").exists()
+
+
+def test_ctrl_c_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands.training, "run_recipe", stop)
+    code, _, err = run(capsys, "train", "digits-small-int", "--out", "a b")
+    assert code == 130
+    assert "`fastinterp train digits-small-int --out 'a b' --resume`" in err
+
+
+def test_ctrl_c_during_training_leaves_a_run_to_go_on_with(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = [sys.executable, "-m", "fastinterp", "train", "digits-small-int", "--out", str(out)]
+    words += ["--set", "train_images=100", "epochs=1000", "steps=1", "--device", "cpu"]
+    child = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while not (out / "history.json").exists() and child.poll() is None:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=120)
+    assert child.returncode == 130
+    assert "--resume` goes on" in err
+    assert "Traceback" not in err
+    assert (out / "state.safetensors").exists()
+
+
+def test_doctor_says_what_serves(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "doctor")
+    assert code == 0
+    for what in ("fastinterp", "python", "torch", "CPU capability", "kernels", "ops on cpu"):
+        assert f"\n{what} " in f"\n{out}"
+
+
+BUILT = {"built": True, "cuda": True, "cuda_archs": ["9.0"], "cuda_ptx": ["9.0"]}
+
+
+@pytest.mark.parametrize(
+    ("info", "toolkit", "advice"),
+    [
+        ({"built": False, "cuda": False, "cuda_archs": []}, None, "Build the kernels"),
+        ({**BUILT, "torch": "1.0"}, None, "built for torch 1.0"),
+    ],
+)
+def test_doctor_advises(
+    info: dict, toolkit: Toolkit | None, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "build_info", lambda: info)
+    monkeypatch.setattr(doctor, "find_toolkit", lambda: toolkit)
+    assert any(advice in sentence for sentence in doctor.examine().advice)
+
+
+@pytest.mark.parametrize(
+    ("archs", "ptx", "capability", "served"),
+    [
+        (["9.0"], [], (9, 0), True),
+        (["9.0"], [], (10, 0), False),
+        (["9.0"], ["9.0"], (10, 0), True),
+        (["8.0"], [], (8, 6), True),
+        (["8.6"], [], (8, 0), False),
+        (["9.0a"], [], (9, 0), True),
+        (["9.0"], ["9.0"], (8, 0), False),
+    ],
+)
+def test_doctor_knows_which_gpus_the_kernels_serve(
+    archs: list[str], ptx: list[str], capability: tuple[int, int], served: bool
+) -> None:
+    info = {"cuda_archs": archs, "cuda_ptx": ptx}
+    assert doctor.serves(info, capability) == served
+
+
+def test_doctor_notices_an_op_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no kernel image is available\nmore")
+
+    monkeypatch.setattr(doctor.ops, "cam", broken)
+    found = doctor.examine()
+    assert not found.usable
+    assert ("ops on cpu", "fail: no kernel image is available") in found.lines
