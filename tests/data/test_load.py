@@ -23,12 +23,13 @@ def test_a_root_that_does_not_serve_says_what_it_should_hold(tmp_path: Path, nam
 
 
 def test_unknown_names_splits_sizes_and_devices_are_refused(mnist: Path) -> None:
-    for name in data.NAMES:
-        assert name in refusal("svhn", mnist)
-    assert "train or test" in refusal("mnist", mnist, "validation")
-    assert "at least 1 pixel" in refusal("mnist", mnist, size=0)
+    assert ", ".join(data.NAMES) in refusal("svhn", mnist)
+    assert "'mnist'?" in refusal("mnsit", mnist)
+    assert "'mnist'?" in refusal(["mnist"], mnist)
+    assert "'train', 'test'" in refusal("mnist", mnist, "validation")
     assert "'gpu'" in refusal("mnist", mnist, device="gpu")
-    assert "digits" in refusal(["mnist"], mnist)
+    for size in (0, "28", 28.5, True):
+        assert "The size must be" in refusal("mnist", mnist, size=size)
 
 
 def test_home_folders_are_found(mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
