@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ..attacks.modes import convolutions_in
 from ..attacks.outputs import Precision
 from ..attacks.threats import Threat
 from ..described import describe
@@ -141,6 +142,7 @@ class Trainer:
             "optimizer": type(self.optimizer).__name__,
             "lr": self._base_lr,
             "lr_milestones": list(self.lr_milestones),
+            "precision": self.precision,
         }
         if self.method.inner is not None:
             settings |= {
@@ -150,7 +152,6 @@ class Trainer:
                 "norm": self.norm,
                 "eps_schedule": _describe(self.eps_schedule),
                 "random_start": self.random_start,
-                "precision": self.precision,
             }
         return settings | self.method.options
 
@@ -187,7 +188,8 @@ class Trainer:
         self._generator.manual_seed(derive(self.seed, "start", self.step))
         # Without an inner loop eps decides nothing; passed on, it would cost a second graph.
         eps = 0.0 if self.method.inner is None else self.current_eps()
-        measured = self._run(x, y, eps)
+        with convolutions_in(self.precision):
+            measured = self._run(x, y, eps)
         self.step += 1
         return StepResult(*measured, len(x))
 
