@@ -31,6 +31,18 @@ FI_HD V land_point(V delta, V x, V threshold, V lower, V upper) {
   return bounded<V>(x + (delta < V{} ? negative : positive), lower, upper);
 }
 
+// The norm of a gradient, as largest * root: neither leaves the range of a double where their
+// product would. root 0 stands for a gradient that moves nothing: all zeros, or not finite.
+struct GradientNorm {
+  double largest, root;
+
+  FI_HD bool moves() const { return root > 0; }
+  // Whether step / norm times an entry can be computed in float without underflow or overflow.
+  FI_HD bool is_moderate() const { return largest == 1 && root > 1e-12 && root < 1e12; }
+  // The entry's part of a step of that length.
+  FI_HD double part(double entry, double step) const { return step * (entry / largest / root); }
+};
+
 struct Above {
   double sum;
   int64_t number;

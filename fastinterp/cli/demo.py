@@ -17,6 +17,7 @@ from ..data import ImageData
 from ..evaluation.comparison import Contender, comparison_figure
 from ..evaluation.pictures import save_picture
 from ..evaluation.tables import format_accuracy, format_eps, text_table
+from ..evaluation.tries import predict
 from ..models import GapClassifier
 from ..training.recipe import Trained
 
@@ -104,7 +105,7 @@ def _pictured(networks: list[GapClassifier], test: ImageData, n: int) -> Tensor:
     """The first n images of the paper's selection among those that every network gets right."""
     order, _ = evaluation.paper_selection(len(test), len(test), num_classes=test.num_classes)
     x, y = test.float(order), test.labels[order.to(test.labels.device)]
-    right = torch.stack([model(x).argmax(dim=1) == y for model in networks]).all(dim=0)
+    right = torch.stack([predict(model, x) == y for model in networks]).all(dim=0)
     return torch.cat([order[right.cpu()], order[~right.cpu()]])[:n]
 
 

@@ -33,9 +33,15 @@ def project_l1(delta: Tensor, eps: Tensor) -> Tensor:
 
 
 def _unit(grad: Tensor, order: int) -> Tensor:
-    """Rows of grad [N, d] divided by their norm; a row of zeros stays one."""
-    norm = torch.linalg.vector_norm(grad, ord=order, dim=1, keepdim=True)
-    return torch.where(norm > 0, grad / norm, torch.zeros_like(grad))
+    """Rows of grad [N, d] divided by their norm; zeros for a row of zeros, or one not finite."""
+    if grad.shape[1] == 0:
+        return grad
+    # Scaled first: squares of very small or large numbers leave the range of their type.
+    largest = grad.abs().amax(dim=1, keepdim=True)
+    moves = (largest > 0) & largest.isfinite()
+    scaled = torch.where(moves, grad / largest, torch.zeros_like(grad))
+    norm = torch.linalg.vector_norm(scaled, ord=order, dim=1, keepdim=True)
+    return torch.where(moves, scaled / norm, scaled)
 
 
 def reference(
@@ -109,7 +115,8 @@ def pgd_step(
     """Ascent step, projection onto the eps-ball around x, and clamp to [lower, upper], fused.
 
     linf: x_adv + step_size * sign(grad), with sign(0) = 0 (Madry et al., 2018).
-    l2, l1: x_adv + step_size * grad / ||grad||_p per image (an all-zero gradient moves nothing);
+    l2, l1: x_adv + step_size * grad / ||grad||_p per image (a gradient of zeros, or one that is not
+    finite, moves nothing);
     the l1 projection is that of Duchi et al. (2008). The clamp comes last; where x lies in
     [lower, upper] it cannot leave the ball. Not differentiable: runs without autograd.
 

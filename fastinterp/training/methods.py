@@ -28,7 +28,7 @@ from ..models.gap import Keeps, widest
 Inner = Literal["discrepancy", "cross-entropy"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Method:
     """A row of the table below, with its weight filled in.
 
