@@ -48,7 +48,7 @@ def require_writable(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"The folder {path.parent} cannot be made: {error.strerror}; choose another --out."
+            f"cannot make the folder {path.parent}: {error.strerror}; choose another --out."
         ) from error
     if not os.access(path.parent, os.W_OK):
-        raise InputError(f"The folder {path.parent} cannot be written to; choose another --out.")
+        raise InputError(f"cannot write into the folder {path.parent}; choose another --out.")

@@ -69,7 +69,10 @@ def _read(
     if name == "digits":
         return digits.read(split)
     if root is None:
-        raise InputError(f"{name} needs a folder that holds {_LAYOUTS[name]}; none was given.")
+        raise InputError(
+            f"{name} needs the folder that holds it (root, or --data-dir on the command line): "
+            f"expected {_LAYOUTS[name]}."
+        )
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise InputError(

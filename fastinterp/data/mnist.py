@@ -16,7 +16,7 @@ from .layout import find_files
 
 LAYOUT = (
     "MNIST/raw/ with train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
-    "t10k-labels-idx1-ubyte, each as it is or with .gz"
+    "t10k-labels-idx1-ubyte, plain or with .gz"
 )
 
 
