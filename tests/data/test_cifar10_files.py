@@ -14,7 +14,6 @@ from written import RANDOM, refusal
 
 from fastinterp import data
 
-
 NAMES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
 
 
