@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import time
+from argparse import Namespace
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -24,17 +24,15 @@ from ..interpreters.registry import interpreter_named
 from ..models import GapClassifier
 from ..ops import backend
 
-Words = argparse.Namespace
 
-
-def demo(args: Words) -> int:
+def demo(args: Namespace) -> int:
     from .demo import run_demo
 
     run_demo(Path(args.out), _device(args))
     return 0
 
 
-def doctor(args: Words) -> int:
+def doctor(args: Namespace) -> int:
     """Exit code 1 if fastinterp cannot be used here."""
     from .doctor import examine
 
@@ -43,7 +41,7 @@ def doctor(args: Words) -> int:
     return 0 if found.usable else 1
 
 
-def train(args: Words) -> int:
+def train(args: Namespace) -> int:
     if args.list:
         lines = [(name, training.load_recipe(name).description) for name in training.list_recipes()]
         print(text_table(("recipe", "description"), lines))
@@ -61,11 +59,11 @@ def train(args: Words) -> int:
     done = training.run_recipe(recipe, args.data_dir, out, args.resume, device=_device(args))
     last = {key: value for key, value in done.history[-1].items() if value is not None}
     print(text_table(list(last), [list(last.values())]))
-    print(f"network: {out / 'model.safetensors'}")
+    print(f"written: {out / 'model.safetensors'}")
     return 0
 
 
-def evaluate(args: Words) -> int:
+def evaluate(args: Namespace) -> int:
     _require_json(args.out)
     model, images = _model_and_data(args)
     settings = {field.name: getattr(args, field.name) for field in fields(Request)[2:]}
@@ -91,7 +89,7 @@ def evaluate(args: Words) -> int:
     return 0
 
 
-def explain(args: Words) -> int:
+def explain(args: Namespace) -> int:
     model, images = _model_and_data(args)
     require_writable(picture_path(args.out))
     if args.indices is None:
@@ -120,8 +118,8 @@ def explain(args: Words) -> int:
     aimed = found.targets[:, None]
     columns = (
         chosen.tolist(),
-        [images.classes[label] for label in found.labels],
-        [images.classes[target] for target in found.targets],
+        [images.classes[label] for label in found.labels.tolist()],
+        [images.classes[target] for target in found.targets.tolist()],
         [f"{p:.3f}" for p in found.probabilities.gather(1, aimed)[:, 0].tolist()],
         [f"{p:.3f}" for p in found.probabilities_adv.gather(1, aimed)[:, 0].tolist()],
     )
@@ -131,7 +129,7 @@ def explain(args: Words) -> int:
     return 0
 
 
-def audit(args: Words) -> int:
+def audit(args: Namespace) -> int:
     """Exit code 1 if a check shows signs of obfuscated gradients."""
     _require_json(args.out)
     model, images = _model_and_data(args)
@@ -152,7 +150,7 @@ def audit(args: Words) -> int:
         transfer_from=other,
         batch_size=args.batch_size,
     )
-    print(f"{args.model}: signs of obfuscated gradients, {n} images of {args.dataset}")
+    print(f"{args.model}: checks for obfuscated gradients on {n} images of {args.dataset}")
     print(text_table(*evaluation.audit_table(checks)))
     print("\n".join(f"{check.name}: {check.sentence}" for check in checks))
     passed = all(check.passed is not False for check in checks)
@@ -173,7 +171,7 @@ def audit(args: Words) -> int:
     return 0 if passed else 1
 
 
-def reproduce(args: Words) -> int:
+def reproduce(args: Namespace) -> int:
     from .reproducing import run
 
     run(args, _device(args))
@@ -203,7 +201,7 @@ def _targets(name: str, images: ImageData, chosen: Tensor) -> Tensor | None:
     return torch.full_like(labels, known[name])
 
 
-def _eps(args: Words, images: ImageData) -> float:
+def _eps(args: Namespace, images: ImageData) -> float:
     if args.eps is not None:
         return float(args.eps)
     if args.norm != "linf":
@@ -211,7 +209,7 @@ def _eps(args: Words, images: ImageData) -> float:
     return usual_eps(images)
 
 
-def _model_and_data(args: Words) -> tuple[GapClassifier, ImageData]:
+def _model_and_data(args: Namespace) -> tuple[GapClassifier, ImageData]:
     """The network and the test images, on one device."""
     device = _device(args)
     model = models.load(find_network(args.model), map_location=device)
@@ -261,7 +259,7 @@ def _require_json(out: str | None) -> None:
     require_writable(Path(out))
 
 
-def _device(args: Words) -> torch.device:
+def _device(args: Namespace) -> torch.device:
     return usable_device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 

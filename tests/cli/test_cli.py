@@ -235,21 +235,16 @@ def test_a_folder_without_a_finished_network_is_refused(
     assert "--resume" in refused(capsys, "eval", tmp_path, "--dataset", "digits")
 
 
-def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
+def test_a_pickle_that_would_run_code_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return os.system, (f"touch {tmp_path / 'ran'}",)
 
     path = tmp_path / "evil.pkl"
     path.write_bytes(pickle.dumps([Evil()]))
-    done = subprocess.run(
-        [sys.executable, "-m", "fastinterp", "eval", str(path), "--dataset", "digits"],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.startswith("fastinterp: error: ")
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert "could run code" in refused(capsys, "eval", path, "--dataset", "digits")
     assert not (tmp_path / "ran").exists()
 
 
