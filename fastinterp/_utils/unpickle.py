@@ -63,7 +63,10 @@ class _Scalar(_Array):
 
 
 class _Encoded:
-    """Replaces codecs.encode, with which Python 3 writes bytes in protocols 0 to 2."""
+    """Replaces codecs.encode, with which Python 3 writes bytes in protocols 0 to 2.
+
+    A class, not a function: a pickle could set attributes of a function.
+    """
 
     def __init__(self, text: str, encoding: str) -> None:
         if encoding not in ("latin1", "latin-1"):

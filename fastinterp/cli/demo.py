@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,17 @@ def run_demo(
     test = data.load("digits", device=device)
     test = test if n is None else test.subset(slice(0, n))
     print(f"1/3  Training Normal and Int on the built-in digits, on {device}; results in {out}.")
-    trained = {method: _train(method, out / method, device, overrides or {}) for method in RECIPES}
-    print(f"2/3  Attacking both: PGD, {STEPS} steps, {len(test)} test images, {len(RADII)} sizes.")
-    rows = {method: _attack(one.model, test) for method, one in trained.items()}
+    trained = {}
+    for method, name in RECIPES.items():
+        recipe = training.load_recipe(name, overrides or {})
+        trained[method] = training.run_recipe(recipe, out=out / method, resume=True, device=device)
+    print(
+        f"2/3  Attacking both: PGD, {STEPS} steps, {len(test)} test images, {len(RADII)} values of eps."
+    )
+    rows = {
+        method: evaluation.sweep(one.model, test.float(), test.labels, eps=RADII, steps=[STEPS])
+        for method, one in trained.items()
+    }
     print("3/3  Drawing class activation maps before and after the attack.")
     chosen = _pictured([one.model for one in trained.values()], test, pictured)
     contenders = [
@@ -89,17 +97,6 @@ def run_demo(
     return metrics
 
 
-def _train(
-    method: str, out: Path, device: str | torch.device, overrides: Mapping[str, Any]
-) -> Trained:
-    recipe = training.load_recipe(RECIPES[method], overrides)
-    return training.run_recipe(recipe, out=out, resume=True, device=device)
-
-
-def _attack(model: GapClassifier, test: ImageData) -> list[evaluation.Row]:
-    return evaluation.sweep(model, test.float(), test.labels, eps=RADII, steps=[STEPS])
-
-
 @torch.no_grad()
 def _pictured(networks: list[GapClassifier], test: ImageData, n: int) -> Tensor:
     """Positions of n images; those that every network classifies correctly come first."""
@@ -109,7 +106,7 @@ def _pictured(networks: list[GapClassifier], test: ImageData, n: int) -> Tensor:
     return torch.cat([order[right.cpu()], order[~right.cpu()]])[:n]
 
 
-def _result(method: str, one: Trained, rows: list[evaluation.Row]) -> dict[str, Any]:
+def _result(method: str, one: Trained, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     by_eps = {row["eps"]: row["accuracy"] for row in rows}
     return {
         "method": method,
