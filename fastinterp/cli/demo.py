@@ -63,9 +63,7 @@ def run_demo(
     for method, name in RECIPES.items():
         recipe = training.load_recipe(name, overrides or {})
         trained[method] = training.run_recipe(recipe, out=out / method, resume=True, device=device)
-    print(
-        f"2/3  Attacking both: PGD, {STEPS} steps, {len(test)} test images, {len(RADII)} values of eps."
-    )
+    print(f"2/3  Attacking both: PGD, {STEPS} steps, {len(test)} test images, {len(RADII)} radii.")
     rows = {
         method: evaluation.sweep(one.model, test.float(), test.labels, eps=RADII, steps=[STEPS])
         for method, one in trained.items()

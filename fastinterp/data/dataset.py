@@ -113,16 +113,15 @@ class ImageData(Dataset[tuple[Tensor, int]]):
             indices: as for `subset`; None: all images.
 
         Raises:
-            InputError: a position is beyond the data. The values of a tensor on a GPU are not
-                checked, because that would wait for the GPU.
+            InputError: a position is beyond the data. Where images and an int64 tensor lie on a GPU
+                its values are not checked, because that would wait for the GPU.
         """
         chosen = self.images
-        if isinstance(indices, slice):
-            chosen = chosen[indices]
-        elif isinstance(indices, Tensor) and indices.is_cuda and indices.dim() == 1:
-            chosen = chosen[indices.to(self.device)]
+        if isinstance(indices, Tensor) and indices.is_cuda and chosen.is_cuda:
+            quick = indices.dtype == torch.int64 and indices.dim() == 1
+            chosen = chosen[indices if quick else self._positions(indices)]
         elif indices is not None:
-            chosen = chosen[self._positions(indices)]
+            chosen = chosen[indices if isinstance(indices, slice) else self._positions(indices)]
         # Divide by a tensor: for a Python number a GPU multiplies by a rounded 1/255, and its
         # pixels would differ from those of a CPU.
         return chosen.to(torch.float32).div_(torch.full((), 255.0, device=self.device))
