@@ -195,13 +195,13 @@ def sanitize(tool: str, place: Place, seconds: float) -> Found:
 
 
 def _sanitizer() -> str | None:
-    from fastinterp.toolkit import find_toolkit
-
-    toolkit = find_toolkit()
-    named = [shutil.which("compute-sanitizer")]
-    for folder in ([toolkit.home] if toolkit else []) + sorted(Path("/usr/local").glob("cuda*")):
-        named += [f"{folder}/{place}/compute-sanitizer" for place in ("bin", "compute-sanitizer")]
-    return next((name for name in named if name and Path(name).is_file()), None)
+    """On the path, or in a toolkit."""
+    homes = [Path(os.environ["CUDA_HOME"])] if os.environ.get("CUDA_HOME") else []
+    homes += [Path(nvcc).resolve().parents[1] for nvcc in [shutil.which("nvcc")] if nvcc]
+    homes += sorted(Path("/usr/local").glob("cuda*"))
+    folders = [home / place for home in homes for place in ("bin", "compute-sanitizer")]
+    named = [shutil.which("compute-sanitizer", path=str(folder)) for folder in folders]
+    return shutil.which("compute-sanitizer") or next(filter(None, named), None)
 
 
 def groups_of(step: str) -> list[Any]:

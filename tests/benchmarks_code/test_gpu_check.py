@@ -176,6 +176,20 @@ def test_the_sanitizer_is_asked_for_our_kernels_alone(
     assert asked["variables"]["PYTORCH_NO_CUDA_MEMORY_CACHING"] == "1"
 
 
+def test_the_sanitizer_is_found_in_a_toolkit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "compute-sanitizer" / "compute-sanitizer"
+    tool.parent.mkdir()
+    tool.touch(mode=0o755)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    assert gpu_steps._sanitizer() == str(tool)
+    monkeypatch.setenv("PATH", str(tool.parent))
+    monkeypatch.delenv("CUDA_HOME")
+    assert gpu_steps._sanitizer() == str(tool)
+
+
 @pytest.mark.skipif(not build_info()["cuda"], reason="built without CUDA kernels")
 def test_all_kernels_have_the_name_that_the_sanitizer_looks_for() -> None:
     from fastinterp import _C
