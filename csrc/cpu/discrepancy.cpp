@@ -32,6 +32,20 @@ struct Problem {
   int64_t ld;
 };
 
+// In double; four chains, so that additions overlap.
+template <typename T>
+double dot(const T* weights, const double* values, int64_t count) {
+  double chains[4] = {};
+  int64_t i = 0;
+  for (; i + 4 <= count; i += 4) {
+    for (int64_t j = 0; j < 4; ++j) {
+      chains[j] += static_cast<double>(weights[i + j]) * values[i + j];
+    }
+  }
+  for (; i < count; ++i) chains[0] += static_cast<double>(weights[i]) * values[i];
+  return (chains[0] + chains[1]) + (chains[2] + chains[3]);
+}
+
 // The maps of one image, and what they were made from, in one thread's scratch memory.
 template <typename T>
 class Image {
@@ -43,7 +57,6 @@ class Image {
         maps_(problem.sizes.classes * tiling_.ld * tiling_.count),
         signs_(problem.sizes.classes * tiling_.ld),
         means_(problem.sizes.channels),
-        logits_(problem.sizes.classes),
         sums(problem.sizes.channels),
         scaled_(2 * problem.sizes.classes) {
     // Columns past the last one in use are never written; they add nothing to a map's size.
@@ -82,11 +95,10 @@ class Image {
     for (int64_t tile = 0; tile < tiling_.count; ++tile) {
       vector_.abs_sums(size, maps(tile), classes(), tiling_.ld);
     }
-    for (int64_t c = 0; c < classes(); ++c) size[c] *= inverse;
-    for (int64_t k = 0; k < channels(); ++k) means_[k] = static_cast<T>(inverse * sums[k]);
-    vector_.product(logits_.data(), 1, problem_.weight, {channels(), 1}, means_.data(), 1,
-                    classes(), channels(), 1, /*add=*/false);
-    std::copy(logits_.begin(), logits_.end(), logit);
+    for (int64_t c = 0; c < classes(); ++c) {
+      size[c] *= inverse;
+      logit[c] = inverse * dot(problem_.weight + c * channels(), sums.data(), channels());
+    }
   }
 
   // before[n] = -(factor / u) W^T (q sign(maps)), after[n] = (factor / u) W^T (q sign(maps) + r).
@@ -204,8 +216,7 @@ class Image {
   const Scratch<T> panel_;  // [K, tile] A' - A, or what goes without it works in
   const Scratch<T> maps_;   // [tiles, C, tile]
   const Scratch<T> signs_;  // [C, tile]
-  std::vector<T> means_;    // [K] of A'; later of what two gradients differ by
-  std::vector<T> logits_;   // [C], without bias
+  std::vector<T> means_;    // [K], what two gradients differ by
   int8_t* kept_ = nullptr;  // [C, u]
 
  public:
@@ -221,18 +232,22 @@ void forward(const Problem<T>& problem, const int64_t* labels, const T* bias, bo
   const int64_t classes = problem.sizes.classes, signs_an_image = classes * problem.sizes.positions;
   share_out(problem.sizes.images, [&](const auto& next) {
     Image<T> image(problem);
-    std::vector<double> q(classes), r(classes);
+    std::vector<double> size(classes), logit(classes), q(classes), r(classes);
     HostBlock alone(1, 0, 0, 0);
     double shared = 0;
     for (int64_t n = next(); n < problem.sizes.images; n = next()) {
       if (signs) image.keep_signs_at(signs + n * signs_an_image);
       image.make_maps(n);
-      image.measure(q.data(), r.data());
+      const auto keep = [&](int64_t c, double by_size, double by_logit) {
+        q[c] = by_size;
+        r[c] = by_logit;
+      };
+      image.measure(size.data(), logit.data());
       if (bias) {
-        for (int64_t c = 0; c < classes; ++c) r[c] += bias[c];
+        for (int64_t c = 0; c < classes; ++c) logit[c] += bias[c];
       }
-      value[n] = static_cast<T>(coefficients(alone, &shared, q.data(), r.data(), classes, labels[n],
-                                             weighted, q.data(), r.data()));
+      value[n] = static_cast<T>(coefficients(alone, &shared, size.data(), logit.data(), classes,
+                                             labels[n], weighted, keep));
       for (int64_t c = 0; c < classes; ++c) {
         coefficient[(2 * n) * classes + c] = static_cast<T>(q[c]);
         coefficient[(2 * n + 1) * classes + c] = static_cast<T>(r[c]);

@@ -55,7 +55,8 @@ ClusterPlan cluster_plan(const Discrepancy<T>& args, const ClusterLimits& limits
   plan.by_classes = tiles == 1;
   plan.tiles = (tiles + ranks - 1) / ranks;
   pieces.take<Acc<T>>(kShared);
-  plan.sums = pieces.take<Acc<T>>(2 * sizes.classes);
+  plan.sums = pieces.take<double>(2 * sizes.classes);
+  plan.totals = pieces.take<double>(2 * sizes.classes);
   plan.coefficients = pieces.take<Acc<T>>(2 * sizes.classes);
   plan.signs = pieces.take<uint32_t>(groups_of(sizes) * plan.tiles * kLanes);
   plan.bytes = pieces.end;
@@ -84,7 +85,6 @@ BackwardPlan backward_plan(const Discrepancy<T>& args, const ClusterLimits& limi
   BackwardPlan plan{};
   if (!multiplies_tiles<T>(args.sizes, limits) || args.sizes.channels > limits.bytes) return plan;
   Pieces pieces;
-  pieces.take<Acc<T>>(2 * kGroup * kLanes);  // what summing up takes
   plan.constants = pieces.take<float>(kThreads);
   plan.work = pieces.take<ClassWork<T>>(1);
   plan.before = pieces.take<T>(staged_size(args.before, args.sizes));

@@ -38,12 +38,12 @@ void discrepancy_in_steps(const Launcher& launch, Discrepancy<T> args, const at:
   const auto& sizes = args.sizes;
   const int64_t tiles = tiles_of(sizes), groups = groups_of(sizes), bytes = shared_bytes<T>();
   const auto signs = empty_signs(sizes, like);
-  const auto partial = at::empty({sizes.images, tiles, 2, sizes.classes},
-                                 like.options().dtype(accumulate_type<T>()));
+  const auto partial =
+      at::empty({sizes.images, tiles, 2, sizes.classes}, like.options().dtype(at::kDouble));
   args.signs = static_cast<uint32_t*>(signs.data_ptr());
-  args.partial = partial.template data_ptr<Acc<T>>();
+  args.partial = partial.template data_ptr<double>();
   launch(sizes.images, tiles, groups, bytes, DiscrepancyMeasure<T>{args});
-  launch(sizes.images, 1, 1, bytes, DiscrepancySettle<T>{args});
+  launch(sizes.images, 1, 1, kThreads * sizeof(double), DiscrepancySettle<T>{args});
   if (args.by_after.data) launch(sizes.images, tiles, 1, bytes, DiscrepancySpread<T>{args});
 }
 

@@ -20,7 +20,7 @@ struct Discrepancy {
   const int64_t* labels;  // [N]
   bool weighted;
   uint32_t* signs;      // [N, groups, u], of W (A' - A)
-  Acc<T>* partial;      // [N, tiles, 2, C]: sums over a tile of |W (A' - A)| and of W A'
+  double* partial;      // [N, tiles, 2, C]: sums over a tile of |W (A' - A)| and of W A'
   Acc<T>* coefficient;  // [N, 2, C]: q, r
   T* value;             // [N]
   const T* grad;        // [N], by D; null stands for ones
@@ -39,12 +39,14 @@ struct Discrepancy {
   }
 
   // From map(lane, field, c), W (A' - A) and W A': keep(p, word) takes the signs at a position, and
-  // total(field, c, sum) the sums over the tile of |W (A' - A)| and of W A', which a backward pass
-  // does without.
+  // total(field, c, sum) the sums over the tile of |W (A' - A)| and of W A', in double, which a
+  // backward pass does without.
   template <typename Block, typename Map, typename Keep, typename Total>
   FI_HD void summarise(Block& block, Acc<T>* shared, int64_t tile, int64_t group, const Map& map_of,
                        const Keep& keep, const Total& total, bool signs_alone) const {
     const int64_t first_class = group * kGroup;
+    double* sums = reinterpret_cast<double*>(shared);
+    static_assert(2 * kGroup * kLanes * sizeof(double) <= kShared * sizeof(Acc<T>));
     block.each_thread([&](int t) {
       if (t >= kLanes) return;
       const int64_t p = tile * kLanes + t;
@@ -54,41 +56,56 @@ struct Discrepancy {
       for (int c = 0; c < kGroup; ++c) {
         const Acc<T> map = map_of(t, 0, c);
         word |= Signs::bits(map, c);
-        shared[c * kLanes + t] = inside ? (map < 0 ? -map : map) : Acc<T>(0);
-        shared[(kGroup + c) * kLanes + t] = inside ? map_of(t, 1, c) : Acc<T>(0);
+        if (signs_alone) continue;
+        sums[c * kLanes + t] = inside ? static_cast<double>(map < 0 ? -map : map) : 0.0;
+        sums[(kGroup + c) * kLanes + t] = inside ? static_cast<double>(map_of(t, 1, c)) : 0.0;
       }
       if (inside) keep(p, word);
     });
     if (signs_alone) return;
     for (int half = kLanes / 2; half > 0; half /= 2) {
       block.each(2 * kGroup * half, [&](int64_t i) {
-        Acc<T>* row = shared + i / half * kLanes;
+        double* row = sums + i / half * kLanes;
         row[i % half] += row[i % half + half];
       });
     }
     block.each(2 * kGroup, [&](int64_t i) {
       const int64_t c = first_class + i % kGroup;
-      if (c < sizes.classes) total(i / kGroup, c, shared[i * kLanes]);
+      if (c < sizes.classes) total(i / kGroup, c, sums[i * kLanes]);
     });
   }
 
   template <typename Block>
-  FI_HD void settle(Block& block, Acc<T>* shared, int64_t n) const {
+  FI_HD void settle(Block& block, double* shared, int64_t n) const {
     const int64_t tiles = tiles_of(sizes), classes = sizes.classes;
-    Acc<T>* q = coefficient + 2 * n * classes;
-    Acc<T>* r = q + classes;
+    double* const first = partial + n * tiles * 2 * classes;  // of the image's tiles
     block.each(classes, [&](int64_t c) {
-      Acc<T> size = 0, logit = 0;
-      for (int64_t tile = 0; tile < tiles; ++tile) {
-        const Acc<T>* from = partial + (n * tiles + tile) * 2 * classes;
-        size += from[c];
-        logit += from[classes + c];
+      for (int64_t tile = 1; tile < tiles; ++tile) {
+        const double* from = first + tile * 2 * classes;
+        first[c] += from[c];
+        first[classes + c] += from[classes + c];
       }
-      q[c] = size / static_cast<Acc<T>>(sizes.positions);
-      r[c] = logit / static_cast<Acc<T>>(sizes.positions) + bias_of(c);
     });
-    const Acc<T> total = coefficients(block, shared, q, r, classes, labels[n], weighted, q, r);
-    block.each(1, [&](int64_t) { value[n] = static_cast<T>(total); });
+    conclude(block, shared, n, first, coefficient + 2 * n * classes, true);
+  }
+
+  // From the sums [2, C] over all positions, which are overwritten: q and r, and the value where it
+  // is to be stored.
+  template <typename Block>
+  FI_HD void conclude(Block& block, double* shared, int64_t n, double* sums, Acc<T>* q,
+                      bool with_value) const {
+    const int64_t classes = sizes.classes;
+    block.each(classes, [&](int64_t c) {
+      sums[c] /= static_cast<double>(sizes.positions);
+      sums[classes + c] = sums[classes + c] / static_cast<double>(sizes.positions) + bias_of(c);
+    });
+    const double total =
+        coefficients(block, shared, sums, sums + classes, classes, labels[n], weighted,
+                     [&](int64_t c, double by_size, double by_logit) {
+                       q[c] = static_cast<Acc<T>>(by_size);
+                       q[classes + c] = static_cast<Acc<T>>(by_logit);
+                     });
+    if (with_value) block.each(1, [&](int64_t) { value[n] = static_cast<T>(total); });
   }
 
   // dD/dA' for one tile, from the coefficients q [C], r [C] and sign(c, p).
@@ -136,7 +153,7 @@ struct Discrepancy {
     return {signs + n * groups_of(sizes) * sizes.positions, sizes.positions};
   }
 
-  FI_HD Acc<T> bias_of(int64_t c) const { return bias ? static_cast<Acc<T>>(bias[c]) : Acc<T>(0); }
+  FI_HD double bias_of(int64_t c) const { return bias ? static_cast<double>(bias[c]) : 0.0; }
 
   FI_HD Acc<T> scale_of(int64_t n) const {
     const Acc<T> by_value = grad ? static_cast<Acc<T>>(grad[n]) : Acc<T>(1);
@@ -159,7 +176,7 @@ struct DiscrepancyMeasure : Discrepancy<T> {
           values[0] = values[1] - static_cast<Acc<T>>(this->before.at(n, k, p));
         },
         [&](int64_t p, uint32_t word) { kept.word(group, p) = word; },
-        [&](int64_t field, int64_t c, Acc<T> sum) {
+        [&](int64_t field, int64_t c, double sum) {
           this->partial[((n * tiles_of(s) + tile) * 2 + field) * s.classes + c] = sum;
         },
         this->partial == nullptr);
@@ -171,7 +188,7 @@ template <typename T>
 struct DiscrepancySettle : Discrepancy<T> {
   template <typename Block>
   FI_HD void operator()(Block& block, void* memory) const {
-    this->settle(block, static_cast<Acc<T>*>(memory), block.x);
+    this->settle(block, static_cast<double*>(memory), block.x);
   }
 };
 

@@ -33,10 +33,10 @@ struct DiscrepancyBackwardTiles : Discrepancy<T> {
     for (int64_t group = 0; group < groups_of(s); ++group) {
       class_tiles(block, work, this->weight, s, group * kGroup, before, after);
       this->summarise(
-          block, at<Acc<T>>(memory, 0), tile, group,
+          block, static_cast<Acc<T>*>(nullptr), tile, group,
           [&](int lane, int field, int c) { return work.map(lane, field, c); },
           [&](int64_t p, uint32_t word) { kept.word(group, p) = word; },
-          [](int64_t, int64_t, Acc<T>) {}, true);
+          [](int64_t, int64_t, double) {}, true);
     }
   }
 

@@ -15,7 +15,8 @@ struct ClusterPlan {
   int64_t ranks;          // blocks of a cluster; 0 where an image does not fit
   bool by_classes;        // every block has all tiles, and a part of the classes and channels
   int64_t tiles;          // of a block, at most
-  int64_t sums;           // [2, C]: S_c and the logits over the block's own tiles
+  int64_t sums;           // [2, C], double: of the maps over the block's own tiles
+  int64_t totals;         // [2, C], double: over all of the image
   int64_t coefficients;   // [2, C]: q, r
   int64_t signs;          // [groups, tiles * kLanes]
   int64_t before, after;  // a tile of A and of A'; 0 where they are not staged
@@ -35,7 +36,7 @@ struct DiscrepancyCluster : Discrepancy<T> {
   FI_HD void measure_tiles(Block& block, char* memory) const {
     const auto& s = this->sizes;
     const int64_t n = block.x, begin = first_tile(block.y), end = last_tile(block.y);
-    Acc<T>* sums = sums_in(memory);
+    double* sums = sums_in(memory);
     block.each(2 * s.classes, [&](int64_t i) { sums[i] = 0; });
     for (int64_t tile = begin; tile < end; ++tile) {
       if (plan.after == 0) {
@@ -63,14 +64,14 @@ struct DiscrepancyCluster : Discrepancy<T> {
   template <typename Block, typename Load>
   FI_HD void measure_groups(Block& block, char* memory, int64_t begin, int64_t tile,
                             const Load& load) const {
-    Acc<T>* sums = sums_in(memory);
+    double* sums = sums_in(memory);
     const Signs kept = signs_in(memory);
     const int64_t last = last_group(block.y);
     for (int64_t group = first_group(block.y); group < last; ++group) {
       this->measure(
           block, at<Acc<T>>(memory, 0), tile, group, load,
           [&](int64_t p, uint32_t word) { kept.word(group, p - begin * kLanes) = word; },
-          [&](int64_t field, int64_t c, Acc<T> sum) {
+          [&](int64_t field, int64_t c, double sum) {
             sums[field * this->sizes.classes + c] += sum;
           });
     }
@@ -80,7 +81,7 @@ struct DiscrepancyCluster : Discrepancy<T> {
   FI_HD void measure_by_tiles(Block& block, char* memory, int64_t begin, int64_t tile,
                               const StagedTile<T>& before, const StagedTile<T>& after) const {
     auto& work = *at<ClassWork<T>>(memory, plan.work);
-    Acc<T>* sums = sums_in(memory);
+    double* sums = sums_in(memory);
     const Signs kept = signs_in(memory);
     const int64_t last = last_group(block.y);
     for (int64_t group = first_group(block.y); group < last; ++group) {
@@ -89,7 +90,7 @@ struct DiscrepancyCluster : Discrepancy<T> {
           block, at<Acc<T>>(memory, 0), tile, group,
           [&](int lane, int field, int c) { return work.map(lane, field, c); },
           [&](int64_t p, uint32_t word) { kept.word(group, p - begin * kLanes) = word; },
-          [&](int64_t field, int64_t c, Acc<T> sum) {
+          [&](int64_t field, int64_t c, double sum) {
             sums[field * this->sizes.classes + c] += sum;
           },
           false);
@@ -99,25 +100,18 @@ struct DiscrepancyCluster : Discrepancy<T> {
   template <typename Block, typename Peer>
   FI_HD void settle(Block& block, char* memory, const Peer& peer) const {
     const int64_t n = block.x, classes = this->sizes.classes;
-    const Acc<T> positions = static_cast<Acc<T>>(this->sizes.positions);
+    double* totals = at<double>(memory, plan.totals);
     Acc<T>* q = coefficients_in(memory);
-    Acc<T>* r = q + classes;
     if (plan.by_classes && this->by_after.data) gather_signs(block, memory, peer);
-    block.each(classes, [&](int64_t c) {
-      Acc<T> size = 0, logit = 0;
-      for (int64_t rank = 0; rank < plan.ranks; ++rank) {
-        const Acc<T>* from = sums_in(peer(rank));
-        size += from[c];
-        logit += from[classes + c];
-      }
-      q[c] = size / positions;
-      r[c] = logit / positions + this->bias_of(c);
+    block.each(2 * classes, [&](int64_t i) {
+      double sum = 0;
+      for (int64_t rank = 0; rank < plan.ranks; ++rank) sum += sums_in(peer(rank))[i];
+      totals[i] = sum;
     });
-    const Acc<T> total = coefficients(block, at<Acc<T>>(memory, 0), q, r, classes, this->labels[n],
-                                      this->weighted, q, r);
-    if (block.y != 0) return;  // every block has the same
+    const bool first = block.y == 0;  // every block has the same
+    this->conclude(block, at<double>(memory, 0), n, totals, q, first);
+    if (!first) return;
     block.each(2 * classes, [&](int64_t i) { this->coefficient[2 * n * classes + i] = q[i]; });
-    block.each(1, [&](int64_t) { this->value[n] = static_cast<T>(total); });
   }
 
   // Those of the other blocks' classes: a block's own channels have to do with all classes.
@@ -181,7 +175,7 @@ struct DiscrepancyCluster : Discrepancy<T> {
     const int64_t end = steps * (rank + 1) / plan.ranks * kWide;
     return {steps * rank / plan.ranks * kWide, end < channels ? end : channels};
   }
-  FI_HD Acc<T>* sums_in(char* memory) const { return at<Acc<T>>(memory, plan.sums); }
+  FI_HD double* sums_in(char* memory) const { return at<double>(memory, plan.sums); }
   FI_HD Acc<T>* coefficients_in(char* memory) const {
     return at<Acc<T>>(memory, plan.coefficients);
   }
