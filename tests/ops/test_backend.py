@@ -69,7 +69,7 @@ def test_the_reference_serves_on_request() -> None:
 def test_an_unknown_backend_is_refused() -> None:
     done = run("import fastinterp", FASTINTERP_BACKEND="gpu")
     assert done.returncode != 0
-    assert "FASTINTERP_BACKEND must be one of auto, native, reference, got 'gpu'." in done.stderr
+    assert "InputError: FASTINTERP_BACKEND must be one of" in done.stderr
 
 
 HIDE = """

@@ -86,12 +86,13 @@ def test_repeats_bit_for_bit(device: str) -> None:
 def test_bad_input_is_one_sentence() -> None:
     features, _, weight, *_ = MapCase(3, 5, 4, 3, 4).tensors()
     calls = [
-        ("share K", features, weight[:, :3]),
-        ("4 dimensions", features[0], weight),
-        ("2 dimensions", features, weight[0]),
-        ("same dtype", features, weight.double()),
-        ("floating point", features.int(), weight),
-        ("must be a tensor", None, weight),
+        (r"weight float32 \[4, 3\]", features, weight[:, :3]),
+        (r"features float32 \[5, 4, 3\]", features[0], weight),
+        (r"weight float32 \[5\]", features, weight[0]),
+        ("weight float64", features, weight.double()),
+        ("features int32", features.int(), weight),
+        ("features None", None, weight),
+        (r"features float32 \[3, 5, 0, 3\]", features[:, :, :0], weight),
     ]
     for match, *arguments in calls:
         with pytest.raises(InputError, match=match) as caught:

@@ -184,14 +184,16 @@ def bad_calls():
     yield "step_size", (x_adv, grad, x, "0.1", 0.1), {}
     yield "step_size", (x_adv, grad, x, float("inf"), 0.1), {}
     yield "eps", (x_adv, grad, x, 0.1, torch.tensor([0.1, nan, 0.1])), {}
-    yield r"shape \[N\]", (x_adv, grad, x, 0.1, torch.ones(2)), {}
-    yield "same dtype", (x_adv, grad, x, 0.1, torch.ones(3).double()), {}
-    yield "same shape", (x_adv, grad[:2], x, 0.1, 0.1), {}
-    yield "same dtype", (x_adv, grad, x.double(), 0.1, 0.1), {}
-    yield "floating point", (x_adv.int(), grad, x, 0.1, 0.1), {}
+    yield r"eps float32 \[2\]", (x_adv, grad, x, 0.1, torch.ones(2)), {}
+    yield "eps float64", (x_adv, grad, x, 0.1, torch.ones(3).double()), {}
+    yield r"grad float32 \[2, 1, 4, 4\]", (x_adv, grad[:2], x, 0.1, 0.1), {}
+    yield "x float64", (x_adv, grad, x.double(), 0.1, 0.1), {}
+    yield "x .* on meta", (x_adv, grad, x.to("meta"), 0.1, 0.1), {}
+    yield "grad of type list", (x_adv, [1.0], x, 0.1, 0.1), {}
+    yield "x_adv int32", (x_adv.int(), grad, x, 0.1, 0.1), {}
     yield "norm must be", (x_adv, grad, x, 0.1, 0.1), {"norm": "l3"}
     yield "lower", (x_adv, grad, x, 0.1, 0.1), {"lower": 1.0, "upper": 0.0}
-    yield "batch dimension", (x_adv.sum(), grad.sum(), x.sum(), 0.1, 0.1), {}
+    yield r"x float32 \[\]", (x_adv.sum(), grad.sum(), x.sum(), 0.1, 0.1), {}
 
 
 @pytest.mark.parametrize(("match", "arguments", "options"), list(bad_calls()))
