@@ -14,9 +14,9 @@ from ._validate import are_alike, mismatch
 # 1. Reference
 def reference(features: Tensor, weight: Tensor) -> Tensor:
     """Plain torch: features [N, K, h, w], weight [C, K] -> maps [N, C, h, w]."""
-    height, width = features.shape[2:]
+    count, _, height, width = features.shape
     maps = torch.matmul(weight, features.flatten(2)) / (height * width)  # [N, C, u]
-    return maps.unflatten(2, (height, width))
+    return maps.view(count, weight.shape[0], height, width)
 
 
 # 2. Fake

@@ -331,9 +331,7 @@ def test_refuses_maps_that_do_not_fit() -> None:
 def test_refuses_classes_that_are_not_given(model: Random, pair: tuple[Tensor, Tensor]) -> None:
     refused(lambda: interpretability_discrepancy(CAM(model), *pair), "needs labels")
     refused(lambda: interpretability_discrepancy(CAM(model), *pair, LABELS), "needs targets")
-    refused(
-        lambda: interpretability_discrepancy(CAM(model), *pair, LABELS, TARGETS[:2]), "one shape"
-    )
+    refused(lambda: interpretability_discrepancy(CAM(model), *pair, LABELS, TARGETS[:2]), "targets")
     refused(lambda: class_set("3-class", LABELS, TARGETS), "classes must be")  # type: ignore[arg-type]
     refused(lambda: interpretability_discrepancy(CAM(model), *pair, LABELS + 3, TARGETS), r"0\.\.3")
     assert class_set("all-class", None, None) is None
