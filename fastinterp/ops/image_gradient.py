@@ -18,11 +18,7 @@ from . import _backend
 
 # 1. Reference
 def reference(
-    grad: Tensor,
-    weight: Tensor,
-    size: tuple[int, int],
-    stride: int,
-    padding: tuple[int, int],
+    grad: Tensor, weight: Tensor, size: tuple[int, int], stride: int, padding: tuple[int, int]
 ) -> Tensor:
     """Plain torch, and differentiable; arguments as in `image_gradient`. Halves sum in float32."""
     exact = torch.float64 if weight.dtype == torch.float64 else torch.float32
@@ -98,11 +94,7 @@ if _backend.extension() is not None:
 
 # 5. Public within the library
 def image_gradient(
-    grad: Tensor,
-    weight: Tensor,
-    size: tuple[int, int],
-    stride: int,
-    padding: tuple[int, int],
+    grad: Tensor, weight: Tensor, size: tuple[int, int], stride: int, padding: tuple[int, int]
 ) -> Tensor:
     """Gradient by x of `F.conv2d(x, weight, None, stride, padding)`.
 

@@ -24,11 +24,7 @@ def tensors(kernel: int, channels: int = 1, dtype: torch.dtype = torch.float64) 
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize(("kernel", "stride", "padding"), CASES)
 def test_gradients(
-    kernel: int,
-    stride: int,
-    padding: tuple[int, int],
-    channels: int,
-    layout: torch.memory_format,
+    kernel: int, stride: int, padding: tuple[int, int], channels: int, layout: torch.memory_format
 ) -> None:
     x, weight, bias = tensors(kernel, channels)
     laid_out = x.to(memory_format=layout)

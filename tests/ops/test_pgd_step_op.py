@@ -9,7 +9,7 @@ import torch
 from support import DEVICES, DTYPES, assert_as_good_as_torch, needs_extension
 from torch import Tensor
 
-from benchmarks.cases import IMAGE_SHAPES, lay_out
+from benchmarks.cases import IMAGE_SHAPES, LAYOUTS, lay_out
 from fastinterp import InputError, ops
 from fastinterp.ops import reference
 from fastinterp.ops.pgd_step import NORMS, project_l1
@@ -29,7 +29,7 @@ SETTINGS = [(0.01, 0.05), (3.0, 2.0), (0.5, 0.0)]
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced", "transposed"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("shape", IMAGE_SHAPES, ids=str)
 def test_error_is_at_most_twice_that_of_plain_torch(
@@ -103,7 +103,7 @@ def test_each_image_has_its_own_eps_and_step_size(norm: str, device: str) -> Non
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced", "transposed"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("norm", NORMS)
 def test_inplace(norm: str, dtype: torch.dtype, layout: str, device: str) -> None:
@@ -152,7 +152,7 @@ def test_empty_batch(device: str) -> None:
 @needs_extension
 @pytest.mark.parametrize("device", DEVICES)
 def test_opcheck(device: str) -> None:
-    for layout in ("contiguous", "channels_last", "sliced", "transposed"):
+    for layout in LAYOUTS:
         x_adv, grad, x = images((3, 2, 4, 5), torch.float32, device, layout)
         for norm in range(3):
             settings = (0.1, 0.2, None, None, 0.0, 1.0, norm)
