@@ -162,4 +162,6 @@ def pick(scores: Tensor, index: Tensor | None) -> Tensor:
     """Scores [N, C] and ids from `class_index` -> those of the wanted classes [N, C']."""
     if index is None:
         return scores
+    if index.is_inference() and not torch.is_inference_mode_enabled():
+        index = index.clone()  # autograd cannot save a tensor of inference mode
     return scores[:, index] if index.dim() == 1 else scores.gather(1, index)

@@ -1,4 +1,4 @@
-"""How far the maps of two images lie apart: eqs. (3), (4) and (8), and the bound of eq. (5)."""
+"""The distance between the maps of two images, eqs. (3), (4) and (8), and the bound of eq. (5)."""
 
 from __future__ import annotations
 
@@ -270,14 +270,12 @@ def margin_bound(
         InputError: `Repr`, whose maps belong to no class; or as the interpreter says.
     """
     if isinstance(interpreter, Repr):
-        raise InputError("Proposition 1 is about maps of classes and Repr has none.")
+        raise InputError("Proposition 1 needs maps of classes and Repr has none; use CAM.")
     logits = interpreter.model(x)  # [N, C]
     targets = interpreter.model(x_adv).argmax(dim=1)
-    labels = (
-        logits.argmax(dim=1)
-        if labels is None
-        else require_labels("margin_bound", "labels", labels, x)
-    )
+    if labels is None:
+        labels = logits.argmax(dim=1)
+    labels = require_labels("margin_bound", "labels", labels, x)
     distance = interpretability_discrepancy(interpreter, x, x_adv, labels, targets)
     both = logits.gather(1, torch.stack([labels, targets], dim=1))  # the labels are checked by now
     return MarginBound(labels, targets, both[:, 0] - both[:, 1], distance)

@@ -61,8 +61,8 @@ class GuidedBackprop(Gradient):
 class SmoothGrad(Described):
     """SmoothGrad (Smilkov et al., 2017): `Gradient` averaged over noisy copies of the image.
 
-    The noise is Gaussian, drawn from `seed` afresh in every call and shared by the images of the
-    batch, so that the map is a function of the image alone. Noisy copies are not clamped to [0, 1].
+    The noise is Gaussian. Every call draws the same noise from `seed` for all images of the batch,
+    so the map is a function of the image alone. Noisy copies are not clamped to [0, 1].
     Differentiable like `Gradient`.
 
     Args:

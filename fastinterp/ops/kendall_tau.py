@@ -66,8 +66,8 @@ def kendall_tau(a: Tensor, b: Tensor) -> Tensor:
     """Kendall's rank correlation tau-b of each row of `a` with the same row of `b`.
 
     Ties are handled as in `scipy.stats.kendalltau`. Pairs are counted in integers, so only the
-    last divisions round. O(M log M) a row on the CPU; on a GPU rows of up to 8192
-    entries compare all pairs, longer ones are counted on the CPU. Not differentiable.
+    last divisions round. O(M log M) a row on the CPU; on a GPU all pairs of rows of up to 8192
+    entries are compared, and longer rows are counted on the CPU. Not differentiable.
 
     Args:
         a: [N, M], floating point.

@@ -114,7 +114,7 @@ def pgd_step(
 
     Args:
         x_adv: current images [N, ...], floating point.
-        grad: gradient of what is climbed, same shape, dtype and device.
+        grad: gradient of the objective, same shape, dtype and device.
         x: the clean images, same shape, dtype and device.
         step_size: in pixel units (linf) or as the length of the step (l2, l1): a number, or one
             for each image as a tensor [N] (a one-element tensor serves all).

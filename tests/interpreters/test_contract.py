@@ -100,9 +100,12 @@ def test_carries_a_graph_when_torch_would(
 
 
 @every_by_class
-def test_takes_classes_in_every_form(make: Make, relu_net: GapClassifier, images: Tensor) -> None:
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_takes_classes_in_every_form(
+    make: Make, mode: Callable, relu_net: GapClassifier, images: Tensor
+) -> None:
     interpreter = make(relu_net)
-    with torch.no_grad():
+    with mode():
         full = interpreter(images)
         assert full.shape[:2] == (3, 4)
         ids = torch.tensor([[3, 0], [1, 1], [2, 3]])
