@@ -50,8 +50,8 @@ def ascend(
         targeted: whether y are targets, which only "first_fooled" asks.
         clean: the model's outputs at x, where the caller has them already; x' then goes through
             the very network that gave them.
-        precision: of the passes at x'; see `Outputs`. The iterate, its projection and what is
-            computed from features and logits stay in x's type.
+        precision: of the passes at x': see `Outputs` and `convolutions_in`. The iterate, its
+            projection and what is computed from features and logits stay in x's type.
 
     Returns:
         x_adv [N, ...], detached.
@@ -60,7 +60,7 @@ def ascend(
         InputError: `keep` is none of the three.
     """
     require_keep(keep)
-    with eval_mode(model), constant_parameters(model), own_autograd(x.device.type):
+    with eval_mode(model, precision), constant_parameters(model), own_autograd(x.device.type):
         x, y = _ordinary(x.detach()), _ordinary(y)
         if clean is None:
             model = folded_for(model, objective.needs, x)

@@ -1,12 +1,15 @@
-"""Leaving a caller's model and autograd settings as they were found."""
+"""Setting modes, precision and autograd for a while, and leaving a caller's as they were found."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 from torch import nn
+
+from .outputs import Precision
 
 
 @contextmanager
@@ -24,9 +27,42 @@ def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
             module.training = mode
 
 
-def eval_mode(model: nn.Module) -> AbstractContextManager[None]:
-    """Eval mode for a while."""
-    return in_mode(model, training=False)
+@contextmanager
+def eval_mode(model: nn.Module, precision: Precision = "float32") -> Iterator[None]:
+    """Eval mode for a while, with convolutions in `precision`; verdicts are taken in float32."""
+    with in_mode(model, training=False), convolutions_in(precision):
+        yield
+
+
+@contextmanager
+def convolutions_in(precision: Precision) -> Iterator[None]:
+    """Exact float32 convolutions and matrix products for a while, or TF32 on a GPU for "tf32".
+
+    By default torch runs float32 convolutions on a GPU in TF32, with 10 bits of mantissa. The
+    switches hold for the whole process. They have older names (`allow_tf32`) and newer ones
+    (`fp32_precision`); both are set, as torch raises an error where they disagree.
+    """
+    tf32 = precision == "tf32"
+    backends: Any = torch.backends
+    cudnn, cuda, mkldnn = backends.cudnn, backends.cuda, backends.mkldnn
+    switches = (cudnn.conv, cudnn.rnn, cuda.matmul, mkldnn.conv, mkldnn.matmul)
+    conv, rnn, *others = [switch.fp32_precision for switch in switches]
+    # Those that only follow torch's general setting must follow it again afterwards.
+    general = backends.fp32_precision
+    found = [conv, rnn, *("none" if value == general else value for value in others)]
+    matmul = "high" if others[0] == "tf32" else "highest"
+    with suppress(RuntimeError):  # they disagree already
+        matmul = torch.get_float32_matmul_precision()
+    try:
+        cudnn.allow_tf32 = cuda.matmul.allow_tf32 = tf32
+        for switch in switches:
+            switch.fp32_precision = "tf32" if tf32 and switch in switches[:3] else "ieee"
+        yield
+    finally:
+        cudnn.allow_tf32 = conv == "tf32"
+        torch.set_float32_matmul_precision(matmul)
+        for switch, value in zip(switches, found, strict=True):
+            switch.fp32_precision = value
 
 
 @contextmanager

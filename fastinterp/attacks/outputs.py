@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .._utils.errors import InputError
 from ..models.gap import GapClassifier
 
-Precision = Literal["float32", "bf16"]
+Precision = Literal["float32", "tf32", "bf16"]
 
 
 class Outputs:
@@ -25,7 +25,8 @@ class Outputs:
         x: the images.
         precision: "bf16" runs the pass, and the pass back through it, in bfloat16 where autocast
             holds that safe. What it gives is of x's type all the same, and what is computed from
-            that, the logits of a GapClassifier included, is computed in that type.
+            that, the logits of a GapClassifier included, is computed in that type. "tf32" is
+            float32 here; `convolutions_in` makes the difference.
     """
 
     __slots__ = ("_detached", "_features", "_logits", "model", "precision", "x")
@@ -103,10 +104,10 @@ class Outputs:
         return self.model
 
     def _pass(self) -> AbstractContextManager[Any]:
-        if self.precision == "float32":
+        if self.precision != "bf16":
             return nullcontext()
         # Without its cache: cached casts would be lost between two replays of a CUDA graph.
         return torch.autocast(self.x.device.type, torch.bfloat16, cache_enabled=False)
 
     def _widen(self, result: Tensor) -> Tensor:
-        return result if self.precision == "float32" else result.to(self.x.dtype)
+        return result.to(self.x.dtype) if self.precision == "bf16" else result

@@ -12,6 +12,7 @@ from torch import Tensor
 from .._utils.errors import InputError
 from ..attacks import CrossEntropy, Objective, Outputs, Threat, ascend
 from ..attacks.ascent import Keep
+from ..attacks.modes import convolutions_in
 from ..models.gap import GapClassifier, Keeps
 
 
@@ -172,12 +173,13 @@ def image_seed(seed: int, number: int, image: int) -> int:
 
 @torch.no_grad()
 def predict(model: GapClassifier, x: Tensor) -> Tensor:
-    """Images x [N, C_in, H, W] -> the likeliest classes [N].
+    """Images x [N, C_in, H, W] -> the likeliest classes [N], in exact float32.
 
     Raises:
         InputError: a logit is not a finite number; such a network has no accuracy.
     """
-    logits = model(x)
+    with convolutions_in("float32"):
+        logits = model(x)
     if not bool(logits.isfinite().all()):
         raise InputError(
             "the network gives logits that are not finite numbers, so it has no accuracy; "

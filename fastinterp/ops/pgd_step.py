@@ -39,6 +39,18 @@ def project_l1(delta: Tensor, eps: Tensor) -> Tensor:
     return torch.where(size.sum(dim=1, keepdim=True) > eps, shrunk, delta)
 
 
+def _unit(grad: Tensor, order: int) -> Tensor:
+    """Rows of grad [N, d] divided by their norm; zeros for a row of zeros, or one not finite."""
+    if grad.shape[1] == 0:
+        return grad
+    # Scaled first: squares of very small or large numbers leave the range of their type.
+    largest = grad.abs().amax(dim=1, keepdim=True)
+    moves = (largest > 0) & largest.isfinite()
+    scaled = torch.where(moves, grad / largest, torch.zeros_like(grad))
+    norm = torch.linalg.vector_norm(scaled, ord=order, dim=1, keepdim=True)
+    return torch.where(moves, scaled / norm, scaled)
+
+
 def reference(
     x_adv: Tensor,
     grad: Tensor,
@@ -57,9 +69,7 @@ def reference(
         moved = flat_adv + step_size * flat_grad.sign()
         projected = torch.minimum(torch.maximum(moved, flat_x - eps), flat_x + eps)
     else:
-        order = 2 if norm == "l2" else 1
-        length = torch.linalg.vector_norm(flat_grad, ord=order, dim=1, keepdim=True)
-        unit = torch.where(length > 0, flat_grad / length, torch.zeros_like(flat_grad))
+        unit = _unit(flat_grad, 2 if norm == "l2" else 1)
         delta = flat_adv + step_size * unit - flat_x
         projected = flat_x + (project_l2 if norm == "l2" else project_l1)(delta, eps)
     return projected.clamp(lower, upper).view_as(x)
@@ -108,9 +118,10 @@ def pgd_step(
     """Ascent step, projection onto the eps-ball around x, and clamp to [lower, upper], fused.
 
     linf: x_adv + step_size * sign(grad), with sign(0) = 0 (Madry et al., 2018).
-    l2, l1: x_adv + step_size * grad / ||grad||_p per image (an all-zero gradient moves nothing);
-    the l1 projection is that of Duchi et al. (2008). The clamp comes last; where x lies in
-    [lower, upper] it cannot leave the ball. Not differentiable: runs without autograd.
+    l2, l1: x_adv + step_size * grad / ||grad||_p per image (a gradient of zeros, or one that is not
+    finite, moves nothing); the l1 projection is that of Duchi et al. (2008). The clamp comes last;
+    where x lies in [lower, upper] it cannot leave the ball. Not differentiable: runs without
+    autograd.
 
     Args:
         x_adv: current images [N, ...], floating point.

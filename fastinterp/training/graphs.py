@@ -7,11 +7,13 @@ batch, eps, and the draws of the random start. Each replay reads them anew.
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -117,7 +119,7 @@ def capture(
     """
     graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
     current = torch.cuda.current_stream(device)
-    with torch.cuda.device(device):
+    with _no_garbage_collection(), torch.cuda.device(device):
         try:
             # The current stream is entered once more because torch, when a capture breaks off,
             # leaves the other one in its place.
@@ -129,6 +131,19 @@ def capture(
 
 
 _MODE = "thread_local"  # threads that load data go on using the GPU meanwhile
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Collect now and not again inside: a capture fails when an old graph is destroyed in it."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _clear_away(
@@ -177,13 +192,12 @@ class DrawnBall(LinfBall):
 class _Kind:
     """Iterations that differ only in what lies in their buffers."""
 
-    def __init__(self, iterate: Iterate, x: Tensor, y: Tensor, step_size: float, moves: bool):
+    def __init__(self, x: Tensor, y: Tensor, step_size: float, moves: bool) -> None:
         self.x, self.y = torch.empty_like(x), torch.empty_like(y)
         self.eps = x.new_zeros(1)
         self.draws = draw_like(x, None)
         # Made here and not in the iteration: it checks its radius, which waits for the device.
         self.ball = DrawnBall(self.eps, step_size, draws=self.draws) if moves else None
-        self.iterate = iterate
         self.runs = 0
         self.replay: Replay | None = None
 
@@ -194,9 +208,6 @@ class _Kind:
             self.eps.fill_(eps)
             self.draws.uniform_(generator=generator)
 
-    def run(self) -> Measured:
-        return self.iterate(self.x, self.y, self.ball)
-
 
 class GraphedIterations:
     """Runs a trainer's iterations: the first few of a kind as they are, then as a graph.
@@ -204,15 +215,14 @@ class GraphedIterations:
     A batch smaller than those before it runs as it is, and so does everything once a capture has
     failed, which one warning says.
 
-    Args:
-        iterate: the iteration, a function of (x, y, threat) that reads and writes nothing else but
-            tensors that stay where they are.
-        recorder: records it.
+    Attributes:
+        replays: how often a graph was replayed.
     """
 
-    def __init__(self, iterate: Iterate, recorder: Recorder) -> None:
-        self.iterate, self.recorder = iterate, recorder
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
         self.failed = False
+        self.replays = 0
         self._largest = 0
         self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
 
@@ -227,6 +237,7 @@ class GraphedIterations:
 
     def __call__(
         self,
+        iterate: Iterate,
         x: Tensor,
         y: Tensor,
         eps: float,
@@ -237,30 +248,36 @@ class GraphedIterations:
         """One iteration.
 
         Args:
+            iterate: the iteration, which reads and writes nothing but its arguments and tensors
+                that stay where they are. It is not kept: a trainer's method would keep the trainer.
             eps: radius of the linf ball; 0 is a kind of its own, without an inner loop.
             settings: whatever else the iteration depends on and no buffer holds.
         """
         kind = self._kind(x, y, step_size, eps != 0, settings)
         kind.fill(x, y, eps, generator)
         kind.runs += 1
+        run = partial(iterate, kind.x, kind.y, kind.ball)
         if kind.replay is None and kind.runs > WARM_UP:
-            kind.replay = self._record(kind)
-        return self.recorder.warm_up(kind.run) if kind.replay is None else kind.replay()
+            kind.replay = self._record(run)
+        if kind.replay is None:
+            return self.recorder.warm_up(run)
+        self.replays += 1
+        return kind.replay()
 
     def _kind(
         self, x: Tensor, y: Tensor, step_size: float, moves: bool, settings: Hashable
     ) -> _Kind:
         key = (x.shape, x.dtype, y.dtype, step_size, moves, settings)
         if key not in self._kinds:
-            self._kinds[key] = _Kind(self.iterate, x, y, step_size, moves)
+            self._kinds[key] = _Kind(x, y, step_size, moves)
             if len(self._kinds) > MOST_GRAPHS:
                 self._kinds.popitem(last=False)  # the one that was not used for longest
         self._kinds.move_to_end(key)
         return self._kinds[key]
 
-    def _record(self, kind: _Kind) -> Replay | None:
+    def _record(self, run: Replay) -> Replay | None:
         try:
-            return self.recorder.record(kind.run)
+            return self.recorder.record(run)
         except RuntimeError as error:
             reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
             warnings.warn(
@@ -275,18 +292,26 @@ class GraphedIterations:
 
 
 def state_of(model: nn.Module) -> Hashable:
-    """What of a network a graph has fixed: its modes, and where its parameters lie."""
-    modes = tuple(module.training for module in model.modules())
+    """What of a network a graph has fixed: its modules and modes, and where its parameters lie."""
+    modes = tuple((module, module.training) for module in model.modules())
     return modes, tuple((p.data_ptr(), p.requires_grad) for p in model.parameters())
 
 
-def make_capturable(optimizer: Optimizer, device: torch.device, wanted: bool) -> bool:
+def settings_of(optimizer: Optimizer) -> Hashable:
+    """What of an optimiser a graph has fixed: the numbers in its groups, and which tensors."""
+    values = [value for group in optimizer.param_groups for value in group.values()]
+    seen = (tuple(value) if isinstance(value, list) else value for value in values)
+    return optimizer, *(value for value in seen if isinstance(value, Hashable))
+
+
+def make_capturable(optimizer: Optimizer, device: torch.device, wanted: bool) -> list[Tensor]:
     """Let a graph hold the optimiser's step, if it can: learning rate and counts on the device.
 
     Undoes that where it is not wanted, after a state that was saved on a GPU was loaded.
 
     Returns:
-        Whether a graph can hold it. Otherwise the step is left as it is, to run after a replay.
+        Each group's learning rate, which a graph reads; none where no graph can hold the step,
+        which is left as it is, to run after a replay.
     """
     able = wanted and all(_can_be_held(optimizer, group) for group in optimizer.param_groups)
     for group in optimizer.param_groups:
@@ -297,7 +322,7 @@ def make_capturable(optimizer: Optimizer, device: torch.device, wanted: bool) ->
             group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
         # Where the host reads them, it would wait for a GPU at each parameter.
         _move_counts(optimizer, group, device if able or group.get("fused") else _HOST)
-    return able
+    return [group["lr"] for group in optimizer.param_groups] if able else []
 
 
 _HOST = torch.device("cpu")
@@ -330,3 +355,10 @@ def set_lr(group: dict[str, object], lr: float) -> None:
         held.fill_(lr)
     else:
         group["lr"] = lr
+
+
+def hold_lr(optimizer: Optimizer, held: list[Tensor]) -> None:
+    """Move learning rates that were replaced, by numbers say, into the tensors a graph reads."""
+    for group, lr in zip(optimizer.param_groups, held, strict=False):
+        if group["lr"] is not lr:
+            group["lr"] = lr.fill_(group["lr"])

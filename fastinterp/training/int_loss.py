@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .._utils.errors import InputError
 from .._utils.require import require_whole
 from ..attacks import MakeInterpreter
+from ..attacks.modes import convolutions_in
 from ..attacks.outputs import Precision
 from ..models.gap import GapClassifier, require_fit
 from ..ops.pgd_step import Norm
@@ -40,7 +41,8 @@ class IntLoss(nn.Module):
         eps_schedule: as for `IntTrainer`, in calls.
         random_start: begin the inner loop at a point drawn uniformly from the ball.
         seed: decides the random starts.
-        precision: of the inner loop, as for `IntTrainer`.
+        precision: as for `IntTrainer`; the backward pass from the loss is the caller's, and its
+            convolutions are as torch's own switches say.
         norm: of the ball, "linf", "l2" or "l1".
 
     Raises:
@@ -97,17 +99,18 @@ class IntLoss(nn.Module):
         generator.manual_seed(derive(self.seed, "start", self.step))
         eps = self.eps if self.eps_schedule is None else self.eps_schedule(self.step)
         self.step += 1
-        return robust_loss(
-            model,
-            self.method,
-            x,
-            y,
-            threat=ball(eps, self.step_size, self.norm),
-            steps=self.steps,
-            random_start=self.random_start,
-            generator=generator,
-            precision=usable_precision(self.precision, x.device),
-        ).loss
+        with convolutions_in(self.precision):
+            return robust_loss(
+                model,
+                self.method,
+                x,
+                y,
+                threat=ball(eps, self.step_size, self.norm),
+                steps=self.steps,
+                random_start=self.random_start,
+                generator=generator,
+                precision=usable_precision(self.precision, x.device),
+            ).loss
 
     def extra_repr(self) -> str:
         return (

@@ -29,7 +29,7 @@ from ..ops.discrepancy import Reduction
 Inner = Literal["discrepancy", "cross-entropy"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Method:
     """A row of the table below, with its weight filled in.
 

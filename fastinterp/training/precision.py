@@ -1,4 +1,4 @@
-"""In which precision the inner loop runs, and whether the hardware has units for it."""
+"""In which precision networks run, and whether the hardware has units for bfloat16."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ..attacks.outputs import Precision
 
 
 def require_precision(precision: Precision) -> Precision:
-    """Raise unless it is one of the two."""
+    """Raise unless it is one of the three."""
     if precision not in get_args(Precision):
-        raise InputError(f'precision must be "float32" or "bf16", got {precision!r}.')
+        raise InputError(f'precision must be "float32", "tf32" or "bf16", got {precision!r}.')
     return precision
 
 
 def usable_precision(precision: Precision, device: torch.device) -> Precision:
-    """The precision asked for, or float32, with one warning, where the hardware has no units.
+    """The precision asked for; float32, with one warning, for "bf16" on hardware without units.
 
     Raises:
-        InputError: neither "float32" nor "bf16".
+        InputError: there is no such precision.
     """
     if require_precision(precision) == "bf16" and not has_bf16(device):
         _say_float32_serves(device.type)

@@ -60,7 +60,7 @@ class Recipe:
         inner: what x' maximises in the Int family, discrepancy or cross-entropy; see `IntTrainer`.
         interpreter: whose maps the Int family compares, by its name in
             `fastinterp.interpreters.registry`; see `IntTrainer` on gamma.
-        precision: of the inner loop, float32 or bf16; see `IntTrainer`.
+        precision: float32, tf32 or bf16; see `IntTrainer`.
         norm: of the inner loop's ball, linf, l2 or l1.
         seed: of the network's first weights, the order of the images and the random starts.
         train_images: how many, 0 for all that are not held out.

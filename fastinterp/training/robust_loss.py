@@ -60,7 +60,7 @@ def robust_loss(
         y: true classes [N], int64.
         threat: where x' may go (see `ball`); None: nowhere, x' is x.
         steps, random_start, generator: of the inner loop.
-        precision: of its passes at x'; the outer loss has the caller's.
+        precision: of the inner loop's passes; the caller's `convolutions_in` holds for the others.
         channels_last: lay the images out in that memory format, which the convolutions then keep;
             None: where it is the faster one.
     """

@@ -217,8 +217,8 @@ def _holds_a_run(out: Path, resume: bool) -> bool:
 
 
 def _require_same_settings(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    if "precision" in new:  # runs from before there was a choice
-        old = {"precision": "float32", "norm": "linf"} | old
+    first = {"precision": "float32", "norm": "linf"}  # of runs from before there was a choice
+    old = {name: value for name, value in first.items() if name in new} | old
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
             raise InputError(

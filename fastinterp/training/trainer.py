@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,23 @@ from .._utils.described import describe
 from .._utils.device import usable_device
 from .._utils.errors import InputError
 from .._utils.require import require_whole
+from ..attacks.modes import convolutions_in
 from ..attacks.outputs import Precision
 from ..attacks.threats import Threat
 from ..models.gap import GapClassifier, require_fit
 from ..ops.pgd_step import Norm
 from .compiled import CompiledClassifier
 from .feed import Source
-from .graphs import CudaRecorder, GraphedIterations, Measured, make_capturable, set_lr, state_of
+from .graphs import (
+    CudaRecorder,
+    GraphedIterations,
+    Measured,
+    hold_lr,
+    make_capturable,
+    set_lr,
+    settings_of,
+    state_of,
+)
 from .methods import Method
 from .methods import method as method_named
 from .optimizer import MakeOptimizer, make_optimizer
@@ -126,6 +136,7 @@ class Trainer:
             "optimizer": type(self.optimizer).__name__,
             "lr": self._base_lr,
             "lr_milestones": list(self.lr_milestones),
+            "precision": self.precision,
         }
         if self.method.inner is not None:
             settings |= {
@@ -135,7 +146,6 @@ class Trainer:
                 "norm": self.norm,
                 "eps_schedule": _describe(self.eps_schedule),
                 "random_start": self.random_start,
-                "precision": self.precision,
             }
         return settings | self.method.options
 
@@ -145,6 +155,11 @@ class Trainer:
     def current_eps(self) -> float:
         """The radius that the next step will use."""
         return self.eps if self.eps_schedule is None else self.eps_schedule(self.step)
+
+    @property
+    def graph_replays(self) -> int:
+        """How many steps so far were replays of a CUDA graph; 0 where none was captured."""
+        return 0 if self._graphs is None else self._graphs.replays
 
     def training_step(self, x: Tensor, y: Tensor) -> StepResult:
         """One optimisation step on a batch. The model's train or eval mode is left as it is.
@@ -166,20 +181,29 @@ class Trainer:
         self._set_lr()
         self._generator.manual_seed(derive(self.seed, "start", self.step))
         # Without an inner loop eps decides nothing; passed on, it would cost a second graph.
-        measured = self._run(x, y, 0.0 if self.method.inner is None else self.current_eps())
+        eps = 0.0 if self.method.inner is None else self.current_eps()
+        with convolutions_in(self.precision):
+            measured = self._run(x, y, eps)
         self.step += 1
         return StepResult(*measured, len(x))
 
     def _run(self, x: Tensor, y: Tensor, eps: float) -> Measured:
-        graphs = self._graphs
+        self._follow_optimizer()
+        graphs = self._graphs if self.norm == "linf" else None
         if graphs is None or torch.is_autocast_enabled(x.device.type) or not graphs.fits(x):
             measured = self._iterate(x, y, ball(eps, self.step_size, self.norm))
         else:
-            settings = (self.steps, self.random_start, state_of(self.network))
-            measured = graphs(x, y, eps, self.step_size, self._generator, settings)
+            fixed = self._fixed_by_capture()
+            measured = graphs(self._iterate, x, y, eps, self.step_size, self._generator, fixed)
         if not self._step_inside:
             self.optimizer.step()
         return measured
+
+    def _fixed_by_capture(self) -> Hashable:
+        """The settings that a captured step would go on using after a change."""
+        ours = (self.method, self.steps, self.random_start, self.precision, self.channels_last)
+        step = settings_of(self.optimizer) if self._step_inside else None
+        return ours, state_of(self.network), step
 
     def _iterate(self, x: Tensor, y: Tensor, threat: Threat | None) -> Measured:
         """Everything of a step that happens on the device; a CUDA graph may hold it."""
@@ -218,19 +242,25 @@ class Trainer:
             )
         self._graphs: GraphedIterations | None = None
         if on_gpu and wanted is not False and self.norm == "linf":
-            recorder = CudaRecorder(self.device, list(self.model.parameters()))
-            self._graphs = GraphedIterations(self._iterate, recorder)
+            self._graphs = GraphedIterations(CudaRecorder(self.device, [*self.model.parameters()]))
         self._adapt_optimizer()
-        self.optimizer.register_load_state_dict_post_hook(lambda _: self._adapt_optimizer())
 
     def _adapt_optimizer(self) -> None:
         """After the optimiser was made, or a state with other tensors was loaded into it."""
         graphed = self._graphs is not None
         on_gpu = self.device.type == "cuda"
-        able = make_capturable(self.optimizer, self.device, wanted=graphed and on_gpu)
-        self._step_inside = able or not graphed
+        self._lr = make_capturable(self.optimizer, self.device, wanted=graphed and on_gpu)
+        self._step_inside = bool(self._lr) or not graphed
+        self._adapted = self.optimizer.state, len(self.optimizer.param_groups)
         if self._graphs is not None:
             self._graphs.forget()
+
+    def _follow_optimizer(self) -> None:
+        """Let what was done to the optimiser since the last step reach a graph."""
+        state, groups = self._adapted
+        if self.optimizer.state is not state or len(self.optimizer.param_groups) != groups:
+            self._adapt_optimizer()
+        hold_lr(self.optimizer, self._lr)
 
     def fit(
         self,

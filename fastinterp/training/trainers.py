@@ -121,13 +121,16 @@ class IntTrainer(_IntFamily):
             times that of CAM. Gradient-based maps differentiate the network twice.
         inner: what x' maximises: "discrepancy", or "cross-entropy", the variant Int2 of the
             authors' programs. The outer loss is the same.
-        precision: "bf16" runs the inner loop's passes in bfloat16, where the hardware has units for
-            it; x', its projection, the discrepancy and the outer loss stay float32.
+        precision: "float32" is exact, on a GPU too. "tf32" lets a GPU round what convolutions and
+            matrix products multiply to TF32 (a CPU computes float32). "bf16" runs the inner loop's
+            passes in bfloat16, where the hardware has units for it; x', its projection, the
+            discrepancy and the outer loss stay float32.
         channels_last: lay images out in that memory format, and on a GPU the network too; None: on
             a CPU, where convolutions are the faster for it.
         compile: put the network's features through torch.compile.
         cuda_graphs: replay whole steps as CUDA graphs; None: on a GPU, where the step can be
-            captured. Then the learning rate is a tensor: change it in place.
+            captured. Settings changed afterwards take effect, of the trainer and of the optimiser;
+            attributes of modules, such as a Dropout's p, do not.
         norm: of the ball, "linf", "l2" or "l1"; the steps' meaning is that of `attacks.PGD`. Steps
             in l2 and l1 are not captured.
 
@@ -171,6 +174,8 @@ class NormalTrainer(Trainer):
 
     Args:
         seed: decides the order of the images.
+        precision: "float32" is exact, on a GPU too; "tf32" lets a GPU round what convolutions and
+            matrix products multiply to TF32. "bf16", which is for inner loops, is float32 here.
     """
 
     def __init__(
@@ -181,6 +186,7 @@ class NormalTrainer(Trainer):
         lr: float | None = None,
         lr_milestones: Sequence[int] = (),
         device: torch.device | str | None = None,
+        precision: Precision = "float32",
         channels_last: bool | None = None,
         compile: bool = False,
         cuda_graphs: bool | None = None,

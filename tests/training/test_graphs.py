@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from buffered import INNER, assert_same_weights, on_buffers
 from torch import Tensor, nn
 
 from fastinterp import InputError, IntTrainer, NormalTrainer
@@ -19,41 +20,6 @@ from fastinterp.training.graphs import (
     make_capturable,
     set_lr,
 )
-
-INNER = {"eps": 0.1, "steps": 3, "step_size": 0.04}
-
-
-class Counting(NoRecorder):
-    """Counts what it is asked for."""
-
-    def __init__(self) -> None:
-        self.warm, self.recorded, self.replayed = 0, 0, 0
-
-    def warm_up(self, run):
-        self.warm += 1
-        return super().warm_up(run)
-
-    def record(self, run):
-        self.recorded += 1
-
-        def replay():
-            self.replayed += 1
-            return run()
-
-        return replay
-
-
-def on_buffers(trainer: Trainer, step_inside: bool = True) -> Counting:
-    """Let a trainer on a CPU run as one on a GPU does."""
-    recorder = Counting()
-    trainer._graphs = GraphedIterations(trainer._iterate, recorder)
-    trainer._step_inside = step_inside
-    return recorder
-
-
-def assert_same_weights(a: Trainer, b: Trainer) -> None:
-    for first, second in zip(a.model.parameters(), b.model.parameters(), strict=True):
-        assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -170,7 +136,7 @@ def test_a_capture_that_fails(make_tiny, make_data) -> None:
             raise RuntimeError("operation not permitted\nwhile a stream is captured")
 
     plain, trainer = (IntTrainer(make_tiny(), lr=0.01, **INNER) for _ in range(2))
-    trainer._graphs = GraphedIterations(trainer._iterate, Refusing())
+    trainer._graphs = GraphedIterations(Refusing())
     with pytest.warns(RuntimeWarning, match=r"graph \(operation not permitted\); it runs") as seen:
         for _ in range(2 * WARM_UP + 2):
             trainer.training_step(*make_data(8))

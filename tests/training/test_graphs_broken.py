@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -140,6 +142,39 @@ def test_a_broken_capture_leaves_nothing_behind(
     assert len(graphs._BROKEN) == 1
     earlier()
     CudaRecorder(DEVICE, []).record(working)()
+
+
+class Ring:
+    """Garbage that only the collector finds, as an old graph may be."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_garbage_is_collected_during_a_capture(machine: Machine, fails: bool) -> None:
+    rings, enabled = [weakref.ref(Ring())], []
+
+    def run() -> Measured:
+        enabled.append(gc.isenabled())
+        rings.append(weakref.ref(Ring()))
+        if fails:
+            raise ValueError("not of CUDA")
+        assert rings[0]() is None  # collected before, since this one may have been a graph
+        for _ in range(20_000):  # enough for the collector to come by itself
+            rings.append(weakref.ref(Ring()))
+        assert all(ring() is not None for ring in rings[1:])
+        return working()
+
+    with pytest.raises(ValueError, match="not of CUDA") if fails else nullcontext():
+        CudaRecorder(DEVICE, []).record(run)
+    assert enabled == [False] and gc.isenabled()
+    gc.disable()
+    try:
+        CudaRecorder(DEVICE, []).record(working)
+        assert not gc.isenabled()  # as its user wants it
+    finally:
+        gc.enable()
 
 
 def test_torch_without_the_private_names(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ def captured(trainer: Trainer) -> int:
 
 def unrecorded(trainer: Trainer) -> Trainer:
     """The same trainer, buffers and optimiser, started kernel by kernel."""
-    trainer._graphs = GraphedIterations(trainer._iterate, NoRecorder())
+    trainer._graphs = GraphedIterations(NoRecorder())
     return trainer
 
 
@@ -112,6 +112,34 @@ def test_no_step_waits_for_the_gpu(make_tiny, name: str, options: dict) -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert len({float(result.loss) for result in results}) == len(results)  # none written over
+
+
+def test_settings_changed_after_a_capture_take_effect(make_tiny) -> None:
+    graphed = IntTrainer(make_tiny(), lr=1e-3, device="cuda", **INNER)
+    eager = unrecorded(IntTrainer(make_tiny(), lr=1e-3, device="cuda", **INNER))
+    several = batches(CAPTURED + 1, 16)
+    changes = [{}, {"lr": 1e-4}, {"weight_decay": 0.1}, {"betas": (0.5, 0.9)}]
+    for change in changes:
+        for trainer in (graphed, eager):
+            trainer.optimizer.param_groups[0].update(change)
+            for x, y in several:
+                trainer.training_step(x, y)
+    assert captured(graphed) == 3  # the learning rate reached the graph that was there
+    assert graphed.graph_replays == 3 * 2 + len(several)
+    assert_close(graphed, eager, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_the_precision_of_a_graph_is_not_that_of_torch_s_switches(precision: str) -> None:
+    losses = []
+    for allowed in (False, True):
+        torch.backends.cudnn.allow_tf32 = allowed  # the fixture sets it back
+        model = models.small(1, 4, seed=0)
+        trainer = IntTrainer(model, precision=precision, device="cuda", **INNER)
+        results = [trainer.training_step(x, y).loss for x, y in batches(CAPTURED + 1, 16)]
+        assert trainer.graph_replays == 2
+        losses.append(torch.stack(results))
+    torch.testing.assert_close(*losses, rtol=1e-6, atol=1e-7)
 
 
 def test_an_optimiser_that_no_graph_can_hold(make_tiny) -> None:

@@ -10,7 +10,7 @@ import torch
 from resumable import run
 from torch import nn
 
-from fastinterp import InputError, IntLoss, IntTrainer, models
+from fastinterp import InputError, IntLoss, IntTrainer, NormalTrainer, models
 from fastinterp.attacks import CrossEntropy, Discrepancy
 from fastinterp.interpreters import IntegratedGradients
 from fastinterp.training import METHODS, Trainer, load_recipe, method, precision, run_recipe
@@ -95,6 +95,84 @@ def test_without_units_float32_serves_and_one_warning_says_so(make_tiny, make_da
     assert torch.equal(loss.detach(), trainer.training_step(*make_data(8)).loss)
 
 
+def switches() -> tuple[object, ...]:
+    """What torch says now of TF32, by its older and its newer names."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    older = cudnn.allow_tf32, matmul.allow_tf32, torch.get_float32_matmul_precision()
+    return *older, cudnn.conv.fp32_precision, matmul.fp32_precision
+
+
+EXACT = (False, False, "highest", "ieee", "ieee")
+TF32 = (True, True, "high", "tf32", "tf32")
+
+
+def watch(model: nn.Module) -> list[tuple[object, ...]]:
+    """Notes torch's switches at each pass of the network from now on, forward and back."""
+    seen: list[tuple[object, ...]] = []
+
+    def note(module: nn.Module, inputs: object, out: torch.Tensor) -> None:
+        seen.append(switches())
+        if out.requires_grad:
+            out.register_hook(lambda grad: seen.append(switches()))
+
+    model.head.register_forward_hook(note)
+    return seen
+
+
+@pytest.mark.parametrize(("kind", "on"), [("float32", EXACT), ("tf32", TF32), ("bf16", EXACT)])
+def test_convolutions_are_as_the_precision_says_in_all_passes(
+    make_tiny, make_data, units, kind: str, on: tuple
+) -> None:
+    before = switches()
+    model = make_tiny()
+    seen = watch(model)
+    trainer = IntTrainer(model, precision=kind, **INNER)
+    trainer.optimizer.register_step_pre_hook(lambda *_: seen.append(switches()))
+    trainer.training_step(*make_data(8))
+    assert len(seen) == 2 * 5 + 1  # at x, three steps, at x'; the optimiser
+    assert set(seen) == {on}
+    assert switches() == before
+
+
+def test_int_loss_leaves_the_backward_pass_to_its_caller(make_tiny, make_data) -> None:
+    before = switches()
+    model = make_tiny()
+    seen = watch(model)
+    loss = IntLoss(precision="tf32", **INNER)(model, *make_data(8))
+    assert set(seen) == {TF32} and switches() == before
+    seen.clear()
+    loss.backward()
+    assert set(seen) == {before}
+
+
+def test_tf32_is_float32_on_a_cpu(make_tiny, make_data) -> None:
+    losses = []
+    for kind in ("float32", "tf32"):
+        trainer = IntTrainer(make_tiny(), precision=kind, lr=0.01, **INNER)
+        assert trainer.settings["precision"] == kind
+        losses.append(torch.stack([trainer.training_step(*make_data(8)).loss for _ in range(3)]))
+    assert torch.equal(*losses)
+
+
+def test_val_accuracy_is_taken_in_float32(make_tiny, make_data) -> None:
+    data = make_data(16)
+    model, seen = make_tiny(), []
+
+    def note(*_: object) -> None:
+        seen.append((switches(), torch.is_grad_enabled()))
+
+    def attack(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        note()
+        return x
+
+    trainer = IntTrainer(model, precision="tf32", **INNER)
+    model.head.register_forward_hook(note)
+    trainer.fit(data, 1, 8, val_data=data, val_attack=attack, progress=False)
+    # The attack, and the passes at x and at x'; all others are those of training.
+    assert seen[-3:] == [(EXACT, True), (EXACT, False), (EXACT, False)]
+    assert {on for on, _ in seen[:-3]} == {TF32}
+
+
 def test_int_loss_takes_it_too(make_tiny, make_data, units) -> None:
     trainer = IntTrainer(make_tiny(), precision="bf16", **INNER)
     loss = IntLoss(precision="bf16", **INNER)(make_tiny(), *make_data(8))
@@ -103,7 +181,9 @@ def test_int_loss_takes_it_too(make_tiny, make_data, units) -> None:
 
 def test_unknown_precisions_are_refused(make_tiny) -> None:
     for make in (IntLoss, lambda **k: IntTrainer(make_tiny(), **k)):
-        with pytest.raises(InputError, match='precision must be "float32" or "bf16", got \'fp8\''):
+        with pytest.raises(
+            InputError, match='precision must be "float32", "tf32" or "bf16", got \'fp8\''
+        ):
             make(precision="fp8")
 
 
@@ -113,7 +193,7 @@ def test_a_recipe_says_which(tmp_path: Path, units) -> None:
     assert load_recipe("digits-small-int").precision == "float32"
     run_recipe(recipe, out=tmp_path, device="cpu", progress=False)
     assert read_record(tmp_path / STATE)["settings"]["precision"] == "bf16"
-    with pytest.raises(InputError, match="precision must be float32 or bf16, got 'half'"):
+    with pytest.raises(InputError, match="precision must be float32 or tf32 or bf16, got 'half'"):
         load_recipe("digits-small-int", ["precision=half"])
 
 
@@ -128,16 +208,25 @@ def test_a_run_goes_on_in_its_precision(tmp_path: Path, units) -> None:
         assert torch.equal(a, b) and a.dtype == torch.float32
 
 
-def test_runs_from_before_there_was_a_choice_go_on(tmp_path: Path, monkeypatch) -> None:
-    settings = IntTrainer.settings.fget
+@pytest.mark.parametrize("kind", [IntTrainer, NormalTrainer])
+def test_runs_from_before_there_was_a_choice_go_on(
+    tmp_path: Path, monkeypatch, make_tiny, make_data, kind: type[Trainer]
+) -> None:
+    settings = Trainer.settings.fget
 
-    def older(self: IntTrainer) -> dict:
-        return {k: v for k, v in settings(self).items() if k != "precision"}
+    def older(self: Trainer) -> dict:
+        return {k: v for k, v in settings(self).items() if k not in ("precision", "norm")}
+
+    def go(epochs: int, **options: str) -> list[dict]:
+        fit = {"out": tmp_path, "resume": True, "progress": False}
+        return kind(make_tiny(), **options).fit(make_data(16), epochs, 8, **fit)
 
     with monkeypatch.context() as patch:
-        patch.setattr(IntTrainer, "settings", property(older))
-        run(tmp_path, epochs=1)
-    assert len(run(tmp_path, epochs=2)[1]) == 2
+        patch.setattr(Trainer, "settings", property(older))
+        go(1)
+    with pytest.raises(InputError, match="precision = 'float32', not 'tf32'"):
+        go(2, precision="tf32")
+    assert len(go(2)) == 2
 
 
 def test_what_this_machine_has() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..._utils.errors import InputError
 from ...attacks import PGD
-from ...attacks.ascent import is_fooled
+from ...evaluation.tries import predict
 from ...models.gap import GapClassifier
 from ..networks import Network, network_name
 from .figure import Setting
@@ -102,9 +102,9 @@ def find_subject(setting: Setting, network: Network) -> Subject:
     attack = PGD(model, scene.eps, scene.step_size, STEPS, targeted=True)
     for index in (data.labels == label).nonzero().squeeze(1).tolist():
         x = data.float([index])
-        if _predicts(model, x, label):
+        if predict(model, x) == label:
             x_adv = attack(x, target)
-            if _predicts(model, x_adv, target):
+            if predict(model, x_adv) == target:
                 about = {
                     "dataset": network.dataset,
                     "model": network.model,
@@ -119,11 +119,6 @@ def find_subject(setting: Setting, network: Network) -> Subject:
         f"{network} classifies no {scene.true} rightly that {STEPS} steps of PGD with eps "
         f"{scene.eps:.3g} turn into a {scene.target}; the figure shows one."
     )
-
-
-@torch.no_grad()
-def _predicts(model: GapClassifier, x: Tensor, label: Tensor) -> bool:
-    return bool(is_fooled(model(x), label, targeted=True))
 
 
 def holds(setting: Setting, network: Network, count: int) -> bool:
