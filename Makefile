@@ -6,7 +6,7 @@ SETUP := $(VENV)/.setup-done
 BUILT := $(VENV)/.build-done
 SOURCES := setup.py pyproject.toml fastinterp/_version.py $(shell find csrc -type f -not -name '*.md')
 
-.PHONY: help setup demo test check-device lint bench bench-report docs clean
+.PHONY: help setup demo test check-device sanitize accuracy lint bench bench-report docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,8 @@ help:
 	@echo "make demo    train Normal and Int on built-in digits and compare them (runs/demo)"
 	@echo "make test    run the tests"
 	@echo "make check-device  run the GPU's code on this CPU, watched for races and bounds"
+	@echo "make sanitize  run the CPU kernels under the address sanitizer"
+	@echo "make accuracy  hold the discrepancy's error to the rule on many draws"
 	@echo "make lint    ruff, mypy and clang-format"
 	@echo "make bench   time kernels, training and attacks on this CPU (benchmarks/results)"
 	@echo "make bench-report  write docs/benchmarks.md from benchmarks/results"
@@ -65,6 +67,20 @@ check-device: setup
 	FASTINTERP_DEVICE_CODE=races $(BIN)/python $(DEVICE_TESTS)
 	$(BIN)/python tests/device_code/build.py bounds
 	FASTINTERP_DEVICE_CODE=bounds LD_PRELOAD=$(ASAN) ASAN_OPTIONS=detect_leaks=0 $(BIN)/python $(DEVICE_TESTS)
+
+# The CPU kernels under the address and undefined-behaviour sanitizers, at each vector width.
+WIDTHS := default avx2 avx512
+SANITIZED := LD_PRELOAD="$(ASAN) $$(g++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0
+
+sanitize: setup
+	FASTINTERP_SANITIZE=1 FASTINTERP_CUDA=0 $(BIN)/python setup.py -q build --build-lib build/sanitize
+	for width in $(WIDTHS); do echo "== $$width"; ATEN_CPU_CAPABILITY=$$width $(SANITIZED) \
+	  $(BIN)/python $(TESTS) -q -o pythonpath="build/sanitize . tests/ops" tests/ops || exit 1; done
+
+# The error rule of the discrepancy on fifty draws a case, at each vector width.
+accuracy: setup
+	for width in $(WIDTHS); do echo "== $$width"; ATEN_CPU_CAPABILITY=$$width FASTINTERP_SEEDS=50 \
+	  $(BIN)/python $(TESTS) -q tests/ops/test_error_rule.py || exit 1; done
 
 lint: setup
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ Environment variables:
     TORCH_CUDA_ARCH_LIST    GPUs to compile for, as everywhere in torch; by default the GPUs of this
                             machine, or 9.0+PTX if it has none
     DEBUG=1                 no optimisation, with assertions
+    FASTINTERP_SANITIZE=1   address and undefined-behaviour sanitizers on, as `make sanitize` does
     MAX_JOBS                number of compilers that run at once
 """
 
@@ -108,17 +109,22 @@ def extension():
 
         def finalize_options(self):
             super().finalize_options()
-            self.build_temp = str(ROOT / "build" / "kernels")
+            self.build_temp = str(ROOT / "build" / ("sanitized" if sanitized else "kernels"))
 
-    debug = os.environ.get("DEBUG") == "1"
+    debug, sanitized = (os.environ.get(name) == "1" for name in ("DEBUG", "FASTINTERP_SANITIZE"))
     # -g0: Python's own flags ask for debugging data, which takes a third of the build's time.
     speed = ["-O0", "-g"] if debug else ["-O3", "-DNDEBUG", "-g0"]
+    watched = []
+    if sanitized:
+        speed = ["-O1", "-g1", "-fno-omit-frame-pointer"]
+        watched = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     folders = ("csrc", "csrc/autograd", "csrc/cpu", "csrc/cpu/vector")
     sources = [source for folder in folders for source in glob(f"{folder}/*.cpp")]
     flags = {
         # -Wno-psabi: wide vectors never cross a translation unit.
         "cxx": [
             *speed,
+            *watched,
             "-std=c++20",
             "-fopenmp",
             "-Wno-psabi",
@@ -138,7 +144,7 @@ def extension():
         sources,
         depends=headers,
         extra_compile_args=flags,
-        extra_link_args=["-fopenmp"],
+        extra_link_args=["-fopenmp", *watched],
     ), Build
 
 

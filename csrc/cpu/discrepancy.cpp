@@ -32,20 +32,6 @@ struct Problem {
   int64_t ld;
 };
 
-// In double; four chains, so that additions overlap.
-template <typename T>
-double dot(const T* weights, const double* values, int64_t count) {
-  double chains[4] = {};
-  int64_t i = 0;
-  for (; i + 4 <= count; i += 4) {
-    for (int64_t j = 0; j < 4; ++j) {
-      chains[j] += static_cast<double>(weights[i + j]) * values[i + j];
-    }
-  }
-  for (; i < count; ++i) chains[0] += static_cast<double>(weights[i]) * values[i];
-  return (chains[0] + chains[1]) + (chains[2] + chains[3]);
-}
-
 // The maps of one image, and what they were made from, in one thread's scratch memory.
 template <typename T>
 class Image {
@@ -95,9 +81,10 @@ class Image {
     for (int64_t tile = 0; tile < tiling_.count; ++tile) {
       vector_.abs_sums(size, maps(tile), classes(), tiling_.ld);
     }
+    vector_.row_products(logit, problem_.weight, sums.data(), classes(), channels());
     for (int64_t c = 0; c < classes(); ++c) {
       size[c] *= inverse;
-      logit[c] = inverse * dot(problem_.weight + c * channels(), sums.data(), channels());
+      logit[c] *= inverse;
     }
   }
 

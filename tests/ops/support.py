@@ -80,3 +80,19 @@ def block_op(name: str) -> Callable[..., Any]:
     if WATCHING:
         load_device_code()
     return getattr(torch.ops.fastinterp, f"{'device' if WATCHING else 'emulated'}_{name}")
+
+
+NAMES = ["D", "dD/dA", "dD/dA'", "dD/dW", "dD/db"]
+
+
+def value_and_grads(
+    function: Callable[..., Tensor], tensors: list[Any], reduction: str, cotangent: Tensor
+) -> list[Tensor]:
+    """D and its gradients by features, features_adv, weight (and bias, where D depends on it)."""
+    labels, bias = tensors[3:]
+    leaves = [t.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+              for t in (*tensors[:3], bias) if t is not None]  # fmt: skip
+    own_bias = None if bias is None else leaves[3]
+    value = function(*leaves[:3], labels, bias=own_bias, reduction=reduction)
+    wanted = leaves if reduction == "weighted" else leaves[:3]
+    return [value.detach(), *torch.autograd.grad(value, wanted, cotangent.to(value))]

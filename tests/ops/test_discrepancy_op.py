@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support import DEVICES, DTYPES, assert_as_good_as_torch, needs_extension, relative_error
+from support import (
+    DEVICES,
+    NAMES,
+    needs_extension,
+    relative_error,
+    value_and_grads,
+)
 from torch import Tensor
 
 from benchmarks.cases import LARGEST, LAYOUTS, ODD, MapCase
@@ -13,39 +19,6 @@ from fastinterp.ops import reference
 from fastinterp.ops.discrepancy import KEEP_GRADIENT, KEEP_NOTHING, KEEP_SIGNS
 
 REDUCTIONS = ["weighted", "1-class"]
-
-
-def value_and_grads(function, tensors, reduction: str, cotangent: Tensor) -> list[Tensor]:
-    """D and its gradients by features, features_adv, weight (and bias, where D depends on it)."""
-    features, features_adv, weight, labels, bias = tensors
-    leaves = [t.detach().clone(memory_format=torch.preserve_format).requires_grad_()
-              for t in (features, features_adv, weight, bias)]  # fmt: skip
-    value = function(*leaves[:3], labels, bias=leaves[3], reduction=reduction)
-    wanted = leaves if reduction == "weighted" else leaves[:3]
-    grads = torch.autograd.grad((value * cotangent.to(value)).sum(), wanted)
-    return [value.detach(), *grads]
-
-
-NAMES = ["D", "dD/dA", "dD/dA'", "dD/dW", "dD/db"]
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("case", ODD, ids=str)
-def test_error_is_at_most_twice_that_of_plain_torch(
-    case: MapCase, layout: str, reduction: str, device: str
-) -> None:
-    cotangent = torch.rand(case.images, dtype=torch.float64, device=device) + 0.5
-    for dtype in DTYPES:
-        tensors = case.tensors(dtype, device, layout)
-        truth_of = [t.double() if t.is_floating_point() else t for t in tensors]
-        ours = value_and_grads(ops.discrepancy, tensors, reduction, cotangent)
-        theirs = value_and_grads(reference.discrepancy, tensors, reduction, cotangent)
-        rounded = cotangent.to(dtype).double()
-        truth = value_and_grads(reference.discrepancy, truth_of, reduction, rounded)
-        for name, a, b, c in zip(NAMES, ours, theirs, truth, strict=False):
-            assert_as_good_as_torch(a, b, c, f"{name} {dtype}")
 
 
 def test_largest_sizes() -> None:

@@ -40,6 +40,10 @@ struct Primitives {
   // sums[i] += sum_p |panel[i, p]|
   void (*abs_sums)(double* sums, const T* panel, int64_t rows, int64_t ld);
 
+  // out[i] = sum_k weights[i, k] values[k], in double.
+  void (*row_products)(double* out, const T* weights, const double* values, int64_t rows,
+                       int64_t inner);
+
   // out[i, :] = q[i] * sign(panel[i, :]) + r[i]; r may be null.
   void (*signs)(T* out, const T* panel, const T* q, const T* r, int64_t rows, int64_t ld);
 
