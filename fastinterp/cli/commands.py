@@ -136,7 +136,7 @@ def explain(args: Words) -> int:
         targets=_targets(args.target, images, chosen),
         interpreter=interpreter_named(args.interpreter, class_wise=True)(model),
     )
-    found.save(args.out, images.classes)
+    evaluation.draw_explanations(found, args.out, images.classes)
     lines = [
         (position, images.classes[label], images.classes[target], f"{before:.3f}", f"{after:.3f}")
         for position, label, target, before, after in zip(

@@ -95,7 +95,7 @@ def _train(
     return training.run_recipe(recipe, out=out, resume=True, device=device)
 
 
-def _attack(model: GapClassifier, test: ImageData) -> list[evaluation.Row]:
+def _attack(model: GapClassifier, test: ImageData) -> list[evaluation.AccuracyRow]:
     return evaluation.sweep(model, test.float(), test.labels, eps=RADII, steps=[STEPS])
 
 
@@ -108,7 +108,7 @@ def _pictured(networks: list[GapClassifier], test: ImageData, n: int) -> Tensor:
     return torch.cat([order[right.cpu()], order[~right.cpu()]])[:n]
 
 
-def _result(method: str, one: Trained, rows: list[evaluation.Row]) -> dict[str, Any]:
+def _result(method: str, one: Trained, rows: list[evaluation.AccuracyRow]) -> dict[str, Any]:
     by_eps = {row["eps"]: row["accuracy"] for row in rows}
     return {
         "method": method,

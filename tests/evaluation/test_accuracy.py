@@ -11,7 +11,7 @@ from fastinterp._utils.errors import InputError
 from fastinterp.attacks import CrossEntropy
 from fastinterp.evaluation import PROTOCOLS, sweep
 from fastinterp.evaluation.protocols import Protocol
-from fastinterp.evaluation.tries import Try
+from fastinterp.evaluation.tries import Budget, Try
 
 
 def plain_pgd_accuracy(
@@ -75,9 +75,8 @@ def test_fooled_images_are_carried_upward(
 ) -> None:
     """An attack that forgets to move beyond eps 0.1 shows who was carried there."""
 
-    def tries(step_size: float, fine: float) -> list[Try]:
-        eps = fine * 8 / 2.5
-        return [Try(CrossEntropy(), step_size if eps < 0.1 else 0.0)]
+    def tries(budget: Budget) -> list[Try]:
+        return [Try(CrossEntropy(), budget.step_size if budget.eps < 0.1 else 0.0)]
 
     monkeypatch.setitem(PROTOCOLS, "best", Protocol("best", tries, carry, ""))
     model, x, y = make_problem()

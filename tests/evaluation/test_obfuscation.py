@@ -13,7 +13,7 @@ from fastinterp import InputError, models
 from fastinterp.cli import main
 from fastinterp.data import load
 from fastinterp.evaluation import audit, paper_selection
-from fastinterp.evaluation.audit_checks import rises
+from fastinterp.evaluation.obfuscation import rises
 from fastinterp.models import GapClassifier
 from fastinterp.training import AdvTrainer, NormalTrainer
 
