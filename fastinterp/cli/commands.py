@@ -114,7 +114,7 @@ def explain(args: Namespace) -> int:
         targets=_targets(args.target, images, chosen),
         interpreter=interpreter_named(args.interpreter, class_wise=True)(model),
     )
-    found.save(args.out, images.classes)
+    evaluation.draw_explanations(found, args.out, images.classes)
     aimed = found.targets[:, None]
     columns = (
         chosen.tolist(),

@@ -15,9 +15,9 @@ from .._utils.errors import InputError
 from .._utils.files import write_json
 from ..data import ImageData
 from ..evaluation.comparison import Contender, comparison_figure
+from ..evaluation.measuring import predict
 from ..evaluation.pictures import save_picture
 from ..evaluation.tables import format_accuracy, format_eps, text_table
-from ..evaluation.tries import predict
 from ..models import GapClassifier
 from ..training.recipe import Trained
 

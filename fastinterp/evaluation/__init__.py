@@ -2,12 +2,12 @@
 
 from ..attacks.step_size import default_step_size
 from .aai_scores import AAIRow, aai_sweep
-from .accuracy import Row, sweep
-from .audit import audit
-from .audit_checks import Check, audit_table
+from .accuracy import AccuracyRow, sweep
 from .corruptions import CorruptionRow, corruption_sweep
 from .explanations import Explanations, explain
 from .isa_scores import ISARow, isa_row
+from .obfuscation import Check, audit, audit_table
+from .pictures import draw_explanations
 from .protocols import ISA_SEED, PAPER_SEED, PROTOCOLS, paper_selection
 from .tables import accuracy_table, markdown_table, text_table, write_rows
 from .topk import topk_intersection
@@ -17,17 +17,18 @@ __all__ = [
     "PAPER_SEED",
     "PROTOCOLS",
     "AAIRow",
+    "AccuracyRow",
     "Check",
     "CorruptionRow",
     "Explanations",
     "ISARow",
-    "Row",
     "aai_sweep",
     "accuracy_table",
     "audit",
     "audit_table",
     "corruption_sweep",
     "default_step_size",
+    "draw_explanations",
     "explain",
     "isa_row",
     "markdown_table",

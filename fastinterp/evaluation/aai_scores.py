@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .._utils.errors import InputError
-from .._utils.require import require_count, require_numbers, require_whole
+from .._utils.require import require_count, require_nonnegative, require_numbers
 from ..attacks import AAI
 from ..attacks.aai import Kind
 from ..attacks.ascent import Keep
-from ..attacks.checks import require_images, require_labels
 from ..attacks.modes import eval_mode
-from ..attacks.step_size import PAPER_STEP_SIZE
+from ..attacks.step_size import default_step_size
 from ..attacks.threats import BALLS
 from ..interpreters import Interpreter
 from ..models.gap import GapClassifier
 from ..ops import kendall_tau
 from ..ops.pgd_step import Norm
-from .bar import progress_bar
+from .measuring import in_batches, predict, progress_bar, require_measurable
 from .protocols import PAPER_SEED
 from .topk import topk_intersection
-from .tries import predict
 
 PAPER_K = 8
 
@@ -33,9 +31,9 @@ PAPER_K = 8
 class AAIRow(TypedDict):
     """Agreement of the true class's maps before and after the attack.
 
-    `kendall_tau` and `topk_intersection` are means over the `n_unchanged` of `n` images whose
-    prediction is the same before and after, right or wrong; NaN, "no data", where there are none.
-    The k of the intersection is the attack's.
+    `kendall_tau` and `topk_intersection` are means over those `n_unchanged` of `n` images whose
+    prediction is the same before and after, right or wrong; NaN where there are none. The k of the
+    intersection is the attack's.
     """
 
     eps: float
@@ -65,7 +63,7 @@ def aai_sweep(
     *,
     eps: Sequence[float] | float,
     steps: int = 200,
-    step_size: float = PAPER_STEP_SIZE,
+    step_size: float | None = None,
     kind: Kind = "topk",
     k: int = PAPER_K,
     hinge: float = 0.0,
@@ -78,60 +76,58 @@ def aai_sweep(
 ) -> list[AAIRow]:
     """Agreement of maps under AAI for each eps (Tables 2, A4 and A5).
 
-    The defaults are the tables' protocol, in which nothing keeps the prediction, but for its random
-    starts: `paper_noise` draws those.
-    The model runs in eval mode and is left as it was.
+    The defaults are the tables' protocol, in which nothing holds the prediction, except for its
+    random starts, which `paper_noise` gives. The model runs in eval mode and is left as it was.
 
     Args:
         model: images in [0, 1] -> logits.
-        interpreter: of the same model.
+        interpreter: explains the same model.
         images: x [N, C_in, H, W], floating point in [0, 1]; moved to the model batch by batch.
         labels: true classes [N].
         eps: radii (or one) of the ball around x, in pixel units.
-        steps, step_size, kind, k, hinge, keep, norm: of the attack, see `fastinterp.attacks.AAI`.
+        steps, kind, k, hinge, keep, norm: of the attack, see `fastinterp.attacks.AAI`.
+        step_size: of one step; None takes `default_step_size`.
         noise: [N, C_in, H, W] in [-1, 1]; the attack starts at x + eps * noise, clipped to [0, 1].
             Only for linf. Without it the starts are drawn uniformly from the ball.
-        batch_size: images attacked at a time; for memory and speed alone.
+        batch_size: images attacked at a time; it changes memory and speed, not the result.
         seed: of the starts without `noise`.
         progress: show a bar where standard error is a terminal.
 
     Returns:
-        One row for each eps, in the order asked for.
+        One row for each eps, in the order given.
 
     Raises:
         InputError: images, labels, noise or a setting do not fit.
     """
-    require_images("aai_sweep", images, 0.0, 1.0)
-    labels = require_labels("aai_sweep", "labels", labels, images)
-    radii, steps = require_numbers("eps", eps), require_count("steps", steps, 0)
+    labels = require_measurable("aai_sweep", model, images, labels, batch_size)
+    radii = [require_nonnegative("eps", radius) for radius in require_numbers("eps", eps)]
+    steps = require_count("steps", steps, 0)
     if noise is not None and not isinstance(noise, Tensor):
         raise InputError(f"aai_sweep: noise must be a tensor, got {type(noise).__name__}.")
     if noise is not None and (noise.shape != images.shape or norm != "linf"):
         raise InputError(
-            f"aai_sweep: noise is for linf and must be like the images, {list(images.shape)}, "
+            f"aai_sweep: noise is for linf and must have the images' shape, {list(images.shape)}, "
             f"got {list(noise.shape)} and {norm}."
         )
-    if require_whole("batch_size", batch_size) < 1 or len(images) == 0:
-        raise InputError("aai_sweep: there must be at least one image, and one in a batch.")
-    how: dict[str, Any] = {"hinge": hinge, "keep": keep, "norm": norm}
     rows = []
     with eval_mode(model), progress_bar(len(radii) * len(images), "img", progress) as bar:
         for radius in radii:
             bar.set_description(f"eps {radius:.4g}")
-            attack = AAI(model, interpreter, radius, step_size, steps, kind, k, **how)
+            size = default_step_size(norm, radius, steps) if step_size is None else step_size
+            attack = AAI(
+                model, interpreter, radius, size, steps, kind, k, hinge=hinge, norm=norm, keep=keep
+            )
             starts = _starts(images, radius, norm, noise, seed)
             found = []
-            for first in range(0, len(images), batch_size):
-                part = slice(first, first + batch_size)
-                batch = (images[part], labels[part], starts[part])
-                found.append(aai_scores(attack, *(each.to(model.device) for each in batch)))
+            for _, batch in in_batches(batch_size, model.device, images, labels, starts):
+                found.append(aai_scores(attack, *batch))
                 bar.update(len(batch[0]))
             rows.append(_row(radius, steps, found))
     return rows
 
 
 def aai_scores(attack: AAI, x: Tensor, y: Tensor, start: Tensor | None = None) -> AAIScores:
-    """Attack a batch x [N, C_in, H, W] with labels y [N], and compare the maps of class y."""
+    """Attack a batch x [N, C_in, H, W] of true classes y [N] and compare the maps of y."""
     x_adv = attack(x, y, start=start)
     model, interpreter = attack.interpreter.model, attack.interpreter
     with eval_mode(model), torch.no_grad():
@@ -151,7 +147,7 @@ def paper_noise(
     """The random starts of the paper's tables, for the images of `paper_selection`.
 
     They are drawn right after the selection and the targets, from the same generator, with the
-    channels last. The tables drew from [-eps, eps), which is eps times what is drawn here.
+    channels last. The paper drew from [-eps, eps), which is eps times these numbers.
 
     Args:
         n_test, n, seed, num_classes: as for `paper_selection`.
@@ -169,11 +165,9 @@ def paper_noise(
 
 
 def _starts(images: Tensor, eps: float, norm: str, noise: Tensor | None, seed: int) -> Tensor:
-    """Where the climbs begin, [N, C_in, H, W]: drawn for all images, whatever the batches."""
+    """Where the attack starts, [N, C_in, H, W]: drawn for all images, whatever the batches."""
     if noise is None:
         generator = torch.Generator().manual_seed(seed)
-        if norm not in BALLS:
-            raise InputError(f"norm must be one of {', '.join(BALLS)}, got {norm!r}.")
         return BALLS[norm](eps, 0.0).init(images, True, generator)
     return (images + eps * noise.to(images.device)).clamp(0, 1).to(images.dtype)
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .accuracy import Row
+from .accuracy import AccuracyRow
 from .explanations import Explanations
-from .pictures import FOOTNOTE, STYLE, colour_bar, draw_explanation
+from .pictures import PANEL, STYLE, centre_of, draw_explanation, finish, panel_grid
 from .tables import format_eps
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Contender:
 
     name: str
     history: Sequence[Mapping[str, Any]]
-    rows: Sequence[Row]
+    rows: Sequence[AccuracyRow]
     found: Explanations
 
 
@@ -51,7 +51,7 @@ def comparison_figure(
     from matplotlib.figure import Figure
 
     lines = len(contenders[0].found.images) * len(contenders)
-    curves, maps = 2.35, 1.42 * lines
+    curves, maps = 2.35, PANEL * lines
     height = 0.3 + curves + 0.95 + maps + 0.3
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.0, height))
@@ -62,47 +62,41 @@ def comparison_figure(
         training, attacked = (figure.add_subplot(top[0, column]) for column in (0, 1))
         draw_training(training, contenders)
         draw_robustness(attacked, contenders, eps)
-        grid = figure.add_gridspec(
-            lines, 9, width_ratios=[1, 1, 1, 0.12, 1, 1, 1, 0.04, 0.06], left=0.03, right=0.915,
-            top=(0.3 + maps) / height, bottom=0.3 / height, wspace=0.06, hspace=0.2,
-        )  # fmt: skip
-        draw_maps(figure, grid, contenders, list(classes))
-        figure.text(0.03, 0.12 / height, FOOTNOTE, va="center", fontsize=7.5)
-        colour_bar(figure, figure.add_subplot(grid[:, 8]))
+        grid = panel_grid(figure, lines, left=0.03, top=(0.3 + maps) / height)
+        draw_maps(figure, grid, contenders, classes)
+        finish(figure, grid, left=0.03)
     return figure
 
 
 def draw_maps(
-    figure: Figure, grid: GridSpec, contenders: Sequence[Contender], names: list[str]
+    figure: Figure, grid: GridSpec, contenders: Sequence[Contender], names: Sequence[str]
 ) -> None:
     """A line of the grid for each image and network: those of one image lie together."""
     for line in range(grid.nrows):
-        image, who = divmod(line, len(contenders))
-        panels = [figure.add_subplot(grid[line, column]) for column in (0, 1, 2, 4, 5, 6)]
-        draw_explanation(panels[:3], panels[3:], contenders[who].found, image, names)
-        panels[0].set_ylabel(contenders[who].name, fontweight="bold", fontsize=9)
-        panels[0].yaxis.label.set_color(PALETTE[who])
+        image, index = divmod(line, len(contenders))
+        first = draw_explanation(figure, grid, line, contenders[index].found, image, names)
+        first.set_ylabel(contenders[index].name, fontweight="bold", fontsize=9)
+        first.yaxis.label.set_color(PALETTE[index])
     radius = format_eps(contenders[0].found.eps)
     above = grid[0, 0].get_position(figure).y1 + 0.3 / figure.get_figheight()
     figure.text(0.03, above, "c  Maps", fontsize=9, fontweight="bold")
     for heading, column in (("clean", 1), (f"attacked towards the target, eps = {radius}", 5)):
-        box = grid[0, column].get_position(figure)
-        figure.text((box.x0 + box.x1) / 2, above, heading, ha="center", fontsize=9)
+        figure.text(centre_of(figure, grid, column), above, heading, ha="center", fontsize=9)
 
 
 def draw_training(axes: Axes, contenders: Sequence[Contender]) -> None:
     """Accuracy on the training images, epoch by epoch; dashed: on the x' of training."""
-    for who, one in enumerate(contenders):
+    for index, one in enumerate(contenders):
         epochs = [row["epoch"] for row in one.history]
         clean = [row["clean_accuracy"] for row in one.history]
         robust = [row["robust_accuracy"] for row in one.history]
-        axes.plot(epochs, clean, color=PALETTE[who], label=f"{one.name}, clean")
+        axes.plot(epochs, clean, color=PALETTE[index], label=f"{one.name}, clean")
         if robust[-1] is not None:
             axes.plot(
                 epochs,
                 robust,
                 "--",
-                color=PALETTE[who],
+                color=PALETTE[index],
                 label=f"{one.name}, under its own inner attack",
             )
     _axes(axes, "a  Training", "epoch", "training accuracy")
@@ -111,13 +105,13 @@ def draw_training(axes: Axes, contenders: Sequence[Contender]) -> None:
 
 def draw_robustness(axes: Axes, contenders: Sequence[Contender], eps: float) -> None:
     """Accuracy on test images over the size of the perturbation."""
-    for who, one in enumerate(contenders):
+    for index, one in enumerate(contenders):
         rows = sorted(one.rows, key=lambda row: row["eps"])
         axes.plot(
             [row["eps"] for row in rows],
             [row["accuracy"] for row in rows],
-            color=PALETTE[who],
-            marker=MARKERS[who],
+            color=PALETTE[index],
+            marker=MARKERS[index],
             markersize=4,
             label=one.name,
         )

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypedDict
 
 import torch
 from torch import Tensor
 
 from .._utils.errors import InputError
-from .._utils.require import require_count, require_counts, require_numbers
+from .._utils.require import require_known_name, require_one_of
 from ..attacks import JPEG, Elastic, Fog, Gabor, Snow
-from ..attacks.checks import require_images, require_labels, require_range
 from ..attacks.modes import eval_mode
 from ..attacks.unforeseen import UnforeseenAttack
 from ..attacks.unforeseen.jpeg import IMAGENET_EPS as JPEG_LARGE
 from ..attacks.unforeseen.jpeg import PUBLISHED_EPS as JPEG_EPS
 from ..attacks.unforeseen.jpeg import SMALL
-from ..models.gap import GapClassifier, require_fit, require_gap
-from .bar import progress_bar
+from ..models.gap import GapClassifier
+from .accuracy import AccuracyRow
+from .measuring import (
+    accuracy_of,
+    in_batches,
+    misclassified,
+    progress_bar,
+    require_cells,
+    require_classes,
+    require_measurable,
+)
 from .protocols import PROTOCOLS
-from .tries import predict
 
 CORRUPTIONS: dict[str, Callable[..., UnforeseenAttack]] = {
     "jpeg-linf": partial(JPEG, norm="linf"),
@@ -41,34 +47,27 @@ PUBLISHED_EPS: dict[str, float] = {
 """Sizes for images of 28x28 and 32x32, in the units of each attack."""
 
 LARGE_EPS: dict[str, float] = {f"jpeg-{norm}": eps for norm, eps in JPEG_LARGE.items()}
-"""Sizes for images of 224x224, as far as they are known here."""
+"""Sizes for images of 224x224; those of the other attacks are not known here."""
 
 
 def published_eps(attack: str, images: Tensor) -> float:
     """The published size of an attack for images [N, C, H, W].
 
     Raises:
-        InputError: the images are large, and the size for those is not known.
+        InputError: no size for images as large as these is known.
     """
     sizes = LARGE_EPS if max(images.shape[2:]) > SMALL else PUBLISHED_EPS
     if attack not in sizes:
         raise InputError(
-            f"the published eps of {attack} is for images of 28 or 32 pixels, and these are of "
+            f"The published eps of {attack} is for images of 28 or 32 pixels, got images of "
             f"{images.shape[2]}x{images.shape[3]}; give eps (--eps)."
         )
     return sizes[attack]
 
 
-class CorruptionRow(TypedDict):
-    """The share of n images that are classified rightly after the attack.
+class CorruptionRow(AccuracyRow):
+    """Accuracy after the attack; `targeted`: it led towards the given classes only."""
 
-    `targeted` says whether the attack led towards given classes alone.
-    """
-
-    eps: float
-    steps: int
-    accuracy: float
-    n: int
     targeted: bool
 
 
@@ -89,85 +88,62 @@ def corruption_sweep(
 ) -> list[CorruptionRow]:
     """Accuracy under one attack for each number of steps and each eps.
 
-    Under the protocol "paper" (Table 5) the attack leads towards `targets`, its last iterate is
-    judged, and an image counts while its prediction is the true class. Under "best" the untargeted
-    attack comes after it, any iterate of which may fool the model. What an image draws depends on
-    the seed and on its place among the images alone.
+    Under the protocol "paper" (Table 5) the attack leads towards `targets` and its last iterate is
+    judged: the image counts if it is still classified rightly. Under "best" an untargeted attack
+    follows, any iterate of which may fool the model. The random numbers of an image depend only on
+    the seed and on the image's position.
 
     Args:
-        model: images in [0, 1] -> logits; in eval mode here, and left as it was.
+        model: images in [0, 1] -> logits; it runs in eval mode and is left as it was.
         images: x [N, C_in, H, W], floating point in [0, 1]; moved to the model batch by batch.
-        labels, targets: [N], the true classes and those to lead to.
+        labels, targets: true classes and target classes [N].
         attack: a key of `CORRUPTIONS`.
-        eps: sizes in the attack's own units; None takes the one of `published_eps`.
+        eps: sizes in the attack's own units; None takes `published_eps`.
         steps: numbers of attack steps.
         step_size: of one step; None takes eps / sqrt(steps).
         protocol: "paper" or "best".
-        batch_size: images attacked at a time; for memory and speed alone.
+        batch_size: images attacked at a time; it changes memory and speed, not the result.
         seed: of the random starts and shapes.
         progress: show a bar where standard error is a terminal.
 
     Raises:
         InputError: images, labels, targets or a setting do not fit.
     """
-    labels, targets = _check(model, images, labels, targets, attack, protocol, batch_size)
-    radii = [published_eps(attack, images)] if eps is None else require_numbers("eps", eps)
-    counts = require_counts("steps", steps, 0)
-    if not radii or not counts:
-        raise InputError("at least one eps and one number of steps are needed.")
-    cells = [(radius, count) for count in counts for radius in radii]
+    labels = require_measurable("corruption_sweep", model, images, labels, batch_size)
+    targets = require_classes("corruption_sweep", "targets", targets, images, model)
+    make = CORRUPTIONS[require_known_name("attack", attack, CORRUPTIONS)]
+    require_one_of("protocol", protocol, PROTOCOLS)
+    cells = require_cells(published_eps(attack, images) if eps is None else eps, steps)
     tries = [(True, "last")] + [(False, "first_fooled")] * (protocol == "best")
     rows = []
     total = len(cells) * len(tries) * len(images)
     with eval_mode(model), progress_bar(total, "img", progress) as bar:
         for radius, count in cells:
             bar.set_description(f"{attack}, eps {radius:.4g}")
-            right = torch.ones(len(images), dtype=torch.bool)
+            fooled = torch.zeros(len(images), dtype=torch.bool)
             for targeted, keep in tries:
-                maker = CORRUPTIONS[attack]
-                generator = torch.Generator().manual_seed(seed)
-                settings = {"targeted": targeted, "keep": keep, "generator": generator}
-                one = maker(model, eps=radius, steps=count, step_size=step_size, **settings)
-                for first in range(0, len(images), batch_size):
-                    part = slice(first, first + batch_size)
-                    x, y, goal = (each[part].to(model.device) for each in (images, labels, targets))
+                one = make(
+                    model,
+                    eps=radius,
+                    steps=count,
+                    step_size=step_size,
+                    targeted=targeted,
+                    keep=keep,
+                    generator=torch.Generator().manual_seed(seed),
+                )
+                for part, (x, y, goal) in in_batches(
+                    batch_size, model.device, images, labels, targets
+                ):
                     x_adv = one(x, goal if targeted else y)
-                    right[part] &= (predict(model, x_adv) == y).cpu()
+                    fooled[part] |= misclassified(model, x_adv, y).cpu()
                     bar.update(len(x))
             rows.append(
                 CorruptionRow(
                     eps=radius,
                     steps=count,
-                    accuracy=int(right.sum()) / len(right),
-                    n=len(right),
+                    accuracy=accuracy_of(fooled),
+                    n=len(images),
                     targeted=protocol == "paper",
                 )
             )
     return rows
-
-
-def _check(
-    model: GapClassifier,
-    images: Tensor,
-    labels: Tensor,
-    targets: Tensor,
-    attack: str,
-    protocol: str,
-    batch_size: int,
-) -> tuple[Tensor, Tensor]:
-    """Raise unless everything fits; return labels and targets as int64."""
-    require_gap("corruption_sweep", model)
-    if attack not in CORRUPTIONS:
-        raise InputError(f"attack must be one of {', '.join(CORRUPTIONS)}, got {attack!r}.")
-    if protocol not in PROTOCOLS:
-        raise InputError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}.")
-    require_images("corruption_sweep", images, 0.0, 1.0)
-    require_count("batch_size", batch_size)
-    if len(images) == 0:
-        raise InputError("corruption_sweep: there are no images to measure on.")
-    labels = require_labels("corruption_sweep", "labels", labels, images)
-    targets = require_labels("corruption_sweep", "targets", targets, images)
-    for name, classes in (("labels", labels), ("targets", targets)):
-        require_range("corruption_sweep", name, classes, model.num_classes)
-    require_fit("corruption_sweep", model, images[:1].to(model.device), autocast=False)
-    return labels, targets

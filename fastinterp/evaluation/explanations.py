@@ -1,23 +1,20 @@
-"""What a picture shows: images, their attacked twins, and the maps of two classes at both."""
+"""Explanations before and after an attack: the maps of the true class and of a target class."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from .._utils.errors import InputError
-from .._utils.require import require_integers
 from ..attacks import PGD
-from ..attacks.checks import require_batch, require_images, require_labels, require_range
 from ..attacks.modes import eval_mode
 from ..attacks.step_size import default_step_size
 from ..interpreters import CAM, Interpreter, logits_and_maps
-from ..models.gap import GapClassifier, require_gap
+from ..models.gap import GapClassifier
 from ..ops.pgd_step import Norm
+from .measuring import require_classes, require_measurable
 
 
 @dataclass(frozen=True)
@@ -43,20 +40,6 @@ class Explanations:
     eps: float
     norm: Norm = "linf"
 
-    def save(self, path: str | Path, classes: Sequence[str] | None = None) -> None:
-        """Draw a row an image into a file, as `fastinterp explain` does.
-
-        Args:
-            path: a name that ends in .png, .pdf or .svg.
-            classes: their names; by default their numbers.
-
-        Raises:
-            InputError: another ending.
-        """
-        from .pictures import explanation_figure, save_picture  # which draw what is defined here
-
-        save_picture(explanation_figure(self, classes), path)
-
 
 def explain(
     model: GapClassifier,
@@ -72,33 +55,30 @@ def explain(
 ) -> Explanations:
     """Attack images towards a target class, and map the true and the target class at both ends.
 
+    The attack is targeted PGD that starts at x.
+
     Args:
         model: images in [0, 1] -> logits.
         images: x [N, C_in, H, W] in [0, 1].
         labels: true classes [N].
-        eps, steps, step_size, norm: of the targeted PGD, which starts at x. No step_size: as
-            `default_step_size` says.
+        eps, steps, norm: of the attack, eps in pixel units.
+        step_size: of one step; None takes `default_step_size`.
         targets: [N]; by default the likeliest wrong class of each image.
-        interpreter: by default CAM. Maps with a value for each channel are added over them.
+        interpreter: by default CAM. Maps with a value for each channel are summed over channels.
 
     Raises:
         InputError: shapes, pixels or labels do not fit, or a target is the true class.
     """
-    require_gap("explain", model)
-    require_images("explain", images, 0.0, 1.0)
+    y = require_measurable("explain", model, images, labels).to(model.device)
     x = images.to(model.device)
-    y = require_integers("explain: labels", labels).to(model.device)
-    require_batch("explain", model, x, y, False)
     interpreter = interpreter or CAM(model)
     with eval_mode(model):
         if targets is None:
             with torch.no_grad():
                 targets = runner_up(model(x), y)
-        targets = require_integers("explain: targets", targets).to(y.device)
-        require_labels("explain", "targets", targets, y)
-        require_range("explain", "targets", targets, model.num_classes)
+        targets = require_classes("explain", "targets", targets, x, model)
         if bool((targets == y).any()):
-            raise InputError("a target must be another class than the true one.")
+            raise InputError("explain: a target must be another class than the true one.")
         if step_size is None:
             step_size = default_step_size(norm, eps, steps)
         x_adv = PGD(model, eps, step_size, steps, norm, targeted=True)(x, targets)

@@ -19,10 +19,12 @@ from .tables import format_eps
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.gridspec import GridSpec
 
 SUFFIXES = (".png", ".pdf", ".svg")
 COLOURS = "RdBu_r"  # diverging: evidence for the class is red, evidence against it is blue
 WRONG = "#b2182b"
+PANEL = 1.42  # height of a line of panels, in inches
 FOOTNOTE = (
     "Maps of the true and the target class, enlarged bilinearly. "
     "In brackets: the probability given to the class. Red: misclassified."
@@ -46,7 +48,7 @@ def picture_path(path: str | Path) -> Path:
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"a picture's name must end in {', '.join(SUFFIXES)}, got {path}.")
+        raise InputError(f"The name of a picture must end in {', '.join(SUFFIXES)}, got {path}.")
     return path
 
 
@@ -58,78 +60,111 @@ def save_picture(figure: Figure, path: str | Path) -> None:
         figure.savefig(temporary)
 
 
+def draw_explanations(
+    found: Explanations, path: str | Path, classes: Sequence[str] | None = None
+) -> None:
+    """Draw explanations into a file, a row for each image, as `fastinterp explain` does.
+
+    Args:
+        found: see `explain`.
+        path: a name that ends in .png, .pdf or .svg.
+        classes: names of the classes; by default their numbers.
+
+    Raises:
+        InputError: the name has another ending.
+    """
+    save_picture(explanation_figure(found, classes), path)
+
+
 def explanation_figure(found: Explanations, classes: Sequence[str] | None = None) -> Figure:
-    """A row an image: the image and its two maps, then the attacked image and its two maps.
+    """A row for each image: the image and its two maps, clean and then attacked.
 
     Maps are enlarged bilinearly and laid over a pale copy of their image. A row's four maps are
     divided by the largest absolute value among them, so they can be compared with each other.
 
     Args:
         found: see `explain`.
-        classes: names to print instead of numbers.
+        classes: names of the classes; by default their numbers.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     n = len(found.images)
     names = list(classes or map(str, range(found.probabilities.shape[1])))
-    height = 1.42 * n + 0.8
+    height = PANEL * n + 0.8
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.0, height))
-        grid = figure.add_gridspec(
-            n,
-            9,
-            width_ratios=[1, 1, 1, 0.12, 1, 1, 1, 0.04, 0.06],
-            left=0.012,
-            right=0.915,
-            top=1 - 0.52 / height,
-            bottom=0.3 / height,
-            wspace=0.06,
-            hspace=0.2,
-        )
+        grid = panel_grid(figure, n, left=0.012, top=1 - 0.52 / height)
         for row in range(n):
-            clean = [figure.add_subplot(grid[row, column]) for column in (0, 1, 2)]
-            attacked = [figure.add_subplot(grid[row, column]) for column in (4, 5, 6)]
-            draw_explanation(clean, attacked, found, row, names)
+            draw_explanation(figure, grid, row, found, row, names)
         norm = "" if found.norm == "linf" else f" in {found.norm}"
-        headings = (
-            "clean",
-            f"attacked towards the target, eps = {format_eps(found.eps)}{norm}",
-        )
-        for heading, first in zip(headings, (0, 4), strict=True):
-            boxes = [grid[0, first + i].get_position(figure) for i in (0, 2)]
-            centre = (boxes[0].x0 + boxes[1].x1) / 2
+        attacked = f"attacked towards the target, eps = {format_eps(found.eps)}{norm}"
+        for heading, column in (("clean", 1), (attacked, 5)):
+            centre = centre_of(figure, grid, column)
             figure.text(centre, 1 - 0.2 / height, heading, ha="center", va="center", fontsize=10)
-        figure.text(0.012, 0.12 / height, FOOTNOTE, va="center", fontsize=7.5)
-        colour_bar(figure, figure.add_subplot(grid[:, 8]))
+        finish(figure, grid, left=0.012)
     return figure
 
 
+def panel_grid(figure: Figure, lines: int, left: float, top: float) -> GridSpec:
+    """Lines of panels in columns 0 to 2 (clean) and 4 to 6 (attacked), and the colour bar's in 8.
+
+    Args:
+        left, top: of the grid, as shares of the figure.
+    """
+    return figure.add_gridspec(
+        lines,
+        9,
+        width_ratios=[1, 1, 1, 0.12, 1, 1, 1, 0.04, 0.06],
+        left=left,
+        right=0.915,
+        top=top,
+        bottom=0.3 / figure.get_figheight(),
+        wspace=0.06,
+        hspace=0.2,
+    )
+
+
+def centre_of(figure: Figure, grid: GridSpec, column: int) -> float:
+    """The middle of a column, as a share of the figure's width."""
+    box = grid[0, column].get_position(figure)
+    return float(box.x0 + box.x1) / 2
+
+
+def finish(figure: Figure, grid: GridSpec, left: float) -> None:
+    """Add what explains the panels: the footnote and the colour bar."""
+    y = 0.12 / figure.get_figheight()
+    figure.text(left, y, FOOTNOTE, va="center", fontsize=7.5)
+    colour_bar(figure, figure.add_subplot(grid[:, 8]))
+
+
 def draw_explanation(
-    clean: Sequence[Axes], attacked: Sequence[Axes], found: Explanations, row: int, names: list[str]
-) -> None:
-    """Fill three panels for x and three for x'. Numbers in brackets are probabilities."""
+    figure: Figure, grid: GridSpec, line: int, found: Explanations, row: int, names: Sequence[str]
+) -> Axes:
+    """Draw one image of `found` into a line of a `panel_grid`; return the line's first panel."""
+    axes = [figure.add_subplot(grid[line, column]) for column in (0, 1, 2, 4, 5, 6)]
     true, target = int(found.labels[row]), int(found.targets[row])
     scale = float(max(found.maps[row].abs().max(), found.maps_adv[row].abs().max())) or 1.0
     sides = (
-        (clean, found.images[row], found.maps[row], found.probabilities[row]),
-        (attacked, found.attacked[row], found.maps_adv[row], found.probabilities_adv[row]),
+        (axes[:3], found.images[row], found.maps[row], found.probabilities[row]),
+        (axes[3:], found.attacked[row], found.maps_adv[row], found.probabilities_adv[row]),
     )
     for (picture, *panels), image, maps, p in sides:
         predicted = int(p.argmax())
         fitted(picture, f"predicted {_short(names[predicted])} ({p[predicted]:.2f})")
         picture.title.set_color("black" if predicted == true else WRONG)
         show_image(picture, image)
-        roles = ("true", "target")
-        for panel, role, label, one in zip(panels, roles, (true, target), maps, strict=True):
+        roles = (("true", true), ("target", target))
+        for panel, (role, label), one in zip(panels, roles, maps, strict=True):
             fitted(panel, f"{role} {_short(names[label])} ({p[label]:.2f})")
             panel.imshow(overlay(image, one / scale), interpolation="nearest")
+    return axes[0]
 
 
 def overlay(image: Tensor, values: Tensor) -> NDArray[np.float32]:
     """A map over a pale copy of its image.
 
-    The stronger the map, the more it covers, so that strong colours are those of the colour bar.
+    The larger a value, the more opaque it is, so that strong colours are those of the colour bar.
 
     Args:
         image: [C_in, H, W] in [0, 1]; a single channel is shown dark on light.
@@ -158,7 +193,7 @@ ROW_SCALE = "map / largest |value| in the row"
 
 
 def colour_bar(figure: Figure, axes: Axes, label: str = ROW_SCALE) -> None:
-    """The scale of the maps; `label` says how they were normalised."""
+    """Draw the scale of the maps; `label` says how they were normalised."""
     import matplotlib as mpl
     from matplotlib.colors import Normalize
 
@@ -171,27 +206,27 @@ def colour_bar(figure: Figure, axes: Axes, label: str = ROW_SCALE) -> None:
 
 
 def bare(axes: Axes, title: str = "") -> None:
-    """A panel without ticks."""
+    """Take the ticks off a panel and give it a title."""
     axes.set_title(title)
     axes.set_xticks([])
     axes.set_yticks([])
 
 
 def fitted(axes: Axes, title: str) -> None:
-    """A panel without ticks, its title set smaller where it would reach into the next panel."""
+    """As `bare`, with the title set smaller where it would reach into the next panel."""
     from matplotlib.textpath import TextPath
 
     bare(axes, title)
-    # In points, from the outlines of the letters: a width in pixels depends on the resolution.
+    # In points and from the letters' outlines, as a width in pixels depends on the resolution.
     points = 72 * axes.figure.bbox.width / axes.figure.dpi
-    room = 0.94 * points * axes.get_position(original=True).width  # rasters round letters up
+    limit = 0.94 * points * axes.get_position(original=True).width  # rasters round letters up
     width = TextPath((0, 0), title, prop=axes.title.get_fontproperties()).get_extents().width
-    if width > room:
-        axes.title.set_fontsize(float(axes.title.get_fontsize()) * room / width)
+    if width > limit:
+        axes.title.set_fontsize(float(axes.title.get_fontsize()) * limit / width)
 
 
 def show_image(axes: Axes, image: Tensor) -> None:
-    """An image [C_in, H, W] in [0, 1], C_in 1 or 3, on the CPU."""
+    """Draw an image [C_in, H, W] in [0, 1], C_in 1 or 3, on the CPU."""
     picture: NDArray[Any] = (image[0] if image.shape[0] == 1 else image.permute(1, 2, 0)).numpy()
     axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
 

@@ -1,4 +1,4 @@
-"""How robust accuracy is measured: which images, which attacks, and what counts as fooled."""
+"""How robust accuracy is measured: on which images, and by which attacks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from .._utils.errors import InputError
+from .._utils.require import require_count
 from ..attacks import CrossEntropy, Margin
-from .tries import FlushedCrossEntropy, MarginTowards, Try
+from ..attacks.step_size import fine_step
+from ..data import ImageData
+from .tries import Budget, FlushedCrossEntropy, MarginTowards, Try
 
 PAPER_N = 200
 PAPER_SEED = 99
@@ -20,7 +23,7 @@ PAPER_EPS: dict[str, tuple[float, ...]] = {  # the columns of Table 3
     "mnist": (0.0, 0.05, 0.1, 0.2, 0.3, 0.35, 0.4),
     "cifar10": tuple(pixels / 255 for pixels in (0, 2, 4, 6, 8, 9, 10)),
 }
-RANKS = 3  # how many wrong classes `best` steers towards, the likeliest first
+RANKS = 3  # how many wrong classes `best` attacks towards, the likeliest first
 
 
 def paper_selection(
@@ -28,15 +31,16 @@ def paper_selection(
 ) -> tuple[Tensor, Tensor]:
     """The test images that the paper's tables are measured on, and its targets.
 
-    The first n of numpy's legacy permutation, and the targets' offsets drawn right after it: the
-    target of image i is `(label[i] + offset[i]) % num_classes`. The tables on PGD and AAI used
-    seed 99, the table on ISA seed 123 (`ISA_SEED`). Offsets lie in 1..num_classes-1.
+    The images are the first n of numpy's legacy permutation. The targets' offsets, which lie in
+    1..num_classes-1, are drawn right after it: the target of image i is
+    `(label[i] + offset[i]) % num_classes`. The tables on PGD and AAI used seed 99 (`PAPER_SEED`),
+    the table on ISA seed 123 (`ISA_SEED`).
 
     Args:
         n_test: size of the test set, in its official order.
-        n: how many images; the paper's 200 by default.
+        n: number of images.
         seed: of `numpy.random.RandomState`.
-        num_classes: number of classes C >= 2.
+        num_classes: C, at least 2.
 
     Returns:
         (indices [n] int64, offsets [n] int64).
@@ -44,14 +48,22 @@ def paper_selection(
     Raises:
         InputError: n is not in 1..n_test, or there is only one class.
     """
-    if not 1 <= n <= n_test:
-        raise InputError(f"n must lie between 1 and the {n_test} images there are, got {n}.")
-    if num_classes < 2:
-        raise InputError(f"targets need at least two classes, got {num_classes}.")
+    require_count("num_classes", num_classes, 2)
+    if require_count("n", n) > n_test:
+        raise InputError(f"n must be at most {n_test}, the number of images, got {n}.")
     random = np.random.RandomState(seed)  # the generator that the paper used
     indices = random.permutation(n_test)[:n]
     offsets = 1 + random.randint(num_classes - 1, size=n)
     return torch.from_numpy(indices).long(), torch.from_numpy(offsets).long()
+
+
+def paper_batch(
+    data: ImageData, n: int = PAPER_N, seed: int = PAPER_SEED
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`paper_selection` of a test set: images [n, C_in, H, W], labels [n] and targets [n]."""
+    chosen, offsets = paper_selection(len(data), n, seed, data.num_classes)
+    labels = data.labels[chosen]
+    return data.float(chosen), labels, (labels + offsets.to(labels)) % data.num_classes
 
 
 @dataclass(frozen=True)
@@ -60,31 +72,31 @@ class Protocol:
 
     Attributes:
         name: as on the command line.
-        tries: (step_size, fine) -> the attacks, in turn; `fine` is a step size with which the given
-            number of steps crosses the ball. An image is fooled if one of them fools it.
-        carry: images fooled within a smaller eps, or in fewer steps, count as fooled. They are: the
-            smaller ball lies inside the larger one, and an attacker may stop early.
-        about: one line for tables and `--help`.
+        tries: budget -> the attacks, in turn. An image is fooled if one of them fools it.
+        carry: whether images fooled within a smaller eps, or in fewer steps, count as fooled. They
+            are: the larger ball holds the smaller one, and an attacker may stop early.
+        about: one line for `--help`.
     """
 
     name: str
-    tries: Callable[[float, float], Sequence[Try]]
+    tries: Callable[[Budget], Sequence[Try]]
     carry: bool
     about: str
 
 
-def _paper_tries(step_size: float, fine: float) -> list[Try]:
-    return [Try(FlushedCrossEntropy(), step_size, keep="last", everyone=True)]
+def _paper_tries(budget: Budget) -> list[Try]:
+    return [Try(FlushedCrossEntropy(), budget.step_size, keep="last", everyone=True)]
 
 
-def _best_tries(step_size: float, fine: float) -> list[Try]:
+def _best_tries(budget: Budget) -> list[Try]:
+    size, fine = budget.step_size, fine_step(budget.eps, budget.steps)
     return [
-        *_paper_tries(step_size, fine),
-        Try(CrossEntropy(), step_size),
-        Try(Margin(), step_size),
+        *_paper_tries(budget),
+        Try(CrossEntropy(), size),
+        Try(Margin(), size),
         Try(CrossEntropy(), fine, random_start=True),
         Try(Margin(), fine, random_start=True),
-        *(Try(MarginTowards(rank), step_size, random_start=True) for rank in range(1, RANKS + 1)),
+        *(Try(MarginTowards(rank), size, random_start=True) for rank in range(1, RANKS + 1)),
     ]
 
 
@@ -103,3 +115,4 @@ PROTOCOLS: dict[str, Protocol] = {
         "any iterate that fools counts",
     ),
 }
+"""Name on the command line -> protocol."""

@@ -1,4 +1,4 @@
-"""One attack among several, made so that an image's verdict never depends on its batch."""
+"""Attacks one after another, so that an image's verdict never depends on its batch."""
 
 from __future__ import annotations
 
@@ -9,36 +9,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._utils.errors import InputError
 from ..attacks import CrossEntropy, Objective, Outputs, Threat, ascend
 from ..attacks.ascent import Keep
-from ..attacks.modes import convolutions_in
+from ..attacks.threats import BALLS
 from ..models.gap import GapClassifier, Keeps
+from ..ops.pgd_step import Norm
+from .measuring import misclassified
 
 
-class FlushedCrossEntropy(CrossEntropy):
-    """Cross-entropy as the paper's program climbed it: numbers below 2^-126 count as zero.
+@dataclass(frozen=True)
+class Budget:
+    """What an attacker may do to an image.
 
-    TensorFlow flushes them, torch keeps them. An image whose true class leads by some 85 or more
-    has a gradient that small and nothing else; that attack cannot move it, and the paper's tables
-    count it as robust. Here the gradient by the feature maps is flushed, on every device alike; it
-    is the same at all positions of a map, and that by the map's sum.
+    Attributes:
+        norm, eps: of the ball around x, in pixel units.
+        steps: of each try.
+        step_size: of one step.
+        seed: of random starts.
     """
 
-    needs: Keeps = "sums"
-
-    def prepare(self, clean: Outputs, labels: Tensor) -> Callable[[Outputs], Tensor]:
-        cross_entropy = super().prepare(clean, labels)
-        smallest = torch.finfo(torch.float32).tiny
-
-        def value(adv: Outputs) -> Tensor:
-            if isinstance(adv.model, GapClassifier) and adv.features.requires_grad:
-                adv.features.register_hook(  # type: ignore[no-untyped-call]
-                    lambda grad: grad.masked_fill(grad.abs() < smallest, 0.0)
-                )
-            return cross_entropy(adv)
-
-        return value
+    norm: Norm
+    eps: float
+    steps: int
+    step_size: float
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,11 +42,11 @@ class Try:
     Attributes:
         objective: climbed.
         step_size: of one step, in pixel units.
-        random_start: start at a random point of the threat instead of at x.
+        random_start: start at a random point of the ball instead of at x.
         keep: which iterate is judged; see `fastinterp.attacks.ascend`.
-        everyone: attack images that are already fooled as well. The arithmetic of a convolution
-            may differ in the last bits with the size of the batch; a try on everyone gives the
-            very images that it would give alone.
+        everyone: attack images that are already fooled as well. The last bits of a convolution may
+            depend on the batch's size; with everyone in it, x' is bit for bit that of this try
+            alone.
     """
 
     objective: Objective
@@ -62,27 +56,55 @@ class Try:
     everyone: bool = False
 
 
-class MarginTowards(Objective):
-    """f_j(x') - f_t(x') for the wrong class j that is the rank-th likeliest at x (1: the first).
+def attack_in_turn(
+    model: GapClassifier,
+    tries: Sequence[Try],
+    budget: Budget,
+    x: Tensor,
+    y: Tensor,
+    *,
+    fooled: Tensor,
+    first: int = 0,
+) -> Tensor:
+    """Which images some try fools; an image that is fooled leaves the batch.
 
-    Any wrong class is a success, so this is an untargeted attack that is steered.
+    Args:
+        model: in eval mode.
+        tries: the attacks, in turn.
+        budget: shared by all tries. With an eps or steps of 0 the images themselves are judged.
+        x, y: images [N, C_in, H, W] and true classes [N], on the model's device.
+        fooled: the images known to be fooled before, bool [N].
+        first: the number of the first image in the whole set, which seeds its random starts.
+
+    Returns:
+        bool [N]. Each x' was classified once more, as an image of its own.
     """
+    if budget.eps == 0 or budget.steps == 0:
+        return fooled | misclassified(model, x, y)
+    fooled = fooled.clone()
+    for number, one in enumerate(tries):
+        left = (~fooled).nonzero().squeeze(1)
+        if len(left) == 0:
+            break
+        rows = torch.arange(len(x), device=x.device) if one.everyone else left
+        seeds = [image_seed(budget.seed, number, first + row) for row in rows.tolist()]
+        x_adv = ascend(
+            model,
+            SeededStart(BALLS[budget.norm](budget.eps, one.step_size), seeds),
+            one.objective,
+            x[rows],
+            y[rows],
+            budget.steps,
+            random_start=one.random_start,
+            keep=one.keep,
+        )
+        fooled[rows] |= misclassified(model, x_adv, y[rows])
+    return fooled
 
-    needs: Keeps = "logits"
 
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
-
-    def prepare(self, clean: Outputs, labels: Tensor) -> Callable[[Outputs], Tensor]:
-        true = labels[:, None]
-        wrong = clean.logits.scatter(1, true, -torch.inf)  # [N, C]
-        rank = min(self.rank, wrong.shape[1] - 1)
-        aim = wrong.topk(rank, dim=1).indices[:, -1:]  # [N, 1]
-
-        def value(adv: Outputs) -> Tensor:
-            return (adv.logits.gather(1, aim) - adv.logits.gather(1, true)).squeeze(1)
-
-        return value
+def image_seed(seed: int, number: int, image: int) -> int:
+    """A 32-bit seed for one image in one try: torch's CPU generator reads no more bits."""
+    return int(np.random.SeedSequence((seed, number, image)).generate_state(1)[0])
 
 
 @dataclass(frozen=True)
@@ -90,7 +112,7 @@ class SeededStart:
     """A threat whose random starts depend on the image's own seed, never on its batch.
 
     Attributes:
-        threat: what it starts.
+        threat: the threat that is started.
         seeds: one for each image of the batch, below 2^32.
     """
 
@@ -118,72 +140,49 @@ class SeededStart:
         return replace(self, threat=self.threat.rows(index), seeds=seeds)
 
 
-def attack_in_turn(
-    model: GapClassifier,
-    tries: Sequence[Try],
-    threat: Callable[[float], Threat],
-    x: Tensor,
-    y: Tensor,
-    steps: int,
-    *,
-    fooled: Tensor,
-    first: int = 0,
-    seed: int = 0,
-) -> Tensor:
-    """Which images some try fools. One that is fooled leaves the batch.
+class FlushedCrossEntropy(CrossEntropy):
+    """Cross-entropy as the paper's program climbed it: gradients below 2^-126 count as zero.
 
-    Args:
-        model: in eval mode.
-        tries: the attacks, in turn.
-        threat: step size -> where x' may go.
-        x, y: images [N, C_in, H, W] and true classes [N], on the model's device.
-        steps: of each try.
-        fooled: the images known to be fooled before, bool [N].
-        first: the number of the first image in the whole set, which seeds its random starts.
-        seed: of the random starts.
-
-    Returns:
-        bool [N]. Each success was seen by classifying the returned image once more.
+    TensorFlow flushes such numbers, torch keeps them. An image whose true class leads by about 85
+    or more has no larger gradient, so that program could not move it, and the paper's tables count
+    it as robust. Here the gradient by the feature maps is flushed, on every device alike. It is the
+    same at all positions of a map, and the same as the gradient by the map's sum.
     """
-    fooled = fooled.clone()
-    for number, one in enumerate(tries):
-        left = (~fooled).nonzero().squeeze(1)
-        if len(left) == 0:
-            break
-        rows = torch.arange(len(x), device=x.device) if one.everyone else left
-        seeds = [image_seed(seed, number, first + row) for row in rows.tolist()]
-        x_adv = ascend(
-            model,
-            SeededStart(threat(one.step_size), seeds),
-            one.objective,
-            x[rows],
-            y[rows],
-            steps,
-            random_start=one.random_start,
-            keep=one.keep,
-        )
-        fooled[rows] |= predict(model, x_adv) != y[rows]
-    return fooled
+
+    needs: Keeps = "sums"
+
+    def prepare(self, clean: Outputs, labels: Tensor) -> Callable[[Outputs], Tensor]:
+        cross_entropy = super().prepare(clean, labels)
+        smallest = torch.finfo(torch.float32).tiny
+
+        def value(adv: Outputs) -> Tensor:
+            if isinstance(adv.model, GapClassifier) and adv.features.requires_grad:
+                adv.features.register_hook(  # type: ignore[no-untyped-call]
+                    lambda grad: grad.masked_fill(grad.abs() < smallest, 0.0)
+                )
+            return cross_entropy(adv)
+
+        return value
 
 
-def image_seed(seed: int, number: int, image: int) -> int:
-    """A 32-bit seed for one image in one try: torch's CPU generator reads no more bits."""
-    return int(np.random.SeedSequence((seed, number, image)).generate_state(1)[0])
+class MarginTowards(Objective):
+    """f_j(x') - f_t(x') for the wrong class j that is the rank-th likeliest at x (1: the first).
 
-
-@torch.no_grad()
-def predict(model: GapClassifier, x: Tensor) -> Tensor:
-    """Images x [N, C_in, H, W] -> the likeliest classes [N], in exact float32.
-
-    Raises:
-        InputError: a logit is not a finite number; such a network has no accuracy.
+    Any wrong class counts as a success, so this remains an untargeted attack.
     """
-    with convolutions_in("float32"):
-        logits = model(x)
-    if not bool(logits.isfinite().all()):
-        raise InputError(
-            "the network gives logits that are not finite numbers, so it has no accuracy; "
-            "its training diverged, or its checkpoint is damaged."
-        )
-    predicted: Tensor = logits.argmax(dim=1)
-    return predicted
+
+    needs: Keeps = "logits"
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def prepare(self, clean: Outputs, labels: Tensor) -> Callable[[Outputs], Tensor]:
+        true = labels[:, None]
+        wrong = clean.logits.scatter(1, true, -torch.inf)  # [N, C]
+        rank = min(self.rank, wrong.shape[1] - 1)
+        aim = wrong.topk(rank, dim=1).indices[:, -1:]  # [N, 1]
+
+        def value(adv: Outputs) -> Tensor:
+            return (adv.logits.gather(1, aim) - adv.logits.gather(1, true)).squeeze(1)
+
+        return value

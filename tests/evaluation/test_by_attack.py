@@ -98,17 +98,17 @@ def test_corruptions_lead_to_the_papers_targets(test_data: data.ImageData) -> No
 @pytest.mark.parametrize(
     ("attack", "settings", "sentence"),
     [
-        ("isa", {"eps": [0.1]}, "--eps means nothing to --attack isa"),
+        ("isa", {"eps": [0.1]}, "--eps"),
         ("isa", {"norm": "linf"}, "l1 or l2"),
-        ("pgd", {"interpreter": "cam"}, "--interpreter means nothing to --attack pgd"),
-        ("pgd", {"hinge": 10.0}, "--hinge means nothing to --attack pgd"),
-        ("aai", {"classes": "2-class"}, "--classes means nothing to --attack aai"),
+        ("pgd", {"interpreter": "cam"}, "--interpreter"),
+        ("pgd", {"hinge": 10.0}, "--hinge"),
+        ("aai", {"classes": "2-class"}, "--classes"),
         ("aai", {"interpreter": "repr"}, "the interpreter repr has no map for a class"),
-        ("aai", {"protocol": "best"}, "the protocol paper alone"),
-        ("pgd", {"norm": "l2"}, "--norm l2 needs --eps"),
-        ("aai", {"norm": "l1"}, "--norm l1 needs --eps"),
-        ("jpeg-l1", {"step_size": 0.1}, "--step-size means nothing to --attack jpeg-l1"),
-        ("fog", {"norm": "l2"}, "--norm means nothing to --attack fog"),
+        ("aai", {"protocol": "best"}, "--protocol"),
+        ("pgd", {"norm": "l2"}, "give --eps"),
+        ("aai", {"norm": "l1"}, "give --eps"),
+        ("jpeg-l1", {"step_size": 0.1}, "--step-size"),
+        ("fog", {"norm": "l2"}, "--norm"),
     ],
 )
 def test_settings_that_do_not_apply_are_refused(

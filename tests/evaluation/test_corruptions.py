@@ -54,7 +54,7 @@ def test_batches_do_not_matter_and_best_only_lowers(make_problem) -> None:
 
 def test_bad_input(make_problem) -> None:
     model, x, y = make_problem(3)
-    with pytest.raises(InputError, match="attack must be one of"):
+    with pytest.raises(InputError, match="no attack"):
         corruption_sweep(model, x, y, y, attack="hail")
     with pytest.raises(InputError, match="protocol must be one of"):
         corruption_sweep(model, x, y, y, attack="fog", protocol="worst")

@@ -110,7 +110,7 @@ def test_refused(make_problem) -> None:
     for penalties in ((), (0.5, 1.0), (1.6, 1.2)):
         with pytest.raises(InputError, match="penalties must be at least 1 and rise"):
             isa_curve(attack, x, y, (y + 1) % 3, penalties=penalties)
-    with pytest.raises(InputError, match="at least one image"):
+    with pytest.raises(InputError, match="no images"):
         isa_curve(attack, x[:0], y[:0], y[:0])
     with pytest.raises(InputError, match="no interpreter 'cams'; did you mean 'cam'"):
         isa_row(models.small(), data.load("digits"), "cams")

@@ -8,6 +8,7 @@ import torch
 
 from fastinterp._utils.errors import InputError
 from fastinterp.evaluation import ISA_SEED, PROTOCOLS, default_step_size, paper_selection
+from fastinterp.evaluation.tries import Budget
 
 
 @pytest.mark.parametrize("seed", [99, ISA_SEED])
@@ -47,8 +48,9 @@ def test_impossible_selections_are_refused(n_test: int, n: int, num_classes: int
 
 
 def test_the_best_protocol_begins_with_the_papers_attack() -> None:
-    (paper,) = PROTOCOLS["paper"].tries(0.01, 0.004)
-    best = PROTOCOLS["best"].tries(0.01, 0.004)
+    budget = Budget("linf", 0.1, 60, 0.01)
+    (paper,) = PROTOCOLS["paper"].tries(budget)
+    best = PROTOCOLS["best"].tries(budget)
     assert type(best[0].objective) is type(paper.objective)
     for attribute in ("step_size", "random_start", "keep", "everyone"):
         assert getattr(best[0], attribute) == getattr(paper, attribute)

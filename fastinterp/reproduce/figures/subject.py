@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..._utils.errors import InputError
 from ...attacks import PGD
-from ...evaluation.tries import predict
+from ...evaluation.measuring import predict
 from ...models.gap import GapClassifier
 from ..networks import Network, network_name
 from .figure import Setting

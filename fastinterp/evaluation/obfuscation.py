@@ -1,0 +1,276 @@
+"""Signs of obfuscated gradients: attacks that do not behave as they do with honest gradients.
+
+Athalye et al. (ICML 2018, section 3.1) list behaviours that betray a defence which merely hides its
+gradients. Each is a check here. Passing all of them is no proof of robustness.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .._utils.errors import InputError
+from .._utils.require import require_counts, require_number, require_one_of
+from ..attacks import PGD, Margin
+from ..attacks.checks import require_batch
+from ..attacks.modes import eval_mode, own_autograd
+from ..attacks.step_size import fine_step
+from ..attacks.threats import BALLS
+from ..models import GapClassifier
+from ..ops.pgd_step import Norm
+from .measuring import in_batches, misclassified, progress_bar, require_measurable
+from .tables import format_accuracy, format_eps
+
+TOLERANCE = 0.01
+ROUNDING = 1e-9  # of a difference between two accuracies
+RESTARTS = 5
+
+SENTENCES = {
+    "gradient": (
+        "The cross-entropy has a gradient at the images.",
+        "At some images the gradient of the cross-entropy is zero at every pixel, so attacks that "
+        "follow it cannot move.",
+    ),
+    "more steps": (
+        "More steps never leave a higher accuracy.",
+        "More steps left a higher accuracy: the gradient misleads the attack.",
+    ),
+    "larger eps": (
+        "A larger ball never leaves a higher accuracy.",
+        "A larger ball left a higher accuracy: the attack misses images that the smaller ball "
+        "holds.",
+    ),
+    "one step": (
+        "One long step is no stronger than many short ones.",
+        "One long step is stronger than many short ones: the gradient near x misleads the attack.",
+    ),
+    "unbounded": (
+        "An attack that may change everything fools the network on every image.",
+        "An attack that may change everything does not fool the network on every image: the "
+        "gradient misleads it, or it needs more steps.",
+    ),
+    "transfer": (
+        "Images made against another network are no stronger than those made against this one.",
+        "Images made against another network are stronger than those made against this one: its "
+        "gradient hides what they find.",
+    ),
+}
+"""Name of a check -> what it means that it passed, and that it failed."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One expectation, and what was measured.
+
+    Attributes:
+        name: of the check.
+        passed: None if it was skipped.
+        figures: what was measured, by the attack or ball that gave it: accuracies, and for the
+            check "gradient" a share of the images.
+        sentence: what it means.
+    """
+
+    name: str
+    passed: bool | None
+    figures: dict[str, float]
+    sentence: str
+
+    @property
+    def word(self) -> str:
+        return {True: "passed", False: "FAILED", None: "skipped"}[self.passed]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def audit(
+    model: GapClassifier,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    eps: float,
+    steps: Sequence[int] = (1, 10, 40, 100),
+    norm: Norm = "linf",
+    transfer_from: GapClassifier | None = None,
+    tolerance: float = TOLERANCE,
+    batch_size: int = 100,
+    progress: bool = True,
+) -> list[Check]:
+    """Look for signs of obfuscated gradients.
+
+    Every attack is PGD on the cross-entropy in the ball, starts at x, takes steps of 2.5 eps /
+    steps, and is judged by its last iterate, which should be its best one if the gradient is
+    honest. The unbounded attack alone may stop at the first iterate that fools the network. As an
+    ascent may stop at a local maximum, images that it does not fool are attacked on the margin,
+    first from x and then from five random points.
+
+    Args:
+        model: the network that claims to be robust.
+        images: [N, C_in, H, W] in [0, 1].
+        labels: true classes [N].
+        eps: the radius of that claim, in pixel units. The radii tried are eps / 4, eps / 2, eps,
+            2 eps, and that of a ball around any image that holds all images (linf: 1).
+        steps: numbers of steps of an attack; one step is always added.
+        norm: of the ball, "linf", "l2" or "l1".
+        transfer_from: another network for the same images, whose adversarial images are tried on
+            `model`; None skips that check.
+        tolerance: the share of the images by which an accuracy may rise where it should not. The
+            last iterates of different attacks differ a little on any network.
+        batch_size: images attacked at a time.
+        progress: show a bar where standard error is a terminal.
+
+    Returns:
+        The checks: gradient, more steps, larger eps, one step, unbounded, transfer.
+
+    Raises:
+        InputError: images, labels or a setting do not fit.
+    """
+    labels = require_measurable("audit", model, images, labels, batch_size)
+    if transfer_from is not None:
+        batch = images.to(model.device), labels.to(model.device)
+        require_batch("audit: transfer_from", transfer_from, *batch, False)
+    if not 0 <= require_number("tolerance", tolerance) < 1:
+        raise InputError(f"tolerance must be a fraction in [0, 1), got {tolerance!r}.")
+    counts = sorted({1, *require_counts("steps", steps)})
+    most = counts[-1]
+    if most == 1:
+        raise InputError(f"steps must hold a number above 1, got {list(steps)}.")
+    require_one_of("norm", norm, BALLS)
+    pixels = images[0].numel()
+    whole = {"linf": 1.0, "l2": math.sqrt(pixels), "l1": float(pixels)}[norm]
+    if not 0 < require_number("eps", eps) < whole:
+        raise InputError(
+            f"eps must lie between 0 and {whole:g}, the radius of the unbounded attack, "
+            f"got {eps!r}."
+        )
+    radii = [radius for radius in (eps / 4, eps / 2, 2 * eps) if radius < whole]
+    attacks = len(counts) + len(radii) + 2 + (transfer_from is not None)
+    with eval_mode(model), progress_bar(attacks, "attack", progress) as bar:
+        subject = _Subject(model, images, labels, norm, batch_size, bar)
+        by_steps = {count: subject.accuracy(subject.pgd(eps, count)) for count in counts}
+        by_eps = {0.0: subject.accuracy(subject.pgd(0.0, 0)), eps: by_steps[most]}
+        by_eps |= {radius: subject.accuracy(subject.pgd(radius, most)) for radius in radii}
+        by_eps[whole] = subject.unbounded(whole, most)
+        by_eps = dict(sorted(by_eps.items()))
+        transferred = None
+        if transfer_from is not None:
+            transferred = subject.accuracy(subject.pgd(eps, most, transfer_from))
+        flat = subject.share_without_gradient()
+    slack = tolerance + ROUNDING
+    return [
+        _check("gradient", flat <= slack, {"share of images without one": flat}),
+        _check("more steps", not rises(by_steps.values(), tolerance), _by_count(by_steps)),
+        _check("larger eps", not rises(by_eps.values(), tolerance), _by_radius(by_eps)),
+        _check(
+            "one step",
+            by_steps[most] <= by_steps[1] + slack,
+            _by_count({count: by_steps[count] for count in (1, most)}),
+        ),
+        _check("unbounded", by_eps[whole] == 0, _by_radius({whole: by_eps[whole]})),
+        Check("transfer", None, {}, "No other network was given to make adversarial images with.")
+        if transferred is None
+        else _check(
+            "transfer",
+            by_eps[eps] <= transferred + slack,
+            {"own gradients": by_eps[eps], "another network's": transferred},
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """The network that is audited, and what all attacks on it share; `bar` counts these."""
+
+    model: GapClassifier
+    images: Tensor
+    labels: Tensor
+    norm: Norm
+    batch_size: int
+    bar: Any
+
+    def pgd(
+        self, eps: float, steps: int, source: GapClassifier | None = None, **settings: Any
+    ) -> PGD:
+        size = fine_step(eps, steps)
+        return PGD(source or self.model, eps, size, steps, self.norm, **settings)
+
+    def batches(self) -> Iterator[list[Tensor]]:
+        for _, batch in in_batches(self.batch_size, self.model.device, self.images, self.labels):
+            yield batch
+
+    def accuracy(self, *attacks: PGD) -> float:
+        """The share of images that withstand all attacks; each attacks those that are left."""
+        right = 0
+        for x, y in self.batches():
+            for attack in attacks:
+                holds = ~misclassified(self.model, attack(x, y), y)
+                x, y = x[holds], y[holds]
+            right += len(y)
+        self.bar.update()
+        return right / len(self.images)
+
+    def unbounded(self, eps: float, steps: int) -> float:
+        """Under cross-entropy, then the margin from x, then the margin from random points."""
+        margin: dict[str, Any] = {"objective": Margin(), "keep": "first_fooled"}
+        generator = torch.Generator(self.model.device).manual_seed(0)
+        restarts: dict[str, Any] = {
+            "random_start": True,
+            "restarts": RESTARTS,
+            "generator": generator,
+        }
+        return self.accuracy(
+            self.pgd(eps, steps, keep="first_fooled"),
+            self.pgd(eps, steps, **margin),
+            self.pgd(eps, steps, **margin, **restarts),
+        )
+
+    def share_without_gradient(self) -> float:
+        """The share of images at which the cross-entropy's gradient is zero at every pixel."""
+        flat = 0
+        for x, y in self.batches():
+            with own_autograd(x.device.type):
+                x = x.detach().clone().requires_grad_()
+                loss = F.cross_entropy(self.model(x), y, reduction="sum")
+                (grad,) = torch.autograd.grad(loss, x, materialize_grads=True)
+            flat += int((grad == 0).flatten(1).all(dim=1).sum())
+        return flat / len(self.images)
+
+
+def audit_table(checks: Sequence[Check]) -> tuple[list[str], list[list[str]]]:
+    """Checks -> header and body: name, result, figures."""
+    body = []
+    for check in checks:
+        figures = [f"{name}: {format_accuracy(value)}" for name, value in check.figures.items()]
+        body.append([check.name, check.word, ", ".join(figures) or "-"])
+    return ["check", "result", "measured"], body
+
+
+def rises(accuracies: Iterable[float], tolerance: float) -> bool:
+    """Whether an accuracy is above the lowest one before it by more than `tolerance`."""
+    lowest = math.inf
+    for before, after in pairwise(accuracies):
+        lowest = min(lowest, before)
+        if after > lowest + tolerance + ROUNDING:
+            return True
+    return False
+
+
+def _check(name: str, passed: bool, figures: dict[str, float]) -> Check:
+    return Check(name, passed, figures, SENTENCES[name][not passed])
+
+
+def _by_count(accuracies: Mapping[int, float]) -> dict[str, float]:
+    return {
+        "1 step" if count == 1 else f"{count} steps": value for count, value in accuracies.items()
+    }
+
+
+def _by_radius(accuracies: Mapping[float, float]) -> dict[str, float]:
+    return {f"eps {format_eps(radius)}": value for radius, value in accuracies.items()}
