@@ -22,6 +22,7 @@ from ..evaluation.tables import text_table, write_rows
 from ..interpreters.registry import interpreter_named
 from ..models import GapClassifier
 from ..ops import backend
+from ..training.recipe import families, recipe_name
 
 Words = argparse.Namespace
 
@@ -46,18 +47,14 @@ def doctor(args: Words) -> int:
 def train(args: Words) -> int:
     """Train by a recipe, and say where the network lies."""
     if args.list:
-        lines = [(name, training.load_recipe(name).description) for name in training.list_recipes()]
-        print(text_table(("recipe", "what it trains"), lines))
+        lines = [
+            (each.pattern, ", ".join(each.networks), each.title) for each in families().values()
+        ]
+        print(text_table(("recipe", "networks", "data"), lines))
+        print("\nA recipe without NETWORK, such as mnist-int, trains the first. METHOD is one of:")
+        print("\n".join(f"  {name:12} {row.title}" for name, row in training.METHODS.items()))
         return 0
-    if args.recipe is None:
-        taken = next((word for word in args.set if "=" not in word), None)
-        hint = (
-            "`fastinterp train --list` shows them."
-            if taken is None
-            else (f"{taken!r} was taken for a setting; the recipe stands before the options.")
-        )
-        raise InputError(f"train needs a recipe; {hint}")
-    recipe = training.load_recipe(args.recipe, args.set)
+    recipe = training.load_recipe(_recipe_name(args), args.set)
     out = Path(args.out or Path("runs") / recipe.name)
     if out.exists() and not out.is_dir():
         raise InputError(f"--out names a file, {out}; give the name of a folder.")
@@ -66,6 +63,26 @@ def train(args: Words) -> int:
     print(text_table(list(last), [list(last.values())]))
     print(f"network: {out / 'model.safetensors'}")
     return 0
+
+
+def _recipe_name(args: Words) -> str:
+    """The recipe's name or file, or the name made from --dataset, --model and --method."""
+    parts = [args.dataset, args.model, args.method]
+    if args.recipe is not None:
+        if any(parts):
+            raise InputError(
+                "train takes a recipe or --dataset, --model and --method; leave one of them out."
+            )
+        return str(args.recipe)
+    if args.dataset is not None:
+        return recipe_name(args.dataset, args.model, args.method or "int")
+    taken = next((word for word in args.set if "=" not in word), None)
+    if taken is not None:
+        raise InputError(
+            f"train needs a recipe; {taken!r} was taken for a setting; the recipe stands before "
+            "the options."
+        )
+    raise InputError("train needs a recipe or --dataset; `fastinterp train --list` shows them.")
 
 
 def evaluate(args: Words) -> int:

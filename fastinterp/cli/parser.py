@@ -11,6 +11,8 @@ from ..evaluation import PROTOCOLS
 from ..evaluation.by_attack import CLASS_SETS, MEASURES
 from ..evaluation.isa_scores import TABLE1
 from ..interpreters.registry import CLASS_WISE, INTERPRETERS
+from ..training import METHODS
+from ..training.recipe import TITLES, families
 from . import commands
 from .arguments import Parser, count, count_or_all, index, number, seed
 
@@ -80,6 +82,22 @@ def _add_train(every: Any) -> None:
         "recipe", nargs="?", metavar="RECIPE", help="a recipe's name (see --list) or a TOML file"
     )
     parser.add_argument("--list", action="store_true", help="show the recipes and stop")
+    parts = parser.add_argument_group("instead of RECIPE, the parts of its name")
+    parts.add_argument(
+        "--dataset", choices=tuple(families()), metavar="NAME", help=", ".join(families())
+    )
+    parts.add_argument(
+        "--model",
+        choices=tuple(TITLES),
+        metavar="NAME",
+        help=f"{', '.join(TITLES)}; default: the first that --list shows for the data set",
+    )
+    parts.add_argument(
+        "--method",
+        choices=tuple(METHODS),
+        metavar="NAME",
+        help=f"{', '.join(METHODS)}; default: int",
+    )
     _add_data_dir(parser)
     parser.add_argument("--out", metavar="DIR", help="default: runs/RECIPE")
     parser.add_argument(

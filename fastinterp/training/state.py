@@ -1,4 +1,4 @@
-"""A run's state in one safetensors file: enough to go on as if it had never stopped."""
+"""A run's state in one safetensors file: everything needed to continue it exactly."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def save_state(
     """Write the network, the optimiser, torch's random state and `record` (JSON), atomically.
 
     Args:
-        totals: the running sums of the epoch, kept as a tensor so that no bit is lost.
+        totals: the running sums of the epoch, a tensor so that no bit is lost.
     """
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     optimizer_tensors, optimizer_json = _flatten(optimizer.state_dict())
@@ -36,7 +36,7 @@ def save_state(
     tensors["random/cpu"] = torch.get_rng_state()
     if torch.cuda.is_available() and totals.is_cuda:
         tensors["random/cuda"] = torch.cuda.get_rng_state(totals.device)
-    # Clones, because tied weights share memory, which the format refuses.
+    # Clones, because the format refuses tied weights, which share memory.
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     metadata = {"format": FORMAT, "optimizer": optimizer_json, "record": record}
     with atomic_path(path) as temporary:
@@ -47,7 +47,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """The `record` that `save_state` was given.
 
     Raises:
-        InputError: not a state file of ours.
+        InputError: the file is not a state of a fastinterp run.
     """
     record: dict[str, Any] = _metadata(path)["record"]
     return record
@@ -61,13 +61,9 @@ def restore_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
     """
     device = next(model.parameters()).device
     with safe_open(path, "pt") as file:
-        # clone: what safetensors returns may be the file itself, mapped into memory.
+        # clone, because safetensors may return the file itself, mapped into memory
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    weights = {
-        name.removeprefix("model/"): value
-        for name, value in tensors.items()
-        if name.startswith("model/")
-    }
+    weights = {name[6:]: value for name, value in tensors.items() if name.startswith("model/")}
     try:
         model.load_state_dict(weights)
         optimizer.load_state_dict(_unflatten(_metadata(path)["optimizer"], tensors))
@@ -87,7 +83,7 @@ def restore_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
 def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
     """Give an optimiser's moments their parameters' strides, as they had before they were saved.
 
-    Where these differ, torch steps through parameters one by one instead of all at once.
+    If they differ, torch updates parameters one by one instead of all at once.
     """
     for parameter, entries in optimizer.state.items():
         for key, value in entries.items():
@@ -101,7 +97,7 @@ def _metadata(path: Path) -> dict[str, Any]:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {})["fastinterp"]
         metadata: dict[str, Any] = json.loads(text)
-    except Exception as error:  # safetensors raises its own, undocumented kinds
+    except Exception as error:  # safetensors raises undocumented exceptions
         raise InputError(
             f"{path} is not the state of a fastinterp run; remove it or choose another folder."
         ) from error

@@ -137,7 +137,7 @@ def test_an_inner_loop_on_the_cross_entropy(make_tiny, make_data) -> None:
 def test_recipes_choose_the_inner_loop() -> None:
     assert load_recipe("mnist-small-int").inner == "discrepancy"
     assert load_recipe("mnist-small-int", ["inner=cross-entropy"]).inner == "cross-entropy"
-    with pytest.raises(InputError, match="inner must be discrepancy or cross-entropy"):
+    with pytest.raises(InputError, match="inner must be one of"):
         load_recipe("mnist-small-int", ["inner=kl"])
     small = {"train_images": 50, "val_images": 0, "epochs": 1, "eps_schedule": ()}
     with pytest.raises(InputError, match="'adv' takes no inner"):
@@ -157,5 +157,5 @@ def test_interpreters_that_do_not_fit_are_refused(make_tiny, make_data) -> None:
         trainer.training_step(*make_data(4))
     with pytest.raises(InputError, match="takes no inner and no interpreter"):
         method("trades", interpreter=GradCAM)
-    with pytest.raises(TypeError):
+    with pytest.raises(InputError, match="TRADESTrainer has no setting 'interpreter'"):
         TRADESTrainer(make_tiny(), interpreter=GradCAM)

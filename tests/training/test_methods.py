@@ -81,7 +81,7 @@ INNER: dict[str, Callable] = {
 
 
 def make(name: str):
-    return method(name, None if METHODS[name][0] is None else GAMMA)
+    return method(name, None if METHODS[name].gamma is None else GAMMA)
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_default_weights_are_the_papers() -> None:
     ("arguments", "message"),
     [
         (("itn",), "did you mean 'int'"),
-        (("xyzzy",), "choose one of normal, adv"),
+        (("xyzzy",), "known names are normal, adv"),
         (("int", -0.1), "gamma must be a finite number"),
         (("int", float("nan")), "gamma must be a finite number"),
         (("adv", 0.1), "no regulariser to weigh"),

@@ -28,7 +28,7 @@ def units(monkeypatch) -> None:
 @pytest.fixture
 def no_units(monkeypatch) -> None:
     monkeypatch.setattr(precision, "has_bf16", lambda device: False)
-    precision._say_float32_serves.cache_clear()
+    precision._warn_float32.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -181,9 +181,7 @@ def test_int_loss_takes_it_too(make_tiny, make_data, units) -> None:
 
 def test_unknown_precisions_are_refused(make_tiny) -> None:
     for make in (IntLoss, lambda **k: IntTrainer(make_tiny(), **k)):
-        with pytest.raises(
-            InputError, match='precision must be "float32", "tf32" or "bf16", got \'fp8\''
-        ):
+        with pytest.raises(InputError, match=r"precision must be one of .*, got 'fp8'"):
             make(precision="fp8")
 
 
@@ -193,7 +191,7 @@ def test_a_recipe_says_which(tmp_path: Path, units) -> None:
     assert load_recipe("digits-small-int").precision == "float32"
     run_recipe(recipe, out=tmp_path, device="cpu", progress=False)
     assert read_record(tmp_path / STATE)["settings"]["precision"] == "bf16"
-    with pytest.raises(InputError, match="precision must be float32 or tf32 or bf16, got 'half'"):
+    with pytest.raises(InputError, match=r"precision must be one of .*, got 'half'"):
         load_recipe("digits-small-int", ["precision=half"])
 
 

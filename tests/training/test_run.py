@@ -197,7 +197,7 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     (tmp_path / STATE).unlink()
     with pytest.raises(InputError, match="holds a run already; pass resume"):
         run(tmp_path, resume=False)
-    with pytest.raises(InputError, match="no state to go on from"):
+    with pytest.raises(InputError, match="no state to resume from"):
         run(tmp_path, resume=True)
 
 
