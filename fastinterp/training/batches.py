@@ -1,10 +1,14 @@
-"""Training data as batches: by epoch, from any batch on."""
+"""Training data as batches (x float [B, ...] in [0, 1], y int64 [B]): by epoch, from any batch on.
+
+Both kinds have `images`, their number in the data set; `batch_size`, None if the data determine it;
+`steps`, the batches in an epoch of training; and `images_per_epoch`, the images in these.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,34 +22,6 @@ from .seeds import derive
 
 Batch = tuple[Tensor, Tensor]
 Source = ImageData | tuple[Tensor, Tensor] | DataLoader[Any]
-
-
-class Batches(Protocol):
-    """Batches (x float [B, ...] in [0, 1], y int64 [B]) of a data set.
-
-    Attributes:
-        images: number of images in the data set.
-        batch_size: images in a batch; None if the data determine it.
-        steps: number of batches in an epoch of training.
-        images_per_epoch: number of images in these.
-    """
-
-    images: int
-    batch_size: int | None
-    steps: int
-    images_per_epoch: int
-
-    def epoch(self, epoch: int, start: int) -> Iterator[Batch]:
-        """An epoch's shuffled batches from batch `start` on, without a last partial one."""
-        ...
-
-    def once(self) -> Iterator[Batch]:
-        """Every image once, in order."""
-        ...
-
-    def first_images(self) -> Tensor:
-        """Some images, to see whether a network takes them."""
-        ...
 
 
 def make_batches(
@@ -98,14 +74,17 @@ class ArrayBatches:
         self._white = torch.full((), 255.0, device=images.device)
 
     def epoch(self, epoch: int, start: int) -> Iterator[Batch]:
+        """An epoch's shuffled batches from batch `start` on, without a last partial one."""
         generator = torch.Generator().manual_seed(derive(self.seed, "order", epoch))
         order = torch.randperm(self.images, generator=generator).to(self.labels.device)
         return self._batches(order, start, self.steps)
 
     def once(self) -> Iterator[Batch]:
+        """Every image once, in order."""
         return self._batches(torch.arange(self.images, device=self.labels.device), 0, None)
 
     def first_images(self) -> Tensor:
+        """Some images, to see whether a network takes them."""
         return next(self.once())[0]
 
     def _batches(self, order: Tensor, start: int, stop: int | None) -> Iterator[Batch]:
@@ -145,9 +124,11 @@ class LoaderBatches:
     def once(self) -> Iterator[Batch]:
         for batch in self.loader:
             if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+                several = isinstance(batch, (tuple, list))
+                got = f"{len(batch)} parts" if several else type(batch).__name__
                 raise InputError(
                     f"{self.name}: a batch of the DataLoader must be a pair (images, labels), "
-                    f"got {_kind_of(batch)}."
+                    f"got {got}."
                 )
             x, y = batch
             if not self._checked:  # bytes and normalised images are found in the first batch
@@ -163,9 +144,4 @@ class LoaderBatches:
             return next(self.once())[0]
 
 
-def _kind_of(batch: object) -> str:
-    if isinstance(batch, Tensor):
-        return f"a tensor of shape {list(batch.shape)}"
-    if isinstance(batch, (tuple, list)):
-        return f"{len(batch)} parts"
-    return f"a {type(batch).__name__}"
+Batches = ArrayBatches | LoaderBatches

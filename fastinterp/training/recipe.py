@@ -17,7 +17,12 @@ import torch
 from .. import data, models
 from .._utils.errors import InputError
 from .._utils.keywords import reject_unknown
-from .._utils.require import require_known_name, require_one_of
+from .._utils.require import (
+    require_known_name,
+    require_number,
+    require_one_of,
+    require_whole,
+)
 from ..attacks.outputs import Precision
 from ..data import ImageData
 from ..interpreters.registry import CLASS_WISE, interpreter_named
@@ -326,11 +331,15 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not valid TOML: {error}.") from error
 
 
-def _split(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
+def _split(text: str) -> tuple[str, Any]:
+    """An override "key=value", whose value is TOML or text without quotes."""
+    key, equals, value = (part.strip() for part in text.partition("="))
     if not equals:
         raise InputError(f"An override has the form key=value, got {text!r}.")
-    return key.strip(), value.strip()
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
 
 
 KINDS = get_type_hints(Recipe)
@@ -338,54 +347,30 @@ KEYS = [name for name in KINDS if name != "name"]
 
 
 def _convert(key: str, value: Any) -> Any:
-    """A value as its field wants it, from TOML or from the text of an override."""
+    """A value as its field wants it."""
     kind = KINDS[key]
     if get_origin(kind) is Literal:
         return require_one_of(key, value, get_args(kind))
     if key == "interpreter":
         return require_one_of(key, value, CLASS_WISE)
-    what, read = _READERS[kind]
-    try:
-        return read(value)
-    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
-        raise InputError(f"{key} must be {what}, got {value!r}.") from error
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, (bool, float)):
-        raise TypeError
-    return int(value)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool):
-        raise TypeError
-    return float(Fraction(value)) if isinstance(value, (str, int)) else float(value)
-
-
-def _boolean(value: Any) -> bool:
-    if isinstance(value, bool):
+    if kind in (str, bool):
+        if not isinstance(value, kind):
+            what = "text" if kind is str else "true or false"
+            raise InputError(f"{key} must be {what}, got {value!r}.")
         return value
-    return {"true": True, "false": False}[value.lower()]
-
-
-def _wholes(value: Any) -> tuple[int, ...]:
-    parts = value.strip("[]() ").split(",") if isinstance(value, str) else value
-    return tuple(_whole(part) for part in parts if part != "")
-
-
-NUMBER = 'a number or a fraction such as "8/255"'
-_READERS: dict[Any, tuple[str, Any]] = {
-    str: ("text", _text),
-    int: ("a whole number", _whole),
-    float: (NUMBER, _number),
-    float | None: (NUMBER, _number),
-    bool: ("true or false", _boolean),
-    tuple[int, ...]: ("a list of whole numbers", _wholes),
-}
+    if kind == tuple[int, ...]:
+        if isinstance(value, str):  # "2000, 10000" and, for none, ""
+            value = _split(f"{key}=[{value}]")[1]
+        if not isinstance(value, (list, tuple)):
+            raise InputError(f"{key} must be a list of whole numbers, got {value!r}.")
+        return tuple(require_whole(key, one) for one in value)
+    if kind is int:
+        return require_whole(key, value)
+    if value is None and kind is not float:
+        return None
+    try:
+        return require_number(key, float(Fraction(value)) if isinstance(value, str) else value)
+    except (ValueError, ArithmeticError) as error:
+        raise InputError(
+            f'{key} must be a number or a fraction such as "8/255", got {value!r}.'
+        ) from error

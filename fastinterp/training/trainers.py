@@ -1,4 +1,9 @@
-"""The eight trainers: `Trainer` with a method filled in. `TrainConfig` describes their settings."""
+"""The eight trainers: `Trainer` with a method filled in.
+
+All take the settings of `TrainConfig` as keywords, `NormalTrainer` only those that are not of the
+inner loop, and train the model in place. An unknown setting or one out of its range raises
+`InputError`.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +24,7 @@ OUTER = [name for name in TrainConfig.__dataclass_fields__ if name not in INNER_
 
 
 class NormalTrainer(Trainer):
-    """Standard training: cross-entropy at x.
-
-    Args:
-        model: a GapClassifier; it is trained in place.
-        optimizer, settings: settings of `TrainConfig`, but not those of the inner loop.
-
-    Raises:
-        InputError: a setting is unknown or out of its range.
-    """
+    """Standard training: cross-entropy at x. Settings: `TrainConfig`, without the inner loop's."""
 
     def __init__(
         self,
@@ -42,12 +39,7 @@ class NormalTrainer(Trainer):
 class AdvTrainer(Trainer):
     """Adversarial training (Madry et al., 2018): cross-entropy at the x' that maximises it.
 
-    Args:
-        model: a GapClassifier; it is trained in place.
-        eps, steps, step_size, settings: settings of `TrainConfig`.
-
-    Raises:
-        InputError: a setting is unknown or out of its range.
+    Settings: `TrainConfig`.
     """
 
     def __init__(
@@ -65,15 +57,8 @@ class AdvTrainer(Trainer):
 class TRADESTrainer(Trainer):
     """TRADES (Zhang et al., 2019): cross-entropy at x + gamma KL(f(x) || f(x')).
 
-    x' maximises the divergence.
-
-    Args:
-        model: a GapClassifier; it is trained in place.
-        gamma: weight of the divergence, 1/lambda in Zhang et al.; the paper uses 1.
-        eps, steps, step_size, settings: settings of `TrainConfig`.
-
-    Raises:
-        InputError: a setting is unknown or out of its range.
+    x' maximises the divergence. gamma is 1/lambda in Zhang et al.; the paper uses 1. Other
+    settings: `TrainConfig`.
     """
 
     _method: ClassVar[str] = "trades"
@@ -96,9 +81,8 @@ class IGNormTrainer(TRADESTrainer):
 
     R is the l1 norm of the integrated gradients of the cross-entropy along x to x', in 5 steps,
     divided by the number of images in the batch as in the authors' programs (`attacks.IGNorm`).
-    It differentiates the network twice and costs several times as much as Int.
-
-    Arguments and errors as for `TRADESTrainer`; gamma is the weight of R, and the paper uses 1.
+    It differentiates the network twice and costs several times as much as Int. The paper uses
+    gamma = 1. Other settings: `TrainConfig`.
     """
 
     _method = "ig-norm"
@@ -107,7 +91,7 @@ class IGNormTrainer(TRADESTrainer):
 class IGNormSumTrainer(TRADESTrainer):
     """IG-Norm with adversarial loss: cross-entropy at x' + gamma R, which x' maximises too.
 
-    R and the arguments are those of `IGNormTrainer`.
+    R and the settings are those of `IGNormTrainer`.
     """
 
     _method = "ig-norm-sum"
@@ -135,10 +119,7 @@ class IntTrainer(Trainer):
             times that of CAM. Gradient-based maps differentiate the network twice.
         inner: what x' maximises: "discrepancy", or "cross-entropy", the variant Int2 of the
             authors' programs. The outer loss is the same.
-        eps, steps, step_size, settings: settings of `TrainConfig`.
-
-    Raises:
-        InputError: a setting is unknown or out of its range.
+        eps, steps, step_size, settings: see `TrainConfig`.
     """
 
     _method: ClassVar[str] = "int"
@@ -155,16 +136,16 @@ class IntTrainer(Trainer):
         inner: Inner = "discrepancy",
         **settings: Any,
     ) -> None:
-        chosen = method(self._method, gamma, inner=inner, interpreter=interpreter)
         config = self._config(eps=eps, steps=steps, step_size=step_size, **settings)
+        chosen = method(self._method, gamma, inner=inner, interpreter=interpreter)
         super().__init__(model, chosen, config)
 
 
 class IntOneClassTrainer(IntTrainer):
     """Int with the discrepancy of the true class's map alone: cross-entropy at x + gamma D1.
 
-    x' maximises D1. The loss adds gamma * u * || L(x, t) - L(x', t) ||_1 with the maps of eq. (1);
-    the arguments are those of `IntTrainer`.
+    x' maximises D1. The loss adds gamma * u * || L(x, t) - L(x', t) ||_1 with the maps of eq. (1).
+    The settings are those of `IntTrainer`.
     """
 
     _method = "int-1-class"
@@ -173,7 +154,7 @@ class IntOneClassTrainer(IntTrainer):
 class IntAdvTrainer(IntTrainer):
     """Int with adversarial loss: cross-entropy at x' + gamma D, which x' maximises too.
 
-    The arguments are those of `IntTrainer`.
+    The settings are those of `IntTrainer`.
     """
 
     _method = "int-adv"
