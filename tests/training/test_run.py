@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 from resumable import EPOCHS, STEPS, run
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -200,12 +201,50 @@ def test_states_of_something_else_are_refused(tmp_path: Path) -> None:
     (tmp_path / STATE).unlink()
     trainer, _ = run(tmp_path, epochs=1)
     other = models.pool(1, 4)
-    with pytest.raises(InputError, match="another network or optimiser"):
+    with pytest.raises(InputError, match="another network or optimizer"):
         restore_state(tmp_path / STATE, other, torch.optim.Adam(other.parameters()))
-    with pytest.raises(InputError, match="another network or optimiser"):
+    with pytest.raises(InputError, match="another network or optimizer"):
         restore_state(
             tmp_path / STATE, trainer.model, torch.optim.Adam(list(trainer.model.parameters())[:2])
         )
+
+
+def forge(path: Path, change) -> None:
+    """Write a state again with other tensors or metadata."""
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        metadata = json.loads(file.metadata()["fastinterp"])
+    metadata = change(tensors, metadata) or metadata
+    save_file(tensors, path, {"fastinterp": json.dumps(metadata)})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, about: [1],
+        lambda tensors, about: {"format": 1},
+        lambda tensors, about: about.update(format=2),
+        lambda tensors, about: about.update(record=[]),
+        lambda tensors, about: about["record"].update(step="many"),
+        lambda tensors, about: about["record"].pop("history") and None,
+        lambda tensors, about: about.update(optimizer=3),
+        lambda tensors, about: about["optimizer"].update(param_groups=[]),
+        lambda tensors, about: tensors.update({"optimizer/99/step": torch.zeros(())}),
+        lambda tensors, about: tensors.update({"optimizer/x": torch.zeros(())}),
+        lambda tensors, about: tensors.update({"model/other": torch.zeros(())}),
+        lambda tensors, about: tensors.update(totals=torch.zeros(2)),
+        lambda tensors, about: tensors.pop("random/cpu").data_ptr() and None,
+        lambda tensors, about: tensors.update({"random/cpu": torch.zeros(3)}),
+    ],
+)
+def test_forged_states_are_refused_in_a_sentence(
+    tmp_path: Path, make_tiny, make_data, change
+) -> None:
+    fit = {"out": tmp_path, "batch_size": 8, "progress": False}
+    NormalTrainer(make_tiny()).fit(make_data(16), 1, **fit)
+    forge(tmp_path / STATE, change)
+    with pytest.raises(InputError, match=r"is (not )?the state of|is a state of format 2"):
+        NormalTrainer(make_tiny()).fit(make_data(16), 2, resume=True, **fit)
 
 
 def test_a_loss_that_leaves_the_numbers_stops_the_run(tmp_path: Path, monkeypatch) -> None:
