@@ -22,7 +22,7 @@ from ..evaluation.tables import text_table, write_rows
 from ..interpreters.registry import interpreter_named
 from ..models import GapClassifier
 from ..ops import backend
-from ..training.recipe import families, recipe_name
+from ..training.families import families, recipe_name
 
 Words = argparse.Namespace
 

@@ -12,7 +12,7 @@ from ..evaluation.by_attack import CLASS_SETS, MEASURES
 from ..evaluation.isa_scores import TABLE1
 from ..interpreters.registry import CLASS_WISE, INTERPRETERS
 from ..training import METHODS
-from ..training.recipe import TITLES, families
+from ..training.families import TITLES, families
 from . import commands
 from .arguments import Parser, count, count_or_all, index, number, seed
 

@@ -1,9 +1,10 @@
 """Training: a method (inner objective, outer loss), one step, one loop, recipes of the paper."""
 
 from .config import TrainConfig
+from .families import list_recipes
 from .int_loss import IntLoss
 from .methods import METHODS, Method, MethodRow, method
-from .recipe import Recipe, list_recipes, load_recipe, run_recipe
+from .recipe import Recipe, load_recipe, run_recipe
 from .result import StepResult
 from .schedule import LinearEps
 from .timing import StepTime, time_recipes

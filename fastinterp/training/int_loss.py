@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .._utils.errors import InputError
-from .._utils.keywords import hint_keywords
+from .._utils.keywords import reject_unknown
 from .._utils.require import require_one_of
 from ..attacks import MakeInterpreter
 from ..attacks.modes import convolutions_in
-from ..attacks.outputs import Precision
 from ..models.gap import GapClassifier, require_fit
 from ..ops.discrepancy import Reduction
-from ..ops.pgd_step import Norm
 from .config import TrainConfig
 from .methods import INT_FAMILY, Inner
 from .methods import method as method_named
 from .precision import usable_precision
 from .robust_loss import ball, require_known_labels, require_trainable, robust_loss
-from .schedule import EpsSchedule
 from .seeds import derive
 
+SETTINGS = ("eps_schedule", "random_start", "seed", "precision", "norm")  # of TrainConfig
 OF_REDUCTION = {"weighted": "int", "1-class": "int-1-class"}
 
 
-@hint_keywords
 class IntLoss(nn.Module):
     """The loss of interpretability-aware training, eq. (9), including the search for x'.
 
@@ -59,13 +57,11 @@ class IntLoss(nn.Module):
         method: str | None = None,
         inner: Inner = "discrepancy",
         interpreter: MakeInterpreter | None = None,
-        eps_schedule: EpsSchedule | tuple[int, int] | None = None,
-        random_start: bool = True,
-        seed: int = 0,
-        precision: Precision = "float32",
-        norm: Norm = "linf",
+        **settings: Any,
     ) -> None:
         super().__init__()
+        known = [name for name in signature(IntLoss).parameters if name != "settings"]
+        reject_unknown("IntLoss", settings, [*known, *SETTINGS])
         require_one_of("reduction", reduction, list(OF_REDUCTION))
         name = OF_REDUCTION[reduction] if method is None else method
         require_one_of("method", name, INT_FAMILY)
@@ -76,11 +72,7 @@ class IntLoss(nn.Module):
             eps=eps,
             steps=steps,
             step_size=step_size,  # type: ignore[arg-type]
-            norm=norm,
-            random_start=random_start,
-            eps_schedule=eps_schedule,
-            seed=seed,
-            precision=precision,
+            **settings,
         )
         self.config.check_method(self.method)
         self.step = 0

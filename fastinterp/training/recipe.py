@@ -5,10 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from difflib import get_close_matches
 from fractions import Fraction
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -18,7 +15,6 @@ from .. import data, models
 from .._utils.errors import InputError
 from .._utils.keywords import reject_unknown
 from .._utils.require import (
-    require_known_name,
     require_number,
     require_one_of,
     require_whole,
@@ -29,15 +25,14 @@ from ..interpreters.registry import CLASS_WISE, interpreter_named
 from ..models import GapClassifier
 from ..ops.pgd_step import Norm
 from .config import TrainConfig
-from .methods import METHODS, Inner, method
+from .families import read_toml, settings_of
+from .methods import Inner, method
 from .trainer import Trainer
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-TITLES = {"small": "Small", "pool": "Pool", "wresnet": "WResnet"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,89 +88,11 @@ class Recipe:
 SHARED = [f.name for f in fields(TrainConfig) if f.name in {g.name for g in fields(Recipe)}]
 
 
-class Family(NamedTuple):
-    """The recipes of one data set: a file of fastinterp's own.
-
-    Attributes:
-        name: name of the file.
-        title: what descriptions call it.
-        networks: networks for which `list_recipes` shows recipes; the first is the default.
-        methods: methods that the settings are for.
-        short_names: names of the default network leave the network out.
-        settings: of every recipe.
-    """
-
-    name: str
-    title: str
-    networks: tuple[str, ...]
-    methods: tuple[str, ...]
-    short_names: bool
-    settings: dict[str, Any]
-
-    @property
-    def pattern(self) -> str:
-        """Its recipes' names, with NETWORK and METHOD for parts that vary."""
-        method = "METHOD" if len(self.methods) > 1 else self.methods[0]
-        return f"{self.name}-{method}" if self.short_names else f"{self.name}-NETWORK-{method}"
-
-    def recipe_name(self, network: str, method: str) -> str:
-        if self.short_names and network == self.networks[0]:
-            return f"{self.name}-{method}"
-        return f"{self.name}-{network}-{method}"
-
-
 class Trained(NamedTuple):
     """The result of `run_recipe`: the network and a row for each epoch (see `Trainer.fit`)."""
 
     model: GapClassifier
     history: list[dict[str, Any]]
-
-
-@cache
-def families() -> dict[str, Family]:
-    """The families of recipes that come with fastinterp, by name."""
-    found = {}
-    paths = Path(str(files("fastinterp.training"))).glob("recipes/*.toml")
-    for path in sorted(paths, key=lambda path: path.stem):
-        table = _read_toml(path)
-        found[path.stem] = Family(
-            path.stem,
-            table["title"],
-            tuple(table["networks"]),
-            tuple(table.get("methods", METHODS)),
-            table.get("short_names", False),
-            table["settings"],
-        )
-    return found
-
-
-def list_recipes() -> list[str]:
-    """The names of the recipes that come with fastinterp, in order."""
-    return sorted(
-        family.recipe_name(network, name)
-        for family in families().values()
-        for network in family.networks
-        for name in family.methods
-    )
-
-
-def recipe_name(family: str, network: str | None = None, method: str = "int") -> str:
-    """The name of the recipe with these parts.
-
-    Args:
-        family: a data set, or mnist-quick for a short run on MNIST.
-        network: small, pool or wresnet; None takes the family's default.
-        method: one of `METHODS`.
-
-    Raises:
-        InputError: a part is unknown, or the family has no settings for the method.
-    """
-    of = families()[require_known_name("family of recipes", family, families())]
-    network = of.networks[0] if network is None else network
-    require_known_name("network", network, TITLES)
-    require_known_name("training method", method, METHODS)
-    require_one_of(f"The method of a {family} recipe", method, of.methods)
-    return of.recipe_name(network, method)
 
 
 def load_recipe(
@@ -285,7 +202,7 @@ def _table(name: str, beside: Path | None, seen: tuple[Path, ...]) -> dict[str, 
         seen: the files that this is the base of, to find circles.
     """
     if not name.endswith(".toml"):
-        return _from_parts(name)
+        return settings_of(name)
     path = Path(name)
     if beside is not None and (beside.parent / name).is_file():
         path = beside.parent / name
@@ -293,7 +210,7 @@ def _table(name: str, beside: Path | None, seen: tuple[Path, ...]) -> dict[str, 
         raise InputError(f"There is no recipe file {name}.")
     if path in seen:
         raise InputError(f"The recipe {path} is its own base.")
-    table = _read_toml(path)
+    table = read_toml(path)
     base = table.pop("base", None)
     reject_unknown(f"A recipe ({path.name})", table, KEYS)
     table["name"] = path.name.removesuffix(".toml")
@@ -302,33 +219,6 @@ def _table(name: str, beside: Path | None, seen: tuple[Path, ...]) -> dict[str, 
     if not isinstance(base, str):
         raise InputError(f"{path.name}: base must be the name of a recipe, got {base!r}.")
     return _table(base, path, (*seen, path)) | table
-
-
-def _from_parts(name: str) -> dict[str, Any]:
-    """The settings of one of fastinterp's own recipes."""
-    names: dict[str, tuple[Family, str, str]] = {}
-    for family in families().values():
-        for way in family.methods:
-            names[f"{family.name}-{way}"] = (family, family.networks[0], way)
-            names |= {f"{family.name}-{net}-{way}": (family, net, way) for net in TITLES}
-    if name not in names:
-        near = get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "`fastinterp train --list` shows them."
-        raise InputError(f"There is no recipe {name!r}; {hint}")
-    family, network, way = names[name]
-    return family.settings | {
-        "name": family.recipe_name(network, way),
-        "description": f"{family.title}, {TITLES[network]}: {METHODS[way].title}",
-        "model": network,
-        "method": way,
-    }
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid TOML: {error}.") from error
 
 
 def _split(text: str) -> tuple[str, Any]:
