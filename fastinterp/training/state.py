@@ -71,7 +71,8 @@ def restore_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
             # clone, because safetensors may return the file itself, mapped into memory
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         of_optimizer = _unflatten(_metadata(path)["optimizer"], tensors)
-        totals, random = tensors["totals"], tensors["random/cpu"]
+        totals: Tensor = tensors["totals"]
+        random = tensors["random/cpu"]
         if totals.shape != (3,):
             raise ValueError("totals are three sums")
         model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model/")})
