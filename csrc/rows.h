@@ -50,6 +50,11 @@ inline bool lie_alike(const at::Tensor& a, const at::Tensor& b) {
   return true;
 }
 
+// A tensor that a step into x_adv reads, in memory that the step does not write.
+inline at::Tensor apart_from(const at::Tensor& read, const at::Tensor& x_adv) {
+  return read.is_alias_of(x_adv) ? read.clone() : read;
+}
+
 struct AlignedRows {
   at::Tensor x_adv, grad, x;
 };

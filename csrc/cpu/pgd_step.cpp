@@ -57,6 +57,22 @@ void linf(const Step<T>& s) {
   });
 }
 
+// Scaled by the largest entry: squares of very small or large numbers leave T's range.
+template <typename T>
+GradientNorm scaled_norm(const T* grad, int64_t count, int order) {
+  double largest = 0, sum = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const double size = std::abs(static_cast<double>(grad[i]));
+    largest = largest > size || std::isnan(largest) ? largest : size;
+  }
+  if (!(largest > 0 && std::isfinite(largest))) return {1, 0};
+  for (int64_t i = 0; i < count; ++i) {
+    const double part = std::abs(static_cast<double>(grad[i])) / largest;
+    sum += order == 2 ? part * part : part;
+  }
+  return {largest, order == 2 ? std::sqrt(sum) : sum};
+}
+
 // l2 (order 2) and l1 (order 1): the row's delta is built in `out` and then projected there.
 template <typename T>
 void ball(const Step<T>& s, int64_t row, int order) {
@@ -67,9 +83,18 @@ void ball(const Step<T>& s, int64_t row, int order) {
     const double sum = vector.power_sum(values, s.length, order);
     return order == 2 ? std::sqrt(sum) : sum;
   };
-  const double length = norm(s.grad + at);
-  const double scale = length > 0 ? s.step_size[row] / length : 0.0;
-  vector.move(delta, s.x_adv + at, s.grad + at, s.x + at, s.length, static_cast<T>(scale));
+  const double step = s.step_size[row];
+  GradientNorm length{1, norm(s.grad + at)};
+  if (length.is_moderate()) {
+    vector.move(delta, s.x_adv + at, s.grad + at, s.x + at, s.length,
+                static_cast<T>(step / length.root));
+  } else {
+    length = scaled_norm(s.grad + at, s.length, order);
+    for (int64_t i = 0; i < s.length; ++i) {
+      const double part = length.moves() ? length.part(s.grad[at + i], step) : 0.0;
+      delta[i] = s.x_adv[at + i] + static_cast<T>(part) - s.x[at + i];
+    }
+  }
 
   const double size = norm(delta), eps = s.eps[row];
   double shrink = 1, threshold = 0;
@@ -132,7 +157,8 @@ void pgd_step_(at::Tensor x_adv, const at::Tensor& grad, const at::Tensor& x, do
   check_step(x_adv, grad, x, settings);
   const auto type = compute_type(x);
   const auto in = as_type(x_adv, type);
-  const auto result = compute(in, as_type(grad, type), as_type(x, type), settings, in);
+  const auto result = compute(in, as_type(apart_from(grad, x_adv), type),
+                              as_type(apart_from(x, x_adv), type), settings, in);
   if (!result.is_same(x_adv)) x_adv.copy_(result);
 }
 

@@ -79,7 +79,7 @@ void pgd_step_(at::Tensor x_adv, const at::Tensor& grad, const at::Tensor& x, do
                int64_t norm) {
   const RowSettings settings{step_size, eps, step_sizes, eps_rows, lower, upper, norm};
   check_step(x_adv, grad, x, settings);
-  const auto in = aligned_rows(x_adv, grad, x);
+  const auto in = aligned_rows(x_adv, apart_from(grad, x_adv), apart_from(x, x_adv));
   step_into<Launcher>(in.x_adv, in, settings);
   if (!in.x_adv.is_same(x_adv)) x_adv.copy_(in.x_adv);
 }

@@ -15,12 +15,13 @@ FI_HD V bounded(V value, V lower, V upper) {
 }
 
 // x_adv + step sign(grad), into [x - eps, x + eps] and [lower, upper]. A NaN in grad moves
-// nothing, as in torch.sign.
+// nothing, as in torch.sign; a NaN in x stays one.
 template <typename V>
 FI_HD V linf_point(V x_adv, V grad, V x, V step, V eps, V lower, V upper) {
   const V up = grad > V{} ? step : V{};
   const V down = grad < V{} ? step : V{};
-  return bounded<V>(bounded<V>(x_adv + (up - down), x - eps, x + eps), lower, upper);
+  const V moved = bounded<V>(bounded<V>(x_adv + (up - down), x - eps, x + eps), lower, upper);
+  return x == x ? moved : x;
 }
 
 // x + delta, with `threshold` taken off delta's size but not below zero, into [lower, upper].
@@ -30,6 +31,18 @@ FI_HD V land_point(V delta, V x, V threshold, V lower, V upper) {
   const V negative = more > V{} ? V{} : more, positive = less < V{} ? V{} : less;
   return bounded<V>(x + (delta < V{} ? negative : positive), lower, upper);
 }
+
+// The norm of a gradient, as largest * root: neither leaves the range of a double where their
+// product would. root 0 stands for a gradient that moves nothing: all zeros, or not finite.
+struct GradientNorm {
+  double largest, root;
+
+  FI_HD bool moves() const { return root > 0; }
+  // Whether step / norm times an entry can be computed in float without underflow or overflow.
+  FI_HD bool is_moderate() const { return largest == 1 && root > 1e-12 && root < 1e12; }
+  // The entry's part of a step of that length.
+  FI_HD double part(double entry, double step) const { return step * (entry / largest / root); }
+};
 
 struct Above {
   double sum;

@@ -95,12 +95,23 @@ struct StepBall : Step<T> {
       return Order == 2 ? sqrt(sum) : sum;
     };
 
-    const double steepness =
-        norm([&](int64_t i) { return static_cast<double>(this->grad[begin + i]); });
-    const A scale = static_cast<A>(steepness > 0 ? this->step_size(row) / steepness : 0.0);
+    const auto entry = [&](int64_t i) { return static_cast<double>(this->grad[begin + i]); };
+    GradientNorm length{1, norm(entry)};
+    if (!length.is_moderate()) {
+      length.largest = reduce(
+          block, shared, this->length, 0.0,
+          [&](int64_t i) { return entry(i) < 0 ? -entry(i) : entry(i); },
+          [](double a, double b) { return a > b || a != a ? a : b; });  // NaN stays
+      const bool moves = length.largest > 0 && length.largest < static_cast<double>(INFINITY);
+      length.root = moves ? norm([&](int64_t i) { return entry(i) / length.largest; }) : 0.0;
+    }
+    const bool moderate = length.is_moderate(), moves = length.moves();
+    const double step = this->step_size(row);
+    const A scale = static_cast<A>(moderate ? step / length.root : 0.0);
     const auto delta = [&](int64_t i) {
-      return static_cast<A>(this->x_adv[begin + i]) +
-             scale * static_cast<A>(this->grad[begin + i]) - static_cast<A>(this->x[begin + i]);
+      A part = scale * static_cast<A>(this->grad[begin + i]);
+      if (!moderate) part = moves ? static_cast<A>(length.part(entry(i), step)) : A(0);
+      return static_cast<A>(this->x_adv[begin + i]) + part - static_cast<A>(this->x[begin + i]);
     };
 
     const double size = norm(delta), eps = this->eps(row);

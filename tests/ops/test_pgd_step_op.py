@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from support import DEVICES, DTYPES, assert_as_good_as_torch, needs_extension
+from support import DEVICES, DTYPES, assert_as_good_as_torch, block_op, needs_extension
 from torch import Tensor
 
-from benchmarks.cases import IMAGE_SHAPES, lay_out
+from benchmarks.cases import IMAGE_SHAPES, LAYOUTS, lay_out
 from fastinterp import InputError, ops
 from fastinterp.ops import reference
 from fastinterp.ops.pgd_step import NORMS, project_l1
@@ -29,7 +29,7 @@ SETTINGS = [(0.01, 0.05), (3.0, 2.0), (0.5, 0.0)]
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced", "transposed"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("shape", IMAGE_SHAPES, ids=str)
 def test_error_is_at_most_twice_that_of_plain_torch(
@@ -103,7 +103,7 @@ def test_each_image_has_its_own_eps_and_step_size(norm: str, device: str) -> Non
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced", "transposed"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("norm", NORMS)
 def test_inplace(norm: str, dtype: torch.dtype, layout: str, device: str) -> None:
@@ -152,7 +152,7 @@ def test_empty_batch(device: str) -> None:
 @needs_extension
 @pytest.mark.parametrize("device", DEVICES)
 def test_opcheck(device: str) -> None:
-    for layout in ("contiguous", "channels_last", "sliced", "transposed"):
+    for layout in LAYOUTS:
         x_adv, grad, x = images((3, 2, 4, 5), torch.float32, device, layout)
         for norm in range(3):
             settings = (0.1, 0.2, None, None, 0.0, 1.0, norm)
@@ -184,14 +184,16 @@ def bad_calls():
     yield "step_size", (x_adv, grad, x, "0.1", 0.1), {}
     yield "step_size", (x_adv, grad, x, float("inf"), 0.1), {}
     yield "eps", (x_adv, grad, x, 0.1, torch.tensor([0.1, nan, 0.1])), {}
-    yield r"shape \[N\]", (x_adv, grad, x, 0.1, torch.ones(2)), {}
-    yield "same dtype", (x_adv, grad, x, 0.1, torch.ones(3).double()), {}
-    yield "same shape", (x_adv, grad[:2], x, 0.1, 0.1), {}
-    yield "same dtype", (x_adv, grad, x.double(), 0.1, 0.1), {}
-    yield "floating point", (x_adv.int(), grad, x, 0.1, 0.1), {}
+    yield r"eps float32 \[2\]", (x_adv, grad, x, 0.1, torch.ones(2)), {}
+    yield "eps float64", (x_adv, grad, x, 0.1, torch.ones(3).double()), {}
+    yield r"grad float32 \[2, 1, 4, 4\]", (x_adv, grad[:2], x, 0.1, 0.1), {}
+    yield "x float64", (x_adv, grad, x.double(), 0.1, 0.1), {}
+    yield "x .* on meta", (x_adv, grad, x.to("meta"), 0.1, 0.1), {}
+    yield "grad of type list", (x_adv, [1.0], x, 0.1, 0.1), {}
+    yield "x_adv int32", (x_adv.int(), grad, x, 0.1, 0.1), {}
     yield "norm must be", (x_adv, grad, x, 0.1, 0.1), {"norm": "l3"}
     yield "lower", (x_adv, grad, x, 0.1, 0.1), {"lower": 1.0, "upper": 0.0}
-    yield "batch dimension", (x_adv.sum(), grad.sum(), x.sum(), 0.1, 0.1), {}
+    yield r"x float32 \[\]", (x_adv.sum(), grad.sum(), x.sum(), 0.1, 0.1), {}
 
 
 @pytest.mark.parametrize(("match", "arguments", "options"), list(bad_calls()))
@@ -235,3 +237,75 @@ def test_subclasses_of_tensor_see_the_op_and_get_their_own_kind(inplace: bool) -
     assert isinstance(found, Watched)
     assert torch.equal(found.as_subclass(Tensor), plain)
     assert any("fastinterp.pgd_step" in name for name in seen)
+
+
+EXTREMES = [1e-45, 1e-41, 1e-30, 1e-24, 1e-15, 1e15, 1e30, 3e37]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+@pytest.mark.parametrize("scale", EXTREMES)
+def test_steps_along_tiny_and_huge_gradients(norm: str, scale: float, device: str) -> None:
+    """The square of such a number, or one over it, leaves the range of float32."""
+    x = torch.full((2, 40), 0.5, device=device)
+    grad = torch.randn(2, 40, device=device).mul(scale)
+    grad[:, ::5] = 0
+    for dtype in (torch.float32, torch.float64):
+        ours = ops.pgd_step(x.to(dtype), grad.to(dtype), x.to(dtype), 0.1, 0.1, norm=norm)
+        truth = reference.pgd_step(x.double(), grad.double(), x.double(), 0.1, 0.1, norm=norm)
+        moved = (truth - 0.5).norm(dim=1)
+        assert (moved > 0).all()
+        assert ((ours.double() - truth).norm(dim=1) <= 1e-6 * moved + 1e-7).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_a_gradient_that_is_not_finite_moves_nothing(norm: str, bad: float, device: str) -> None:
+    x = torch.rand(2, 1, 5, 5, device=device)
+    grad = torch.randn_like(x)
+    grad[0, 0, 2, 2] = bad
+    for step in (ops.pgd_step, reference.pgd_step):
+        moved = step(x, grad, x, 0.1, 0.1, norm=norm)
+        assert torch.equal(moved[0], x[0])
+        assert not torch.equal(moved[1], x[1])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_a_step_in_place_may_share_its_memory(norm: str, device: str) -> None:
+    x, grad = torch.rand(3, 30, device=device), torch.randn(3, 30, device=device)
+    expected = ops.pgd_step(x, grad, x, 0.3, 0.1, norm=norm)
+    both = x.clone()
+    assert torch.equal(ops.pgd_step(both, grad, both, 0.3, 0.1, norm=norm, inplace=True), expected)
+    # x_adv and x overlap by all but a row.
+    rows = torch.rand(4, 30, device=device)
+    expected = ops.pgd_step(rows[1:].clone(), grad, rows[:-1].clone(), 0.3, 0.1, norm=norm)
+    ops.pgd_step(rows[1:], grad, rows[:-1], 0.3, 0.1, norm=norm, inplace=True)
+    assert torch.equal(rows[1:], expected)
+
+
+@needs_extension
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("scale", EXTREMES)
+def test_the_program_of_a_gpu_takes_them_too(order: int, scale: float) -> None:
+    x, norm = torch.full((2, 40), 0.5), NORMS[order]
+    grad = torch.randn(2, 40) * scale
+    ours = block_op("pgd_step")(x, grad, x, 0.1, 0.1, None, None, 0.0, 1.0, order)
+    truth = reference.pgd_step(x.double(), grad.double(), x.double(), 0.1, 0.1, norm=norm)
+    assert ((ours - truth).norm(dim=1) <= 1e-6).all()
+    grad[0, 3] = float("nan")
+    ours = block_op("pgd_step")(x, grad, x, 0.1, 0.1, None, None, 0.0, 1.0, order)
+    assert torch.equal(ours[0], x[0]) and not torch.equal(ours[1], x[1])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_pixel_that_is_no_number_stays_one(norm: str, device: str) -> None:
+    x = torch.rand(2, 33, device=device)
+    x_adv, grad = x.clone(), torch.randn_like(x)
+    x[0, 3] = float("nan")
+    ours = ops.pgd_step(x_adv, grad, x, 0.1, 0.1, norm=norm)
+    expected = reference.pgd_step(x_adv, grad, x, 0.1, 0.1, norm=norm)
+    assert torch.equal(ours.isnan()[0], expected.isnan()[0]) and ours[0].isnan().any()
+    assert not ours[1].isnan().any()
