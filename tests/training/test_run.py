@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fastinterp import InputError, models
 from fastinterp.data import ImageData
-from fastinterp.training import IntTrainer, NormalTrainer
+from fastinterp.training import IntTrainer, NormalTrainer, Trainer
 from fastinterp.training.run import HISTORY, NETWORK, STATE
 from fastinterp.training.state import read_record, restore_state
 
@@ -43,6 +43,31 @@ def everything(trainer: IntTrainer) -> list[Tensor]:
     state = trainer.optimizer.state_dict()["state"]
     of_optimizer = [entries[key] for entries in state.values() for key in sorted(entries)]
     return [*trainer.model.state_dict().values(), *of_optimizer]
+
+
+@pytest.fixture
+def watch_steps(monkeypatch):
+    """Call `before(trainer, x)` and `after(trainer, result)` around each training step."""
+
+    def watch(before=None, after=None) -> None:
+        original = Trainer.training_step
+
+        def step(self: Trainer, x: Tensor, y: Tensor) -> object:
+            if before is not None:
+                before(self, x)
+            result = original(self, x, y)
+            if after is not None:
+                after(self, result)
+            return result
+
+        monkeypatch.setattr(Trainer, "training_step", step)
+
+    return watch
+
+
+def press_at(step: int):
+    """Press Ctrl-C within the step after this one."""
+    return lambda trainer, x: trainer.step == step and signal.raise_signal(signal.SIGINT)
 
 
 def timeless(history: list[dict]) -> list[dict]:
@@ -87,17 +112,10 @@ def test_killed_at_any_moment_and_resumed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [1, STEPS - 1, STEPS, STEPS + 1, EPOCHS * STEPS])
-def test_interrupted_between_two_steps(tmp_path: Path, monkeypatch, step: int) -> None:
+def test_interrupted_between_two_steps(tmp_path: Path, monkeypatch, watch_steps, step: int) -> None:
     """Ctrl-C within a step: the step ends, its state is saved, and nothing is lost."""
-    original = IntTrainer.training_step
-
-    def press(self: IntTrainer, x: Tensor, y: Tensor) -> object:
-        if self.step == step - 1:
-            signal.raise_signal(signal.SIGINT)
-        return original(self, x, y)
-
     handler = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(IntTrainer, "training_step", press)
+    watch_steps(before=press_at(step - 1))
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, checkpoint_seconds=1e9)
     assert signal.getsignal(signal.SIGINT) is handler
@@ -148,15 +166,9 @@ def test_what_is_written(tmp_path: Path) -> None:
     }
 
 
-def test_an_epochs_figures_are_means_over_its_images(make_tiny, make_data, monkeypatch) -> None:
+def test_an_epochs_figures_are_means_over_its_images(make_tiny, make_data, watch_steps) -> None:
     results = []
-    original = IntTrainer.training_step
-
-    def note(self: IntTrainer, x: Tensor, y: Tensor) -> object:
-        results.append(original(self, x, y))
-        return results[-1]
-
-    monkeypatch.setattr(IntTrainer, "training_step", note)
+    watch_steps(after=lambda trainer, result: results.append(result))
     trainer = IntTrainer(make_tiny(), eps=0.1, steps=2)
     (row,) = trainer.fit(make_data(20), epochs=1, batch_size=8, progress=False)
     assert row["loss"] == pytest.approx(sum(float(r.loss) for r in results) / 2)
@@ -247,17 +259,13 @@ def test_forged_states_are_refused_in_a_sentence(
         NormalTrainer(make_tiny()).fit(make_data(16), 2, resume=True, **fit)
 
 
-def test_a_loss_that_leaves_the_numbers_stops_the_run(tmp_path: Path, monkeypatch) -> None:
-    original = IntTrainer.training_step
-
-    def spoil(self: IntTrainer, x: Tensor, y: Tensor) -> object:
-        result = original(self, x, y)
-        if self.step == 10:
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch, watch_steps) -> None:
+    def spoil(trainer: Trainer, result: object) -> None:
+        if trainer.step == 10:
             with torch.no_grad():
-                next(self.model.parameters()).mul_(float("nan"))
-        return result
+                next(trainer.model.parameters()).mul_(float("nan"))
 
-    monkeypatch.setattr(IntTrainer, "training_step", spoil)
+    watch_steps(after=spoil)
     with pytest.raises(InputError, match=r"no longer a finite number \(noticed at step 10\)"):
         run(tmp_path)
     assert read_record(tmp_path / STATE)["step"] == 9
@@ -297,16 +305,10 @@ def test_kinds_of_data_agree(make_tiny, make_data) -> None:
 
 
 def test_each_epoch_sees_each_image_once_in_another_order(
-    make_tiny, make_data, monkeypatch
+    make_tiny, make_data, watch_steps
 ) -> None:
     seen = []
-    original = NormalTrainer.training_step
-
-    def note(self: NormalTrainer, x: Tensor, y: Tensor) -> object:
-        seen.append(x.flatten(1).sum(1))
-        return original(self, x, y)
-
-    monkeypatch.setattr(NormalTrainer, "training_step", note)
+    watch_steps(before=lambda trainer, x: seen.append(x.flatten(1).sum(1)))
     x, y = make_data(24)
     NormalTrainer(make_tiny()).fit((x, y), epochs=2, batch_size=8, progress=False)
     first, second = torch.cat(seen[:3]), torch.cat(seen[3:])
@@ -315,17 +317,10 @@ def test_each_epoch_sees_each_image_once_in_another_order(
     assert not torch.equal(first, second)
 
 
-def test_a_data_loader(tmp_path: Path, make_tiny, make_data, monkeypatch) -> None:
+def test_a_data_loader(tmp_path: Path, make_tiny, make_data, watch_steps) -> None:
     loader = DataLoader(TensorDataset(*make_data(22)), batch_size=8, shuffle=True)
     trainer = IntTrainer(make_tiny(), lr=0.01, eps=0.1, steps=2)
-    original = IntTrainer.training_step
-
-    def press(self: IntTrainer, x: Tensor, y: Tensor) -> object:
-        if self.step == 3:
-            signal.raise_signal(signal.SIGINT)
-        return original(self, x, y)
-
-    monkeypatch.setattr(IntTrainer, "training_step", press)
+    watch_steps(before=press_at(3))
     with pytest.raises(KeyboardInterrupt):
         trainer.fit(loader, epochs=3, out=tmp_path, progress=False)
     trainer = IntTrainer(make_tiny(), lr=0.01, eps=0.1, steps=2)
