@@ -84,8 +84,6 @@ def reachable(module: str) -> set[str]:
 CIRCLES = {
     "fastinterp.evaluation.explanations",
     "fastinterp.evaluation.pictures",
-    "fastinterp.models.folded",
-    "fastinterp.models.networks",
     "fastinterp.training.progress",
     "fastinterp.training.run",
     "fastinterp.training.trainer",

@@ -12,13 +12,12 @@ from .._utils.described import Described
 from .._utils.errors import InputError
 from .._utils.require import require_count, require_number
 from ..interpreters import Interpreter
-from ..models.gap import Keeps
+from ..models.gap import Needs
 from .ascent import Keep, ascend, require_keep
 from .checks import require_batch, require_images
 from .map_objectives import Capped, MapDistance, TopK, require_same_model
-from .objectives import Margin, Objective
+from .objectives import Margin, Objective, Value
 from .outputs import Outputs
-from .slopes import Value
 from .threats import BALLS, Threat
 
 Kind = Literal["topk", "discrepancy"]
@@ -168,7 +167,7 @@ class Hinge(Objective):
     Of images that the model gets right, t is the true class, as in the paper.
     """
 
-    needs: Keeps = "logits"
+    needs: Needs = "logits"
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
         return Capped(Margin(targeted=True), 0.0).prepare(clean, clean.logits.argmax(dim=1))
@@ -177,7 +176,7 @@ class Hinge(Objective):
 class SamePrediction(Objective):
     """Minus infinity where x' is not predicted as x is, else 0: no such x' can be the best one."""
 
-    needs: Keeps = "logits"
+    needs: Needs = "logits"
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
         predicted = clean.logits.argmax(dim=1)

@@ -10,10 +10,9 @@ from torch.nn import functional as F
 
 from .._utils.errors import InputError
 from .._utils.require import require_count
-from ..models.gap import Keeps
-from .objectives import Objective
+from ..models.gap import Needs
+from .objectives import Objective, Value
 from .outputs import Outputs
-from .slopes import Value
 
 
 class IGNorm(Objective):
@@ -30,7 +29,7 @@ class IGNorm(Objective):
     """
 
     flat_at_x = True
-    needs: Keeps = "logits"
+    needs: Needs = "logits"
 
     def __init__(self, steps: int = 5, units: Literal["paper", "release"] = "paper") -> None:
         steps = require_count("IGNorm: steps", steps)

@@ -14,9 +14,8 @@ from ..interpreters.base import FeatureInterpreter
 from ..interpreters.distance import map_distance, weighted_map_distance
 from ..models.gap import GapClassifier
 from ..ops.discrepancy import Reduction
-from .objectives import Objective, require_objective
+from .objectives import Objective, Value, require_objective
 from .outputs import Outputs
-from .slopes import Value
 
 MakeInterpreter = Callable[[GapClassifier], Interpreter]
 

@@ -15,6 +15,7 @@ from .ascent import Keep, ascend, is_fooled, require_keep
 from .checks import as_module, require_batch, require_generator
 from .modes import eval_mode, own_autograd
 from .objectives import CrossEntropy, Objective, require_a_way_up
+from .outputs import Outputs
 from .step_size import fine_step, warn_if_short
 from .threats import BALLS, Threat, require_moving, require_radius
 
@@ -159,5 +160,6 @@ class PGD(Described):
     ) -> tuple[Tensor, Tensor]:
         """x' [N, ...] -> the objective's value [N] and whether the model is fooled [N]."""
         with eval_mode(self.model), own_autograd(x.device.type), torch.no_grad():
-            scored = objective.bind(self.model, x, y)(x_adv)
-            return scored.value, is_fooled(scored.logits, y, self.targeted)
+            value = objective.prepare(Outputs(self.model, x).detach(), y)
+            adv = Outputs(self.model, x_adv)
+            return value(adv), is_fooled(adv.logits, y, self.targeted)

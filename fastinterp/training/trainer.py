@@ -18,9 +18,9 @@ from .._utils.require import require_whole
 from ..attacks.modes import convolutions_in
 from ..attacks.outputs import Precision
 from ..attacks.threats import Threat
+from ..models.compiled import CompiledClassifier
 from ..models.gap import GapClassifier, require_fit
 from ..ops.pgd_step import Norm
-from .compiled import CompiledClassifier
 from .feed import Source
 from .graphs import (
     CudaRecorder,

@@ -8,7 +8,17 @@ import torch
 from torch import nn
 
 from fastinterp import InputError, models
-from fastinterp.attacks import KL, PGD, CrossEntropy, Discrepancy, IGNorm, LinfBall, Margin, ascend
+from fastinterp.attacks import (
+    KL,
+    PGD,
+    CrossEntropy,
+    Discrepancy,
+    IGNorm,
+    LinfBall,
+    Margin,
+    Outputs,
+    ascend,
+)
 
 
 @pytest.fixture
@@ -42,8 +52,8 @@ def test_targeted(make_tiny, batch) -> None:
     model, (x, _) = make_tiny(), batch
     targets = (model(x).argmax(1) + 1) % 4
     x_adv = PGD(model, 0.4, 0.05, 30, targeted=True)(x, targets)
-    reach = CrossEntropy().bind(model, x, targets)
-    assert (reach(x_adv).value < reach(x).value).all()
+    reach = CrossEntropy().prepare(Outputs(model, x), targets)
+    assert (reach(Outputs(model, x_adv)) < reach(Outputs(model, x))).all()
     assert (model(x_adv).argmax(1) == targets).any()
 
 
@@ -71,7 +81,9 @@ def test_restarts_never_help_the_defender(make_tiny, batch) -> None:
         generator = torch.Generator().manual_seed(0)
         attack = PGD(model, 0.16, 0.05, 2, random_start=True, restarts=restarts, objective=Margin())
         x_adv = attack(x, y, generator=generator)
-        return model(x_adv).argmax(1) != y, Margin().bind(model, x, y)(x_adv).value
+        return model(x_adv).argmax(1) != y, Margin().prepare(Outputs(model, x), y)(
+            Outputs(model, x_adv)
+        )
 
     fooled, value = run(1)
     more_fooled, more_value = run(12)
@@ -107,16 +119,16 @@ def test_a_step_size_that_nobody_names_crosses_the_ball(make_tiny) -> None:
 def test_other_objectives(make_tiny, batch) -> None:
     model, (x, y) = make_tiny(), batch
     x_adv = PGD(model, 0.1, 0.02, 10, objective=Discrepancy(), random_start=True)(x, y)
-    bound = Discrepancy().bind(model, x, y)
+    value = Discrepancy().prepare(Outputs(model, x), y)
     start = LinfBall(0.1, 0.02).init(x, True, None)
-    assert (bound(x_adv).value > bound(start).value).all()
+    assert (value(Outputs(model, x_adv)) > value(Outputs(model, start))).all()
 
 
 @pytest.mark.parametrize("objective", [Discrepancy(), KL(), IGNorm(), 2 * KL() + Discrepancy()])
 def test_what_is_flat_at_x_cannot_be_climbed_from_there(make_tiny, batch, objective) -> None:
     model, (x, y) = make_tiny(), batch
     z = x.clone().requires_grad_()
-    value = objective.bind(model, x, y)(z).value
+    value = objective.prepare(Outputs(model, x).detach(), y)(Outputs(model, z))
     (grad,) = torch.autograd.grad(value.sum(), z)
     assert value.abs().max() < 1e-14 and grad.abs().max() < 1e-14
     with pytest.raises(InputError, match="random_start=True"):

@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 from fastinterp import InputError, models
-from fastinterp.models.networks import same_padding
+from fastinterp.models.layers import same_padding
 
 MAKE = {"small": models.small, "pool": models.pool, "wresnet": models.wresnet}
 NAMES = list(MAKE)

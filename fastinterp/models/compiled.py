@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..models.folded import FoldedClassifier, folded_features
-from ..models.gap import GapClassifier, Keeps
+from .folded import folded_features
+from .gap import GapClassifier
 
 
 class CompiledClassifier(GapClassifier):
@@ -21,7 +21,7 @@ class CompiledClassifier(GapClassifier):
         self.model = model
         self.training = model.training
         self._features = torch.compile(model.features)
-        self._folded_features = torch.compile(folded_features)
+        self.folded_features = torch.compile(folded_features)
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
@@ -30,12 +30,6 @@ class CompiledClassifier(GapClassifier):
     @property
     def bias(self) -> Tensor | None:  # type: ignore[override]
         return self.model.bias
-
-    def folded(self, keeps: Keeps, image_size: tuple[int, int]) -> GapClassifier:
-        folded = self.model.folded(keeps, image_size)
-        if not isinstance(folded, FoldedClassifier):
-            return self
-        return FoldedClassifier(folded.model, folded.head, self._folded_features)
 
     def features(self, x: Tensor) -> Tensor:
         features: Tensor = self._features(x)
