@@ -16,8 +16,8 @@ from .checks import as_module, require_batch, require_generator
 from .modes import eval_mode, own_autograd
 from .objectives import CrossEntropy, Objective, require_a_way_up
 from .outputs import Outputs
-from .step_size import fine_step, warn_if_short
-from .threats import BALLS, Threat, require_moving, require_radius
+from .step_size import fine_step, require_moving, warn_if_short
+from .threats import BALLS, Threat, require_radius
 
 
 class PGD(Described):

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .._utils.errors import InputError
+from .._utils.require import require_positive
 from ..ops.pgd_step import Norm
-from .threats import LinfBall
+from .threats import LinfBall, per_image
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,10 @@ class SoftSignBall(LinfBall):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.gain > 0:
-            raise InputError(f"gain must be positive, got {self.gain!r}.")
+        require_positive("gain", self.gain)
 
     def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:
-        eps, step_size = (_per_image(value, x) for value in (self.eps, self.step_size))
+        eps, step_size = (per_image(value, x) for value in (self.eps, self.step_size))
         moved = z + step_size * (self.gain * grad).clamp_(-1, 1)
         inside = torch.minimum(torch.maximum(moved, x - eps), x + eps)
         return inside.clamp_(self.lower, self.upper)
-
-
-def _per_image(value: float | Tensor, x: Tensor) -> float | Tensor:
-    """A tensor [N] shaped to broadcast over x [N, ...]."""
-    if not isinstance(value, Tensor):
-        return value
-    return value.to(x).reshape(-1, *[1] * (x.dim() - 1))

@@ -15,7 +15,8 @@ from ..._utils.require import require_count
 from ..ascent import Keep, ascend, require_keep
 from ..checks import as_module, require_batch, require_generator
 from ..objectives import CrossEntropy, Objective, require_objective
-from ..threats import Threat, require_moving
+from ..step_size import require_moving
+from ..threats import Threat
 from .common import require_size
 
 

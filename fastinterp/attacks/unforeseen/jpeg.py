@@ -15,7 +15,8 @@ from ..._utils.require import require_count
 from ...ops.pgd_step import Norm
 from ..ascent import Keep
 from ..objectives import Objective
-from ..threats import L2Ball, LinfBall, Threat, require_moving, require_radius
+from ..step_size import require_moving
+from ..threats import L2Ball, LinfBall, Threat, require_radius
 from .attack import UnforeseenAttack
 from .common import draw_each, require_nchw
 from .dct import BLOCK, CHROMINANCE, LUMINANCE, planes
