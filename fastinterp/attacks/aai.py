@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 from .._utils.described import Described
 from .._utils.errors import InputError
-from .._utils.require import require_count, require_number
+from .._utils.require import require_count, require_nonnegative, require_one_of
 from ..interpreters import Interpreter
 from ..models.gap import Needs
-from .ascent import Keep, ascend, require_keep
+from .ascent import Keep, ascend
 from .checks import require_batch, require_images
 from .map_objectives import Capped, MapDistance, TopK, require_same_model
 from .objectives import Margin, Objective, Value
 from .outputs import Outputs
 from .threats import BALLS, Threat
 
-Kind = Literal["topk", "discrepancy"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+AAIKind = Literal["topk", "discrepancy"]
+AAI_KINDS: tuple[AAIKind, ...] = get_args(AAIKind)
 
 
 class AAI(Described):
@@ -30,26 +30,25 @@ class AAI(Described):
     "topk" dims the k positions that the clean map of the true class shows brightest (Ghorbani et
     al., 2019). "discrepancy" climbs the 1-class discrepancy of eq. (3).
 
-    The prediction stays: the hinge of eq. (7) holds it while the attack climbs, and the answer is
-    the best iterate that is predicted as x is, or x itself where there is none. The paper's Tables
-    2, A4 and A5 had neither, `hinge=0, keep="last"`, and averaged over the images whose prediction
-    stayed by itself.
+    The prediction stays the same: the hinge of eq. (7) holds it during the attack, and the result
+    is the best iterate that is predicted as x is, or x itself where there is none. The paper's
+    Tables 2, A4 and A5 did without both, `hinge=0, keep="last"`, and averaged over the images whose
+    prediction did not change.
 
     Args:
         model: the network that is attacked.
         interpreter: explains the same model.
         eps: radius of the ball around x, in pixel units: a number, or a tensor [N].
-        step_size: of one step, likewise.
-        steps: how many.
+        step_size: of one step, a number or a tensor [N].
+        steps: number of steps.
         kind: "topk" or "discrepancy".
         k: positions of a map, for "topk"; all its channels count together.
         p: norm of the discrepancy, 1 or 2.
-        hinge: lambda of eq. (7), on the class that is predicted at x; 0: nothing holds it.
+        hinge: lambda of eq. (7), for the class that is predicted at x; 0: no hinge.
         norm: of the ball, "linf", "l2" or "l1".
         random_start: start at a point drawn uniformly from the ball instead of at x.
-        keep: which iterate is the answer. "best": the one with the highest objective, with a
-            hinge among those that keep the prediction. "last": the last one, whatever it is
-            predicted as.
+        keep: which iterate is returned. "best": the one with the highest objective, with a hinge
+            among those that keep the prediction. "last": the last one, whatever its prediction.
         generator: for reproducible random starts.
         lower, upper: the range of valid pixels.
 
@@ -64,7 +63,7 @@ class AAI(Described):
         eps: float | Tensor,
         step_size: float | Tensor = 0.01,
         steps: int = 200,
-        kind: Kind = "topk",
+        kind: AAIKind = "topk",
         k: int = 8,
         *,
         p: Literal[1, 2] = 1,
@@ -77,23 +76,17 @@ class AAI(Described):
         upper: float = 1.0,
     ) -> None:
         require_same_model("AAI", model, interpreter)
-        if norm not in BALLS:
-            raise InputError(f"AAI: norm must be one of {', '.join(BALLS)}, got {norm!r}.")
-        if kind not in KINDS:
-            raise InputError(f'AAI: kind must be "topk" or "discrepancy", got {kind!r}.')
+        require_one_of("AAI: norm", norm, BALLS)
+        require_one_of("AAI: kind", kind, AAI_KINDS)
+        require_one_of("AAI: p", p, (1, 2))
+        require_one_of("AAI: keep", keep, ("last", "best"))
+        require_nonnegative("AAI: hinge", hinge)
         steps = require_count("AAI: steps", steps, 0)
-        if p not in (1, 2):
-            raise InputError(f"AAI: p must be 1 or 2, got {p!r}.")
-        if not require_number("AAI: hinge", hinge) >= 0:
-            raise InputError(f"AAI: hinge must be at least 0, got {hinge!r}.")
-        require_keep(keep)
-        if keep == "first_fooled":
-            raise InputError('AAI: keep must be "last" or "best"; an AAI does not fool the model.')
         self.model = model
         self.interpreter = interpreter
         self.threat: Threat = BALLS[norm](eps, step_size, lower, upper)
         self.steps = steps
-        self.kind: Kind = kind
+        self.kind: AAIKind = kind
         self.p: Literal[1, 2] = p
         self.hinge = hinge
         self.top = TopK(interpreter, k)
@@ -121,8 +114,8 @@ class AAI(Described):
             x_adv, like x, detached.
 
         Raises:
-            InputError: shapes, dtypes, devices, pixels or labels do not fit, or the climb of a
-                discrepancy would begin at x, where it is flat.
+            InputError: shapes, dtypes, devices, pixels or labels do not fit, or a discrepancy
+                would be climbed from x, where its gradient is zero.
         """
         y = require_batch("AAI", self.model, x, y, False, self.lower, self.upper)
         threat = self.threat

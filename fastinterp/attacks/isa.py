@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from .._utils.described import Described
 from .._utils.errors import InputError
-from .._utils.require import require_count, require_number
+from .._utils.require import (
+    require_count,
+    require_nonnegative,
+    require_number,
+    require_one_of,
+    require_positive,
+)
 from ..interpreters import Interpreter
 from ..interpreters.distance import ClassSet, class_set, map_distance
 from ..ops.pgd_step import Norm
@@ -33,10 +39,10 @@ class ISAResult:
     Attributes:
         x_adv: [N, C_in, H, W].
         success: bool [N], whether x_adv is classified as the target.
-        eps: [N], the radius that x_adv was sought in. 0 where x itself is classified as the target,
-            infinity where no radius was found with which the model is fooled; x_adv is x there.
-        weight: [N], of the discrepancy: the largest with which the attack succeeded, 0 where it did
-            with none. NaN where eps is 0 or infinite.
+        eps: [N], the radius around x in which x_adv lies. 0 where x itself is classified as the
+            target, infinity where no radius fools the model; x_adv is x in both cases.
+        weight: [N], the largest weight of the discrepancy with which the attack succeeded, 0 where
+            it succeeded with none. NaN where eps is 0 or infinite.
         discrepancy: [N], eq. (3) between x and x_adv.
     """
 
@@ -102,30 +108,25 @@ class ISA(Described):
         upper: float = 1.0,
     ) -> None:
         require_same_model("ISA", model, interpreter)
-        if norm not in ("l1", "l2"):
-            raise InputError(f'ISA: norm must be "l1" or "l2", got {norm!r}.')
+        require_one_of("ISA: norm", norm, ("l1", "l2"))
+        require_one_of("ISA: ball", ball, BALLS)
         if not require_number("ISA: penalty", penalty) >= 1:
             raise InputError(f"ISA: penalty must be at least 1, got {penalty!r}.")
-        if not require_number("ISA: margin", margin) >= 0:
-            raise InputError(f"ISA: margin must be at least 0, got {margin!r}.")
-        if ball not in BALLS:
-            raise InputError(f"ISA: ball must be one of {', '.join(BALLS)}, got {ball!r}.")
+        require_nonnegative("ISA: margin", margin)
+        require_positive("ISA: relative_step", relative_step)
+        require_positive("ISA: gain", gain)
         steps = require_count("ISA: steps", steps)
-        if not require_number("ISA: relative_step", relative_step) > 0:
-            raise InputError(f"ISA: relative_step must be positive, got {relative_step!r}.")
-        require_number("ISA: gain", gain)
         for name, search in (("radii", radii), ("weights", weights)):
             if search is not None and not isinstance(search, Bisection):
                 raise InputError(f"ISA: {name} must be a Bisection, got {search!r}.")
-        nobody = torch.zeros(0, dtype=torch.int64)
-        class_set(classes, nobody, nobody)  # raises if unknown
+        require_one_of("ISA: classes", classes, get_args(ClassSet))
 
         def threat(eps: Tensor) -> Threat:
             if ball == "linf":
                 return SoftSignBall(eps, relative_step * eps, lower, upper, gain)
             return BALLS[ball](eps, relative_step * eps, lower, upper)
 
-        threat(torch.zeros(0))  # raises if the gain or the range of pixels is no good
+        threat(torch.zeros(0))  # raises if the range of pixels is empty
         self.model = model
         self.interpreter = interpreter
         self.classes: ClassSet = classes

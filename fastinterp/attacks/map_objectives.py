@@ -8,13 +8,13 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from .._utils.errors import InputError
-from .._utils.require import require_count, require_number
+from .._utils.require import require_count, require_number, require_one_of
 from ..interpreters import CAM, Classes, GradCAM, GradCAMPlusPlus, Interpreter, Repr
 from ..interpreters.base import FeatureInterpreter
 from ..interpreters.distance import map_distance, weighted_map_distance
 from ..models.gap import GapClassifier
 from ..ops.discrepancy import Reduction
-from .objectives import Objective, Value, require_objective
+from .objectives import Objective, Units, Value, require_objective
 from .outputs import Outputs
 
 MakeInterpreter = Callable[[GapClassifier], Interpreter]
@@ -68,8 +68,7 @@ class MapDistance(Objective):
         squared: bool = False,
         maps: Tensor | None = None,
     ) -> None:
-        if p not in (1, 2):
-            raise InputError(f"MapDistance: p must be 1 or 2, got {p!r}.")
+        require_one_of("MapDistance: p", p, (1, 2))
         if squared and p != 2:
             raise InputError("MapDistance: squared is for p = 2; leave it out for p = 1.")
         self.interpreter = interpreter
@@ -116,7 +115,7 @@ class MapDiscrepancy(Objective):
         self,
         make_interpreter: MakeInterpreter,
         reduction: Reduction = "weighted",
-        units: Literal["paper", "release"] = "paper",
+        units: Units = "paper",
     ) -> None:
         made = isinstance(make_interpreter, Interpreter) and not isinstance(make_interpreter, type)
         if made or not callable(make_interpreter):
@@ -124,15 +123,9 @@ class MapDiscrepancy(Objective):
                 "MapDiscrepancy: make_interpreter must be a function that makes an interpreter of "
                 f"the model, such as the class GradCAM, got a {type(make_interpreter).__name__}."
             )
-        if reduction not in get_args(Reduction):
-            raise InputError(
-                f'MapDiscrepancy: reduction must be "weighted" or "1-class", got {reduction!r}.'
-            )
-        if units not in ("paper", "release"):
-            raise InputError(f'MapDiscrepancy: units must be "paper" or "release", got {units!r}.')
         self.make_interpreter = make_interpreter
-        self.reduction: Reduction = reduction
-        self.units = units
+        self.reduction = require_one_of("MapDiscrepancy: reduction", reduction, get_args(Reduction))
+        self.units = require_one_of("MapDiscrepancy: units", units, get_args(Units))
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
         interpreter = self.make_interpreter(clean.gap)

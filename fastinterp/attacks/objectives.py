@@ -1,11 +1,11 @@
-"""What an attack climbs: a number per image, at x'. Also the terms of the training losses."""
+"""What attacks climb: a number for each image at x'. Also the terms of the training losses."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from numbers import Real
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,11 +14,13 @@ from torch.nn import functional as F
 from .. import ops
 from .._utils.described import Described
 from .._utils.errors import InputError
+from .._utils.require import require_one_of
 from ..models.gap import Needs, widest
 from ..ops.discrepancy import Reduction
 from .outputs import Outputs
 
 Value = Callable[[Outputs], Tensor]
+Units = Literal["paper", "release"]
 
 
 class Objective(Described, ABC):
@@ -138,16 +140,10 @@ class Discrepancy(Objective):
     def __init__(
         self,
         reduction: Reduction = "weighted",
-        units: Literal["paper", "release"] = "paper",
+        units: Units = "paper",
     ) -> None:
-        if reduction not in ("weighted", "1-class"):
-            raise InputError(
-                f'Discrepancy: reduction must be "weighted" or "1-class", got {reduction!r}.'
-            )
-        if units not in ("paper", "release"):
-            raise InputError(f'Discrepancy: units must be "paper" or "release", got {units!r}.')
-        self.reduction: Reduction = reduction
-        self.units = units
+        self.reduction = require_one_of("Discrepancy: reduction", reduction, get_args(Reduction))
+        self.units = require_one_of("Discrepancy: units", units, get_args(Units))
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
         features = clean.features
@@ -230,8 +226,8 @@ def require_objective(name: str, objective: object) -> None:
     raise InputError(f"{name} must be an Objective such as CrossEntropy() or Margin(), got {got}.")
 
 
-def require_a_way_up(objective: Objective, random_start: bool) -> None:
-    """Raise if the climb would begin where the objective's gradient is zero."""
+def require_climbable(objective: Objective, random_start: bool) -> None:
+    """Raise if the attack would start where the objective's gradient is zero."""
     require_objective("objective", objective)
     if objective.flat_at_x and not random_start:
         raise InputError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._version import __version__
-from ..attacks.aai import KINDS
+from ..attacks.aai import AAI_KINDS
 from ..data.load import NAMES as DATASETS
 from ..evaluation import PROTOCOLS
 from ..evaluation.by_attack import CLASS_SETS, MEASURES
@@ -180,7 +180,10 @@ def _add_maps(group: Any) -> None:
         help=f"of isa: {', '.join(CLASS_SETS)}; default: each of them",
     )
     group.add_argument(
-        "--kind", choices=KINDS, metavar="KIND", help=f"of aai: {', '.join(KINDS)}; default: topk"
+        "--kind",
+        choices=AAI_KINDS,
+        metavar="KIND",
+        help=f"of aai: {', '.join(AAI_KINDS)}; default: topk",
     )
     group.add_argument(
         "--k", type=count, metavar="K", help="of aai: brightest positions of a map; default: 8"

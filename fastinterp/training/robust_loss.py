@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .._utils.errors import InputError
 from .._utils.require import require_count, require_labels, require_number, require_range
 from ..attacks import Ball, Outputs, ascend
-from ..attacks.objectives import require_a_way_up
+from ..attacks.objectives import require_climbable
 from ..attacks.outputs import Precision
 from ..attacks.step_size import default_step_size, warn_if_short
 from ..attacks.threats import BALLS, Threat
@@ -164,7 +164,7 @@ def require_inner(
     if norm not in BALLS:
         raise InputError(f"norm must be one of {', '.join(BALLS)}, got {norm!r}.")
     if method.inner is not None:
-        require_a_way_up(method.inner, random_start)
+        require_climbable(method.inner, random_start)
     eps, steps = require_size("eps", eps), require_count("steps", steps, 0)
     if step_size is None:
         step_size = default_step_size(norm, eps, steps)

@@ -250,7 +250,7 @@ def test_unknown_names_are_refused() -> None:
         (lambda cam: MapDiscrepancy(GradCAM, units="foo"), "units must be"),
         (lambda cam: MapDiscrepancy(cam), "a function that makes an interpreter"),
         (lambda cam: MapDiscrepancy("gradcam"), "a function that makes an interpreter"),
-        (lambda cam: MapDistance(cam, None, 3), "p must be 1 or 2"),
+        (lambda cam: MapDistance(cam, None, 3), "p must be one of 1, 2"),
         (lambda cam: MapDistance(cam, None, squared=True), "squared is for p = 2"),
         (lambda cam: TopK(cam, 1.5), "k must be a whole number"),
         (lambda cam: TopK(cam, 0), "k must be at least 1"),

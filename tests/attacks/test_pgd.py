@@ -155,7 +155,7 @@ def test_integer_labels_of_any_width(make_tiny, batch) -> None:
         ({"eps": -0.1}, "eps must be a finite number"),
         ({"step_size": math.inf}, "step_size must be a finite number"),
         ({"steps": -1}, "steps must be at least 0"),
-        ({"norm": "l3"}, "norm must be one of linf, l2, l1"),
+        ({"norm": "l3"}, "norm must be one of"),
         ({"restarts": 0}, "restarts must be at least 1"),
         ({"restarts": 2}, "pass random_start=True"),
         ({"keep": "worst"}, "keep must be one of"),

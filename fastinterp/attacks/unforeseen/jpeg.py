@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..._utils.errors import InputError
-from ..._utils.require import require_count
+from ..._utils.require import require_count, require_one_of
 from ...ops.pgd_step import Norm
 from ..ascent import Keep
 from ..objectives import Objective
@@ -23,8 +23,8 @@ from .dct import BLOCK, CHROMINANCE, LUMINANCE, planes
 from .frank_wolfe import CappedL1Ball
 
 PUBLISHED_EPS = {"linf": 0.25, "l2": 8.0, "l1": 256.0}  # for images of 32x32
-IMAGENET_EPS = {"linf": 0.062}  # for images of 224x224; of the other norms none is known here
-SMALL = 64  # sides up to this many pixels count as the former
+IMAGENET_EPS = {"linf": 0.062}  # for images of 224x224; other norms have none
+SMALL = 64  # PUBLISHED_EPS serves sides of up to so many pixels
 CAP = 2.0  # of one coefficient, in the l2 and l1 balls
 
 
@@ -132,11 +132,11 @@ class JPEG(UnforeseenAttack):
     balls no coefficient exceeds 2. Further arguments as in `UnforeseenAttack`.
 
     Args:
-        eps: radius; None takes 0.25 (linf), 8 (l2) or 256 (l1), as for CIFAR-10 and MNIST, and is
+        eps: radius. None takes 0.25 (linf), 8 (l2) or 256 (l1), the values for CIFAR-10 and MNIST,
             for images of at most 64 pixels a side; for ImageNet linf has 0.062. Two units are one
             step of the quantisation tables of the JPEG standard.
         norm: "linf", "l2" or "l1".
-        step_size: likewise; of l2 the length. None takes eps / sqrt(steps).
+        step_size: of one step; for l2 its length. None takes eps / sqrt(steps).
 
     Raises:
         InputError: a setting is out of its range, or a step size is given with norm="l1".
@@ -155,8 +155,7 @@ class JPEG(UnforeseenAttack):
         keep: Keep = "last",
         generator: torch.Generator | None = None,
     ) -> None:
-        if norm not in PUBLISHED_EPS:
-            raise InputError(f"JPEG: norm must be one of {', '.join(PUBLISHED_EPS)}, got {norm!r}.")
+        require_one_of("JPEG: norm", norm, PUBLISHED_EPS)
         if norm == "l1" and step_size is not None:
             raise InputError(
                 "JPEG: the l1 attack (Frank-Wolfe) sets its own steps; leave step_size out."
@@ -193,8 +192,7 @@ class JPEG(UnforeseenAttack):
         """
         if self.for_small and isinstance(x, Tensor) and max(x.shape[2:], default=0) > SMALL:
             raise InputError(
-                f"JPEG: the eps that is taken for want of one is for images of at most {SMALL} "
-                f"pixels a side, got {list(x.shape)}; give eps (ImageNet, linf: "
-                f"{IMAGENET_EPS['linf']})."
+                f"JPEG: the default eps is for images of at most {SMALL} pixels a side, got "
+                f"{list(x.shape)}; pass eps (ImageNet, linf: {IMAGENET_EPS['linf']})."
             )
         return super().__call__(x, y, generator)
