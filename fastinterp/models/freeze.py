@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..ops.conv_stack import Convolution, ConvStack, serves
 from .compiled import CompiledClassifier
 from .folded import FoldedClassifier, folded_features, make_head
-from .gap import GapClassifier, Needs
+from .gap import GapClassifier, Needs, OtherFeatures
 from .layers import Conv, SameConv2d, SameMaxPool2d, same_padding
 from .networks import LayeredClassifier
 
@@ -67,27 +67,15 @@ def freeze(model: nn.Module, x: Tensor, precision: str = "float32") -> nn.Module
     return FrozenClassifier(model, ConvStack(layers, size, bf16=bf16))
 
 
-class FrozenClassifier(GapClassifier):
+class FrozenClassifier(OtherFeatures):
     """A network whose features are one kernel with its own backward pass, to the images alone."""
 
     def __init__(self, model: GapClassifier, stack: ConvStack) -> None:
-        super().__init__()
-        self.model, self.stack = model, stack
-        self.training = model.training
-
-    @property
-    def weight(self) -> Tensor:  # type: ignore[override]
-        return self.model.weight
-
-    @property
-    def bias(self) -> Tensor | None:  # type: ignore[override]
-        return self.model.bias
+        super().__init__(model)
+        self.stack = stack
 
     def features(self, x: Tensor) -> Tensor:
         return self.stack(x)
-
-    def logits(self, features: Tensor) -> Tensor:
-        return self.model.logits(features)
 
 
 def convolutions(model: GapClassifier, size: tuple[int, int]) -> list[Convolution] | None:

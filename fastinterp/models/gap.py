@@ -78,6 +78,30 @@ class GapClassifier(nn.Module):
         return self.weight.device
 
 
+class OtherFeatures(GapClassifier):
+    """`model` with its features computed in another way; all else is its own.
+
+    Attributes:
+        model: the network, whose parameters and modes these are.
+    """
+
+    def __init__(self, model: GapClassifier) -> None:
+        super().__init__()
+        self.model = model
+        self.training = model.training
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        return self.model.weight
+
+    @property
+    def bias(self) -> Tensor | None:  # type: ignore[override]
+        return self.model.bias
+
+    def logits(self, features: Tensor) -> Tensor:
+        return self.model.logits(features)
+
+
 def require_gap(who: str, model: object) -> None:
     """Raise unless the model is a GapClassifier."""
     if isinstance(model, GapClassifier):
@@ -86,6 +110,8 @@ def require_gap(who: str, model: object) -> None:
     advice = "make one of it with fastinterp.models.wrap"
     if isinstance(inside, GapClassifier):
         advice = "pass the network inside, without torch.compile or DistributedDataParallel"
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            advice += " (docs/concepts.md, Several processes, shows how)"
     raise InputError(f"{who} needs a GapClassifier, got {type(model).__name__}; {advice}.")
 
 

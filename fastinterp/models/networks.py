@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._utils.errors import InputError
-from .._utils.require import require_whole
+from .._utils.require import require_count, require_one_of, require_whole
 from .gap import GapClassifier
 from .layers import Conv, MaxPool, SameConv2d, SameMaxPool2d, shortcut
 
@@ -37,7 +37,7 @@ TABLES: dict[str, Table] = {
 
 
 class LayeredClassifier(GapClassifier):
-    """The network that an entry of `TABLES` describes. Its parameters start empty."""
+    """A network that `TABLES` describes. Its parameters start empty."""
 
     def __init__(self, name: str, in_channels: int, num_classes: int) -> None:
         super().__init__()
@@ -72,8 +72,7 @@ class LayeredClassifier(GapClassifier):
         return self.layer(len(self.table) - 1, *self.trunk(x))
 
     def trunk(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Images x -> what the last layer reads: the output two layers before its own, and the one
-        before."""
+        """Images x -> what the last layer reads: the outputs of the two layers before it."""
         earlier = output = x
         for index in range(len(self.table) - 1):
             earlier, output = output, self.layer(index, earlier, output)
@@ -105,15 +104,10 @@ def empty(config: dict[str, Any]) -> LayeredClassifier:
             "A model's config must be a dict with exactly the keys name, in_channels and "
             f"num_classes, got {config!r}."
         )
-    if config["name"] not in list(TABLES):
-        raise InputError(
-            f"The model's name must be one of {', '.join(TABLES)}, got {config['name']!r}."
-        )
-    for key in ("in_channels", "num_classes"):
-        value = config[key]
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InputError(f"A model's {key} must be a whole number from 1 up, got {value!r}.")
-    return LayeredClassifier(**config)
+    require_one_of("The model's name", config["name"], TABLES)
+    in_channels = require_count("The model's in_channels", config["in_channels"])
+    num_classes = require_count("The model's num_classes", config["num_classes"])
+    return LayeredClassifier(config["name"], in_channels, num_classes)
 
 
 def build(config: dict[str, Any], *, seed: int | None = None) -> GapClassifier:
