@@ -152,7 +152,6 @@ def test_integer_labels_of_any_width(make_tiny, batch) -> None:
     ("settings", "message"),
     [
         ({"eps": math.nan}, "eps must be a finite number"),
-        ({"eps": -0.1}, "eps must be a finite number"),
         ({"step_size": math.inf}, "step_size must be a finite number"),
         ({"steps": -1}, "steps must be at least 0"),
         ({"norm": "l3"}, "norm must be one of"),
@@ -160,9 +159,6 @@ def test_integer_labels_of_any_width(make_tiny, batch) -> None:
         ({"restarts": 2}, "pass random_start=True"),
         ({"keep": "worst"}, "keep must be one of"),
         ({"steps": 1.5}, "steps must be a whole number, got 1.5"),
-        ({"steps": "10"}, "steps must be a whole number, got '10'"),
-        ({"steps": None}, "steps must be a whole number"),
-        ({"restarts": "2"}, "restarts must be a whole number"),
         ({"eps": True}, "eps must be a number"),
         ({"lower": "0"}, "lower must be a number"),
         ({"step_size": 0.0}, "step_size must be above 0 where eps is"),
@@ -245,12 +241,8 @@ def test_batches_that_a_gap_classifier_does_not_take(make_tiny, batch, change, m
         PGD(make_tiny())(*change(*batch))
 
 
-def test_images_of_other_channels_are_refused() -> None:
-    model, y = models.small(3, seed=0), torch.tensor([0, 1])
+def test_a_model_for_other_images_is_refused(make_tiny, batch) -> None:
     with pytest.raises(InputError, match=r"PGD: x must be images \[N, 3, H, W\]"):
-        PGD(model)(torch.rand(2, 1, 28, 28), y)
-
-
-def test_a_model_elsewhere_is_refused(make_tiny, batch) -> None:
+        PGD(models.small(3, seed=0))(torch.rand(2, 1, 28, 28), torch.tensor([0, 1]))
     with pytest.raises(InputError, match="model and x must be on the same device"):
         PGD(make_tiny().to("meta"), 0.1, 0.02, 2)(*batch)
