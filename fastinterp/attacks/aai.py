@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -118,7 +117,6 @@ class AAI(Described):
                 would be climbed from x, where its gradient is zero.
         """
         y = require_batch("AAI", self.model, x, y, False, self.lower, self.upper)
-        threat = self.threat
         if start is not None:
             require_images("AAI: start", start, self.lower, self.upper)
             if start.shape != x.shape or start.device != x.device:
@@ -126,14 +124,13 @@ class AAI(Described):
                     f"AAI: start must be like x, {list(x.shape)} on {x.device}, "
                     f"got {list(start.shape)} on {start.device}."
                 )
-            threat = StartAt(threat, start.detach().to(x))
         elif self.kind == "discrepancy" and not self.random_start:
             raise InputError(
                 "AAI: the discrepancy has no gradient at x; pass random_start=True or a start."
             )
         return ascend(
             self.model,
-            threat,
+            self.threat,
             self.objective(y),
             x,
             y,
@@ -141,6 +138,7 @@ class AAI(Described):
             random_start=self.random_start,
             generator=generator or self.generator,
             keep=self.keep,
+            start=None if start is None else start.to(x),
         )
 
     def objective(self, y: Tensor) -> Objective:
@@ -150,8 +148,8 @@ class AAI(Described):
             change = MapDistance(self.interpreter, y[:, None], self.p)
         if self.hinge == 0:
             return change
-        kept = change + self.hinge * Hinge()
-        return kept + SamePrediction() if self.keep == "best" else kept
+        held = change + self.hinge * Hinge()
+        return held + SamePrediction() if self.keep == "best" else held
 
 
 class Hinge(Objective):
@@ -167,7 +165,7 @@ class Hinge(Objective):
 
 
 class SamePrediction(Objective):
-    """Minus infinity where x' is not predicted as x is, else 0: no such x' can be the best one."""
+    """Minus infinity where x' is not predicted as x is, so that it is never the best; else 0."""
 
     needs: Needs = "logits"
 
@@ -179,29 +177,3 @@ class SamePrediction(Objective):
             return adv.logits.new_zeros(len(changed)).masked_fill(changed, -torch.inf)
 
         return value
-
-
-@dataclass(frozen=True)
-class StartAt:
-    """A threat whose climb starts at given images.
-
-    Attributes:
-        threat: where x' may go.
-        start: [N, ...], inside it.
-    """
-
-    threat: Threat
-    start: Tensor
-
-    def init(self, x: Tensor, random_start: bool, generator: torch.Generator | None) -> Tensor:
-        # A copy outside inference mode, which the climb may write into.
-        return self.start.clone()
-
-    def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:
-        return self.threat.step(x, z, grad)
-
-    def render(self, x: Tensor, z: Tensor) -> Tensor:
-        return self.threat.render(x, z)
-
-    def rows(self, index: Tensor) -> StartAt:
-        return StartAt(self.threat.rows(index), self.start[index])

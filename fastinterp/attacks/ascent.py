@@ -29,6 +29,7 @@ def ascend(
     generator: torch.Generator | None = None,
     keep: Keep = "last",
     targeted: bool = False,
+    start: Tensor | None = None,
     clean: Outputs | None = None,
     precision: Precision = "float32",
 ) -> Tensor:
@@ -48,6 +49,7 @@ def ascend(
             whose prediction is wrong (targeted: is the target), else the last, where an image
             leaves the batch once it is fooled; "best": the one with the highest value.
         targeted: whether y are targets; only "first_fooled" reads it.
+        start: the threat's z to start at instead (for a ball, images inside it).
         clean: the model's outputs at x, where the caller has them already; x' then goes through
             the same network.
         precision: of the passes at x': see `Outputs` and `convolutions_in`. The iterate, its
@@ -67,8 +69,8 @@ def ascend(
         clean = clean.detach()
         network = freeze(clean.model, x, precision)
         value = _prepare(objective, clean, y)
-        z = threat.init(x, random_start, generator)
-        answer, highest = x.clone(), x.new_full((len(x),), -torch.inf)
+        z = threat.init(x, random_start, generator) if start is None else start.detach().clone()
+        found, highest = x.clone(), x.new_full((len(x),), -torch.inf)
         left = torch.arange(len(x), device=x.device)  # the images that are still in the batch
         for _ in range(steps):
             z.requires_grad_()
@@ -79,13 +81,13 @@ def ascend(
             (grad,) = torch.autograd.grad(values, z, torch.ones_like(values))
             z = z.detach()
             if keep == "best":
-                answer, highest = _higher(answer, highest, x_adv.detach(), values.detach())
+                found, highest = _higher(found, highest, x_adv.detach(), values.detach())
             elif keep == "first_fooled":
                 fooled = is_fooled(adv.logits, y, targeted)
-                answer[left[fooled]] = x_adv.detach()[fooled]
+                found[left[fooled]] = x_adv.detach()[fooled]
                 rows = (~fooled).nonzero().squeeze(1)
                 if len(rows) == 0:
-                    return answer
+                    return found
                 if len(rows) < len(left):
                     left, x, y, z, grad = (t[rows] for t in (left, x, y, z, grad))
                     objective, clean, threat = (
@@ -99,11 +101,11 @@ def ascend(
         if keep == "last":
             return x_adv
         if keep == "first_fooled":
-            answer[left] = x_adv
-            return answer
+            found[left] = x_adv
+            return found
         with torch.no_grad():
             values = value(Outputs(network, x_adv, precision))
-        return _higher(answer, highest, x_adv, values)[0]
+        return _higher(found, highest, x_adv, values)[0]
 
 
 def require_keep(keep: str) -> None:

@@ -165,7 +165,11 @@ class ISA(Described):
         Raises:
             InputError: shapes, dtypes, devices, pixels, labels or targets do not fit.
         """
-        y, targets = self._check(x, y, targets)
+        targets = require_batch("ISA", self.model, x, targets, True, self.lower, self.upper)
+        y = require_labels("ISA", "labels", y, x)
+        require_range("ISA", "labels", y, self.interpreter.model.num_classes)
+        if bool((y == targets).any()):
+            raise InputError("ISA: a target must be another class than the true one.")
         x = x.detach()
         radii = self._radii(x, targets, eps)
         left = ((radii > 0) & radii.isfinite()).nonzero().squeeze(1)
@@ -184,7 +188,7 @@ class ISA(Described):
         return result
 
     def _radii(self, x: Tensor, targets: Tensor, eps: Tensor | float | None) -> Tensor:
-        """[N], as asked for or else as found; infinity where no attack fools the model."""
+        """[N], as given or found; infinity where no attack fools the model."""
         if eps is None:
             return self.penalty * self.smallest(x, targets).eps
         if not isinstance(eps, Tensor):
@@ -202,7 +206,7 @@ class ISA(Described):
         return is_fooled(self.model(x), targets, targeted=True)
 
     def _hide(self, x: Tensor, y: Tensor, targets: Tensor, eps: Tensor) -> ISAResult:
-        """The largest weight that still lets the attack succeed, for images that all go on."""
+        """The attack with the largest weight that succeeds, for images with a finite radius > 0."""
         wanted = class_set(self.classes, y, targets)
         classes = wanted if isinstance(wanted, Tensor) else None
         read = map_reader(self.interpreter, classes)
@@ -227,17 +231,9 @@ class ISA(Described):
 
         weight, found = self.weights.search(attack, x, "largest")
         rest = (~found).nonzero().squeeze(1)
-        if len(rest):  # hiding does not go; fooling alone may
+        if len(rest):  # no weight succeeded; fooling the model alone may
             weight[rest] = 0
             attack(rest, weight[rest])
         with torch.no_grad():
             moved = map_distance(maps, read(Outputs(self.model, x_adv)), self.p).mean(dim=1)
         return ISAResult(x_adv, success, eps, weight, moved)
-
-    def _check(self, x: Tensor, y: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        targets = require_batch("ISA", self.model, x, targets, True, self.lower, self.upper)
-        y = require_labels("ISA", "labels", y, x)
-        require_range("ISA", "labels", y, self.interpreter.model.num_classes)
-        if bool((y == targets).any()):
-            raise InputError("ISA: a target must be another class than the true one.")
-        return y, targets

@@ -111,7 +111,16 @@ class MinimalPGD(Described):
 
         def succeeds(rows: Tensor, eps: Tensor) -> Tensor:
             chosen = left[rows]
-            attacked = self._attack(x[chosen], y[chosen], eps, chosen)
+            attacked = ascend(
+                self.model,
+                self.threat(eps),
+                self.objective.rows(chosen),
+                x[chosen],
+                y[chosen],
+                self.steps,
+                keep=self.keep,
+                targeted=self.targeted,
+            )
             success = self._fooled(attacked, y[chosen])
             # A success is never replaced by a later failure with a smaller radius.
             replace = success | ~known[rows]
@@ -124,18 +133,6 @@ class MinimalPGD(Described):
         eps = x.new_zeros(len(x))
         eps[left] = torch.where(found, smallest, torch.inf)
         return MinimalResult(x_adv, success=eps.isfinite(), eps=eps)
-
-    def _attack(self, x: Tensor, y: Tensor, eps: Tensor, rows: Tensor) -> Tensor:
-        return ascend(
-            self.model,
-            self.threat(eps),
-            self.objective.rows(rows),
-            x,
-            y,
-            self.steps,
-            keep=self.keep,
-            targeted=self.targeted,
-        )
 
     def _fooled(self, x: Tensor, y: Tensor) -> Tensor:
         with eval_mode(self.model), own_autograd(x.device.type), torch.no_grad():

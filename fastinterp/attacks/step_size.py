@@ -43,13 +43,13 @@ def require_moving(who: str, eps: float | Tensor, step_size: float | Tensor, ste
 
 def warn_if_short(who: str, eps: float | Tensor, step_size: float | Tensor, steps: int) -> None:
     """Warn where all steps in one direction would not lead from x to the boundary of the ball."""
-    radius = torch.as_tensor(eps)
-    reach = steps * torch.as_tensor(step_size).to(radius.device)
-    radius, reach = torch.broadcast_tensors(radius.reshape(-1), reach.reshape(-1))
+    radius = torch.as_tensor(eps).reshape(-1)
+    reach = steps * torch.as_tensor(step_size).reshape(-1).to(radius.device)
     missing = radius - reach
     if steps == 0 or bool((missing <= 1e-6 * radius).all()):
         return
     row = int(missing.argmax())
+    radius, reach = radius.expand_as(missing), reach.expand_as(missing)
     warnings.warn(
         f"{who}: steps x step_size = {float(reach[row]):g} is smaller than eps = "
         f"{float(radius[row]):g}, so the attack cannot reach the boundary of the ball. "

@@ -44,7 +44,8 @@ class Ball:
 
     Attributes:
         eps: radius, in pixel units: a number, or a tensor [N] with one for each image.
-        step_size: of one step, likewise. See `fastinterp.ops.pgd_step` for its meaning by norm.
+        step_size: of one step, a number or a tensor [N]; `fastinterp.ops.pgd_step` says what it
+            means in each norm.
         lower, upper: the range of valid pixels.
 
     Raises:

@@ -113,7 +113,7 @@ def _folds(model: LayeredClassifier) -> bool:
 
 
 def _is_as_written(model: LayeredClassifier) -> bool:
-    """Whether its features are those of its table, and nobody watches or changes them between."""
+    """Whether its features are those of its table, without hooks between."""
     own = all(type(layer) in (SameConv2d, SameMaxPool2d) for layer in model.layers)
     return own and _computes_as_written(model) and not any(map(_is_hooked, model.modules()))
 

@@ -34,7 +34,7 @@ class GapClassifier(nn.Module):
     Attributes:
         weight: [C, K], the linear classifier.
         bias: [C] or None.
-        config: how to build this network again, kept in checkpoints; None where unknown.
+        config: how to build this network again, for checkpoints; None where unknown.
         in_channels: C_in of the images that it takes; None where unknown.
     """
 

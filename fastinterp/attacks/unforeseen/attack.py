@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..._utils.described import Described
-from ..._utils.require import require_count, require_nonnegative
+from ..._utils.require import require_count
 from ..ascent import Keep, ascend, require_keep
 from ..checks import as_module, require_batch, require_generator
 from ..objectives import CrossEntropy, Objective, require_objective
 from ..step_size import require_moving
-from ..threats import Threat
+from ..threats import Threat, require_radius
 
 
 class UnforeseenAttack(Described):
@@ -114,9 +114,9 @@ class SizedAttack(UnforeseenAttack):
     def __init__(
         self,
         model: nn.Module | Callable[[Tensor], Tensor],
-        eps: float | None = None,
+        eps: float | Tensor | None = None,
         steps: int = 200,
-        step_size: float | None = None,
+        step_size: float | Tensor | None = None,
         *,
         targeted: bool = False,
         objective: Objective | None = None,
@@ -124,10 +124,11 @@ class SizedAttack(UnforeseenAttack):
         generator: torch.Generator | None = None,
     ) -> None:
         who = type(self).__name__
-        eps = require_nonnegative(f"{who}: eps", self.published_eps if eps is None else eps)
+        eps = self.published_eps if eps is None else eps
+        require_radius(f"{who}: eps", eps)
         steps = require_count(f"{who}: steps", steps, 0)
         step_size = eps / math.sqrt(max(steps, 1)) if step_size is None else step_size
-        require_nonnegative(f"{who}: step_size", step_size)
+        require_radius(f"{who}: step_size", step_size)
         require_moving(who, eps, step_size, steps)
         super().__init__(
             model,
@@ -140,4 +141,4 @@ class SizedAttack(UnforeseenAttack):
         )
 
     @abstractmethod
-    def _threat(self, eps: float, step_size: float) -> Threat: ...
+    def _threat(self, eps: Any, step_size: Any) -> Threat: ...
