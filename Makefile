@@ -21,18 +21,30 @@ help:
 	@echo "make clean   remove .venv and everything that was built"
 
 setup: $(BUILT)
+	@echo "Set-up is done; '$(BIN)/fastinterp doctor' shows what works here."
 
 $(SETUP): requirements.txt
-	$(PYTHON) -c "import sys; sys.exit('Python 3.10 or newer is needed; say which with make PYTHON=...' if sys.version_info < (3, 10) else 0)"
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -r requirements.txt
+	@$(PYTHON) -c "import sys; sys.exit('Python 3.10 or newer is needed; choose one by make PYTHON=...' if sys.version_info < (3, 10) else 0)"
+	@echo "1/4  Creating the virtual environment $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "2/4  Installing the packages of requirements.txt (torch is large: this takes minutes)"
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --quiet -r requirements.txt
 	@touch $@
 
 # An editable install: Python changes need no build, and kernels are built again when they change.
+# Of pip's long output sed shows what set-up says itself, and ninja's "[3/17]" with the file's name.
+SHOWN := -e 's/^ *\(fastinterp: .*\)/     \1/p' -e 's/^ *\(\[[0-9]*\/[0-9]*\]\) .* -c [^ ]*\/\(csrc\/[^ ]*\).*/     \1 \2/p'
+LOG := build/setup.log
+
+$(BUILT): SHELL := /bin/bash -o pipefail
 $(BUILT): $(SETUP) $(SOURCES)
-	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
-	$(BIN)/fastinterp doctor
+	@echo "3/4  Compiling the kernels (a few minutes; all output is in $(LOG))"
+	@mkdir -p build
+	@$(BIN)/python -m pip install -v --no-build-isolation --no-deps -e . 2>&1 | tee $(LOG) | sed -nu $(SHOWN) \
+	    || { grep -iE 'error|^ *fastinterp' $(LOG) | grep -vE ' -c |^ *File ' | cut -c 1-300 | head -n 30; exit 1; }
+	@echo "4/4  Checking that the kernels run"
+	@$(BIN)/fastinterp doctor > build/doctor.log || { cat build/doctor.log; exit 1; }
 	@touch $@
 
 demo: setup

@@ -1,11 +1,11 @@
-"""Builds the kernels: those for the CPU always, those for CUDA wherever they can be compiled.
+"""Builds the kernels: the CPU kernels always, the CUDA kernels if they can be compiled.
 
-Switches, all environment variables:
-    FASTINTERP_CUDA=0|1     leave the CUDA kernels out / fail if they cannot be built
-    TORCH_CUDA_ARCH_LIST    GPUs to compile for, as everywhere in torch; by default the GPU that is
-                            here, or 9.0+PTX where there is none
-    DEBUG=1                 no optimisation, assertions on
-    MAX_JOBS                compilers that run at once
+Environment variables:
+    FASTINTERP_CUDA=0|1     leave out the CUDA kernels / fail if they cannot be built
+    TORCH_CUDA_ARCH_LIST    GPUs to compile for, as everywhere in torch; by default the GPUs of this
+                            machine, or 9.0+PTX if it has none
+    DEBUG=1                 no optimisation, with assertions
+    MAX_JOBS                number of compilers that run at once
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DEFAULT_ARCHS = "9.0+PTX"
 
 
 def load_toolkit_module():
-    """fastinterp/_utils/toolkit.py by its path: the package itself may not be importable yet."""
+    """Load fastinterp/_utils/toolkit.py by its path; the package cannot be imported yet."""
     spec = importlib.util.spec_from_file_location(
         "toolkit", ROOT / "fastinterp" / "_utils" / "toolkit.py"
     )
@@ -37,19 +37,18 @@ def import_torch():
         import torch
     except ImportError:
         sys.exit(
-            "fastinterp's kernels are compiled against the torch that will run them, and there is "
-            "none here: install torch first, then build with "
-            "`pip install --no-build-isolation .` (`make setup` does both)."
+            "fastinterp: torch is not installed, and the kernels are compiled against it; install "
+            "torch first, then run `pip install --no-build-isolation .` (`make setup` does both)."
         )
     return torch
 
 
 def choose_toolkit(torch):
-    """The toolkit to build CUDA kernels with, or None to leave them out."""
-    wish = os.environ.get("FASTINTERP_CUDA", "auto")
-    if wish not in ("auto", "0", "1"):
-        sys.exit(f"FASTINTERP_CUDA must be 0 or 1, got {wish!r}.")
-    if wish == "0":
+    """The toolkit to build the CUDA kernels with; None to leave them out."""
+    choice = os.environ.get("FASTINTERP_CUDA", "auto")
+    if choice not in ("auto", "0", "1"):
+        sys.exit(f"FASTINTERP_CUDA must be 0 or 1, got {choice!r}.")
+    if choice == "0":
         return None
     toolkit = load_toolkit_module().find_toolkit()
     if torch.version.cuda is None:
@@ -63,34 +62,33 @@ def choose_toolkit(torch):
         )
     else:
         return toolkit
-    if wish == "1":
+    if choice == "1":
         sys.exit(f"FASTINTERP_CUDA=1, but the CUDA kernels cannot be built: {problem}.")
     print(f"fastinterp: building without CUDA kernels: {problem}.")
     return None
 
 
 def choose_archs(torch) -> str:
-    """The architectures to compile for. torch guesses badly without a GPU, so always name some."""
+    """The architectures to compile for; never left to torch, which guesses badly without a GPU."""
     if not os.environ.get("TORCH_CUDA_ARCH_LIST"):
-        seen = [torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())]
-        named = ";".join(f"{major}.{minor}" for major, minor in sorted(set(seen)))
-        os.environ["TORCH_CUDA_ARCH_LIST"] = f"{named}+PTX" if named else DEFAULT_ARCHS
+        found = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
+        names = ";".join(f"{major}.{minor}" for major, minor in sorted(found))
+        os.environ["TORCH_CUDA_ARCH_LIST"] = f"{names}+PTX" if names else DEFAULT_ARCHS
     return os.environ["TORCH_CUDA_ARCH_LIST"]
-
-
-def quoted(name: str, value: str) -> str:
-    return f'-D{name}="{value}"'
 
 
 def defines(torch, toolkit, archs: str) -> list[str]:
     listed = archs.replace(",", ";").replace(" ", ";").split(";")
     with_ptx = [arch.removesuffix("+PTX") for arch in listed if arch.endswith("+PTX")]
+    texts = {
+        "CUDA_ARCHS": ",".join(arch.removesuffix("+PTX") for arch in listed if arch),
+        "CUDA_PTX": ",".join(with_ptx),
+        "CUDA_TOOLKIT": toolkit.version if toolkit else "",
+        "TORCH_VERSION": torch.__version__,
+    }
     return [
         f"-DFASTINTERP_WITH_CUDA={int(toolkit is not None)}",
-        quoted("FASTINTERP_CUDA_ARCHS", ",".join(a.removesuffix("+PTX") for a in listed if a)),
-        quoted("FASTINTERP_CUDA_PTX", ",".join(with_ptx)),
-        quoted("FASTINTERP_CUDA_TOOLKIT", toolkit.version if toolkit else ""),
-        quoted("FASTINTERP_TORCH_VERSION", torch.__version__),
+        *(f'-DFASTINTERP_{name}="{text}"' for name, text in texts.items()),
     ]
 
 
@@ -99,18 +97,26 @@ def extension():
     toolkit = choose_toolkit(torch)
     archs = ""
     if toolkit is not None:
-        # torch reads CUDA_HOME when cpp_extension is imported, and guesses it from a wrapper.
+        # torch reads CUDA_HOME when cpp_extension is imported; without it, it guesses wrongly where
+        # the nvcc on PATH is a wrapper.
         os.environ["CUDA_HOME"] = str(toolkit.home)
         archs = choose_archs(torch)
     from torch.utils import cpp_extension
 
+    class Build(cpp_extension.BuildExtension):
+        """Keeps object files in build/kernels, so that ninja compiles only what has changed."""
+
+        def finalize_options(self):
+            super().finalize_options()
+            self.build_temp = str(ROOT / "build" / "kernels")
+
     debug = os.environ.get("DEBUG") == "1"
-    # -g0: Python's own flags ask for debugging data, a third of the time a build takes.
+    # -g0: Python's own flags ask for debugging data, which takes a third of the build's time.
     speed = ["-O0", "-g"] if debug else ["-O3", "-DNDEBUG", "-g0"]
     folders = ("csrc", "csrc/autograd", "csrc/cpu", "csrc/cpu/vector")
     sources = [source for folder in folders for source in glob(f"{folder}/*.cpp")]
     flags = {
-        # -Wno-psabi: vectors wider than the baseline's never cross a translation unit.
+        # -Wno-psabi: wide vectors never cross a translation unit.
         "cxx": [
             *speed,
             "-std=c++20",
@@ -133,17 +139,17 @@ def extension():
         depends=headers,
         extra_compile_args=flags,
         extra_link_args=["-fopenmp"],
-    ), cpp_extension.BuildExtension
+    ), Build
 
 
 def glob(pattern: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern))
 
 
-FACTS_ONLY = ("egg_info", "sdist", "dist_info", "clean", "--version")  # nothing to compile
+NO_BUILD = ("egg_info", "sdist", "dist_info", "clean", "--version")  # these compile nothing
 
 if __name__ == "__main__":
-    if any(command in sys.argv for command in FACTS_ONLY):
+    if any(command in sys.argv for command in NO_BUILD):
         setup()
     else:
         module, builder = extension()

@@ -15,12 +15,13 @@ FI_HD V bounded(V value, V lower, V upper) {
 }
 
 // x_adv + step sign(grad), into [x - eps, x + eps] and [lower, upper]. A NaN in grad moves
-// nothing, as in torch.sign.
+// nothing, as in torch.sign; a NaN in x stays one.
 template <typename V>
 FI_HD V linf_point(V x_adv, V grad, V x, V step, V eps, V lower, V upper) {
   const V up = grad > V{} ? step : V{};
   const V down = grad < V{} ? step : V{};
-  return bounded<V>(bounded<V>(x_adv + (up - down), x - eps, x + eps), lower, upper);
+  const V moved = bounded<V>(bounded<V>(x_adv + (up - down), x - eps, x + eps), lower, upper);
+  return x == x ? moved : x;
 }
 
 // x + delta, with `threshold` taken off delta's size but not below zero, into [lower, upper].

@@ -1,4 +1,4 @@
-"""Objects that print as what they were made of."""
+"""A repr that shows the settings of an object."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from torch import Generator, Tensor, nn
 
 
 class Described:
-    """Prints as its public attributes: `PGD(model=Small, steps=10, ...)`. Functions, random
-    generators and what was left out say nothing and are not shown."""
+    """Gives an object the repr `PGD(model=Small, steps=10, ...)`, made from its public attributes.
+
+    Functions, random generators and attributes that are None are left out.
+    """
 
     def __repr__(self) -> str:
         return describe(self, vars(self))
 
 
 def describe(of: object, settings: dict[str, Any]) -> str:
-    """`Name(setting=value, ...)` in one line; networks by their class, tensors by their shape."""
+    """`Name(setting=value, ...)` in one line."""
     shown = (
         f"{name}={_short(value)}"
         for name, value in settings.items()
-        if not name.startswith("_")
-        and value is not None
-        and not isinstance(value, FunctionType | Generator)
+        if not (
+            name.startswith("_") or value is None or isinstance(value, FunctionType | Generator)
+        )
     )
     return f"{type(of).__name__}({', '.join(shown)})"
 

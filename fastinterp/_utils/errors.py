@@ -1,8 +1,8 @@
-"""The one exception that means "what you gave us cannot be used"."""
+"""The exception for bad input."""
 
 from __future__ import annotations
 
 
 class InputError(ValueError):
-    """Raised for bad input from a user: one sentence that says what was wrong,
-    what was expected and what to do. The command line prints it without a traceback."""
+    """Bad input from a user. Its message is one sentence: what was wrong, what was expected, what
+    to do. The command line prints it without a traceback."""

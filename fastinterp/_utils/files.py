@@ -1,4 +1,4 @@
-"""Writing files so that a reader never meets half of one."""
+"""Writing files atomically: a reader never sees half of one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from .errors import InputError
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` once the block has ended well.
+    """Yield a temporary path in the folder of `path`; rename it to `path` if the block succeeds.
 
-    The temporary name keeps the suffix, because writers such as matplotlib choose their format
-    by it. Whatever was at `path` before stays whole until the rename.
+    The temporary name has the same suffix, by which writers such as matplotlib choose a format.
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +37,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Make the folder of a file to come; hours of work must not end at a file nobody can write.
+    """Make the folder of a file that will be written after hours of work.
 
     Raises:
         InputError: `path` is a folder, or its own folder cannot be made or written to.
@@ -48,6 +47,8 @@ def require_writable(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot make the folder {path.parent}: {error.strerror}.") from error
+        raise InputError(
+            f"cannot make the folder {path.parent}: {error.strerror}; choose another --out."
+        ) from error
     if not os.access(path.parent, os.W_OK):
-        raise InputError(f"cannot write into {path.parent}; choose another --out.")
+        raise InputError(f"cannot write into the folder {path.parent}; choose another --out.")

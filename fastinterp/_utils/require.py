@@ -1,4 +1,4 @@
-"""Checks of input that every folder shares. A check returns the value or raises one sentence."""
+"""Checks of input for every folder. A check returns the value or raises an InputError."""
 
 from __future__ import annotations
 
@@ -25,16 +25,21 @@ def require_one_of(name: str, value: Value, choices: Collection[Value]) -> Value
 
 
 def require_known_name(kind: str, name: str, known: Collection[str]) -> str:
-    """`name`, if it is known; else the nearest known name is suggested.
+    """`name`, if it is known; else the error suggests the nearest known name.
 
     Args:
-        kind: what is named, such as "recipe".
+        kind: what the name is of, such as "recipe".
     """
     if name in list(known):
         return name
+    raise InputError(f"There is no {kind} {name!r}; {suggest(name, known)}")
+
+
+def suggest(name: object, known: Iterable[str]) -> str:
+    """The end of an error on an unknown name: the nearest known name, or all of them."""
+    known = list(known)
     near = get_close_matches(str(name), known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known names are {', '.join(known)}."
-    raise InputError(f"There is no {kind} {name!r}; {hint}")
+    return f"did you mean {near[0]!r}?" if near else f"known names are {', '.join(known)}."
 
 
 def require_whole(name: str, value: object) -> int:
@@ -53,7 +58,7 @@ def require_count(name: str, value: object, least: int = 1) -> int:
 
 
 def require_number(name: str, value: object) -> float:
-    """`value` as a float, if it is a number. Its range is for the caller to judge."""
+    """`value` as a float, if it is a number, which may be infinite or NaN."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise InputError(f"{name} must be a number, got {value!r}.")
     return float(value)
@@ -89,7 +94,7 @@ def _several(name: str, values: object) -> Iterable[object]:
     if isinstance(values, Real):
         return [values]
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise InputError(f"{name} must be a number or several, got {values!r}.")
+        raise InputError(f"{name} must be a number or a list of numbers, got {values!r}.")
     return values
 
 
@@ -105,19 +110,17 @@ def require_floating(who: str, name: str, values: object) -> Tensor:
 
 
 def require_integers(name: str, values: object) -> Tensor:
-    """`values` as int64, if they are a tensor of integers. Of int64 nothing is copied."""
+    """`values` as int64, if they are a tensor of integers; int64 is not copied."""
+    expected = f"{name} must be an integer tensor such as int64"
     if not isinstance(values, Tensor):
-        kind = type(values).__name__
-        raise InputError(
-            f"{name} must be an integer tensor such as int64, got {kind}; use torch.as_tensor."
-        )
+        raise InputError(f"{expected}, got {type(values).__name__}; use torch.as_tensor.")
     if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
-        raise InputError(f"{name} must be an integer tensor such as int64, got {values.dtype}.")
+        raise InputError(f"{expected}, got {values.dtype}.")
     return values.to(torch.int64)
 
 
 def require_labels(who: str, name: str, y: object, x: Tensor) -> Tensor:
-    """Return y [N] as int64 if it holds integers, one for each image of x, on x's device."""
+    """y [N] as int64, if it holds one integer for each image of x [N, ...], on x's device."""
     labels = require_integers(f"{who}: {name}", y)
     if labels.shape != x.shape[:1]:
         raise InputError(
@@ -132,7 +135,7 @@ def require_labels(who: str, name: str, y: object, x: Tensor) -> Tensor:
 
 
 def require_range(who: str, name: str, y: Tensor, num_classes: int) -> None:
-    """Raise unless every label lies in 0..num_classes-1. It reads values: a GPU is waited for."""
+    """Raise unless every label lies in 0..num_classes-1. This waits for a GPU."""
     if y.numel() == 0:
         return
     low, high = (int(v) for v in y.aminmax())

@@ -1,4 +1,5 @@
-"""Finding the CUDA toolkit, for set-up and for `fastinterp doctor`. Needs no other module."""
+"""Finding the CUDA toolkit, for set-up and for `fastinterp doctor`. Imports no other module of
+fastinterp, because setup.py loads this file by its path."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Toolkit:
-    """A CUDA toolkit: its folder, and the version its nvcc states, such as "13.0"."""
+    """A CUDA toolkit: its folder, and the version of its nvcc, such as "13.0"."""
 
     home: Path
     version: str
@@ -23,15 +24,17 @@ class Toolkit:
 
 
 def find_toolkit() -> Toolkit | None:
-    """The first folder that really holds a toolkit, or None.
+    """The first complete toolkit, or None.
 
-    Looked at in order: CUDA_HOME and CUDA_PATH, the folder of the nvcc on PATH, the usual places
-    under /usr/local (newest first). The nvcc on PATH may be a script that calls another, so a
-    folder counts only if it has both bin/nvcc and the runtime's header.
+    The search goes through CUDA_HOME and CUDA_PATH, the folder of the nvcc on PATH, and /usr/local
+    (newest first). The nvcc on PATH may be a script that calls another, so a folder counts only if
+    it has both bin/nvcc and the header of the runtime.
     """
     for home in _candidates():
-        if (home / "bin" / "nvcc").is_file() and _has_headers(home):
-            version = _version(home / "bin" / "nvcc")
+        nvcc = home / "bin" / "nvcc"
+        includes = [home / "include", *home.glob("targets/*/include")]
+        if nvcc.is_file() and any((folder / "cuda_runtime.h").is_file() for folder in includes):
+            version = _version(nvcc)
             if version is not None:
                 return Toolkit(home.resolve(), version)
     return None
@@ -43,16 +46,10 @@ def _candidates() -> list[Path]:
     if nvcc is not None:
         found.append(Path(nvcc).resolve().parent.parent)
     usual = Path("/usr/local")
-    found.append(usual / "cuda")
-    return found + sorted(usual.glob("cuda-*"), key=_natural, reverse=True)
+    return [*found, usual / "cuda", *sorted(usual.glob("cuda-*"), key=_numbers, reverse=True)]
 
 
-def _has_headers(home: Path) -> bool:
-    places = [home / "include", *home.glob("targets/*/include")]
-    return any((place / "cuda_runtime.h").is_file() for place in places)
-
-
-def _natural(path: Path) -> list[int]:
+def _numbers(path: Path) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", path.name)]
 
 

@@ -1,8 +1,8 @@
-"""Reading pickles that hold NumPy arrays and plain values, without running anything they name.
+"""Reading pickles of NumPy arrays and plain values without running anything that they name.
 
-A pickle is a program, and NumPy's own constructors trust its arguments. So no constructor at all
-is handed to it: the few NumPy globals that arrays need stand for classes of this file, which keep
-what they were given; arrays are made from that afterwards, once it has been checked.
+A pickle is a program, and NumPy's constructors trust its arguments. So it gets none of them: each
+NumPy global that arrays need is replaced by a class of this file, which checks what it is given
+before it makes an array of it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 
 
 class _Dtype:
-    """Stands for numpy.dtype: booleans, integers and floats, nothing structured."""
+    """Replaces numpy.dtype; only booleans, integers and floats."""
 
     def __init__(self, code: str, *_: object) -> None:
         if not _DTYPE.fullmatch(code):
@@ -38,7 +38,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for numpy.ndarray, and for the function that makes an empty one."""
+    """Replaces numpy.ndarray and the function that makes an empty one."""
 
     def __init__(self, *_: object) -> None:
         self.value: NDArray[Any] = np.empty(0)
@@ -49,21 +49,24 @@ class _Array:
 
 
 class _Buffer(_Array):
-    """Stands for the function that makes an array of a buffer (pickle protocol 5)."""
+    """Replaces the function that makes an array from a buffer (pickle protocol 5)."""
 
     def __init__(self, data: Any, dtype: _Dtype, shape: tuple[int, ...], order: str) -> None:
         self.value = _as_array(data, dtype, shape, order)
 
 
 class _Scalar(_Array):
-    """Stands for the function that makes a NumPy scalar."""
+    """Replaces the function that makes a NumPy scalar."""
 
     def __init__(self, dtype: _Dtype, data: Any) -> None:
         self.value = _as_array(data, dtype, (), "C")
 
 
 class _Encoded:
-    """Stands for codecs.encode, by which Python 3 writes bytes in protocols up to 2."""
+    """Replaces codecs.encode, with which Python 3 writes bytes in protocols 0 to 2.
+
+    A class, not a function: a pickle could set attributes of a function.
+    """
 
     def __init__(self, text: str, encoding: str) -> None:
         if encoding not in ("latin1", "latin-1"):
@@ -86,14 +89,14 @@ def _as_array(data: Any, dtype: _Dtype, shape: tuple[int, ...], order: str) -> N
     return np.array(array, dtype=dtype.dtype.newbyteorder("="), order="C")
 
 
-_STANDS_FOR: dict[tuple[str, str], type] = {
+_REPLACEMENTS: dict[tuple[str, str], type] = {
     ("numpy", "dtype"): _Dtype,
     ("numpy", "ndarray"): _Array,
     ("_codecs", "encode"): _Encoded,
     **{
-        (f"numpy.{core}.{module}", name): stand_in
+        (f"numpy.{core}.{module}", name): replacement
         for core in ("core", "_core")  # NumPy 1 and NumPy 2
-        for module, name, stand_in in (
+        for module, name, replacement in (
             ("multiarray", "_reconstruct", _Array),
             ("multiarray", "scalar", _Scalar),
             ("numeric", "_frombuffer", _Buffer),
@@ -102,22 +105,21 @@ _STANDS_FOR: dict[tuple[str, str], type] = {
 }
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """A pickle names something other than NumPy arrays and scalars."""
 
 
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> type:
-        try:
-            return _STANDS_FOR[module, name]
-        except KeyError:
-            raise _Refused(ascii(f"{module}.{name}")[:80]) from None
+        if (module, name) not in _REPLACEMENTS:
+            raise _RefusedError(ascii(f"{module}.{name}")[:80])
+        return _REPLACEMENTS[module, name]
 
 
 def _plain(value: Any, done: dict[int, Any]) -> Any:
-    """Stand-ins inside lists, tuples and dicts -> the arrays and bytes that they stand for.
+    """The value with arrays and bytes in place of the classes of this file.
 
-    `done` remembers by id what was converted: a small pickle can name one list very many times.
+    `done` holds what was converted, by id: a small pickle can name one list very many times.
     """
     if id(value) not in done:
         plain = value
@@ -132,7 +134,7 @@ def _plain(value: Any, done: dict[int, Any]) -> Any:
 
 
 def read_pickle(path: str | Path) -> Any:
-    """The plain values (lists, dicts, numbers, text, NumPy arrays) that a pickle holds.
+    """Read lists, dicts, numbers, text and NumPy arrays from a pickle.
 
     Strings of Python 2 become str (as latin-1). NumPy scalars become arrays without dimensions.
 
@@ -146,14 +148,12 @@ def read_pickle(path: str | Path) -> Any:
         raise InputError(f"Cannot read {path}: {error.strerror or error}.") from error
     try:
         return _plain(_Reader(io.BytesIO(data), encoding="latin-1").load(), {})
-    except _Refused as refused:
+    except _RefusedError as refused:
         raise InputError(
-            f"Refused to read {path}: the pickle asks for {refused}, which could run code, and "
-            "only NumPy arrays and plain values are accepted; do not open it by other means "
-            "unless you trust its source."
+            f"Refused to read {path}: the pickle names {refused}, which could run code; only NumPy "
+            "arrays and plain values are read, so get the file from a source that you trust."
         ) from None
-    except Exception as error:  # a damaged pickle fails in any way
+    except Exception as error:  # a damaged pickle can raise anything
         raise InputError(
-            f"Cannot read {path}: not a pickle of NumPy arrays, or a damaged one; "
-            "get the file again."
+            f"Cannot read {path}: it is damaged or holds no NumPy arrays; get the file again."
         ) from error

@@ -1,63 +1,65 @@
-"""Reading the words of the command line: a parser that answers in a sentence, kinds of values."""
+"""An argument parser whose errors are single sentences, and the types of arguments."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
-from difflib import get_close_matches
+import re
 from fractions import Fraction
 from typing import Any, NoReturn
 
 from .._utils.errors import InputError
+from .._utils.require import suggest
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but errors are InputErrors, and a misspelt choice is met with a suggestion."""
+    """argparse, but errors are InputErrors, and a misspelt choice gets a suggestion."""
 
     def __init__(self, **settings: Any) -> None:
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        settings.setdefault("allow_abbrev", False)
-        super().__init__(**settings)
+        super().__init__(allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}{self._about_order(message)}; see `{self.prog} --help`.")
+        advice = "" if message.endswith("?") else f"; see `{self.prog} --help`."
+        raise InputError(f"{message.rstrip('.')}{self._about_order(message)}{advice}")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            options = [name for action in self._actions for name in action.option_strings]
+            self.error(f"there is no argument {unknown[0]!r}, {suggest(unknown[0], options)}")
+        return parsed, unknown
 
     def _about_order(self, message: str) -> str:
-        """An option that takes several values takes what stands behind it for one of them."""
-        greedy = [a for a in self._actions if a.nargs == "+" and a.option_strings]
-        at_fault = any(message.startswith(f"argument {a.option_strings[0]}:") for a in greedy)
-        if at_fault or (greedy and message.startswith("the following arguments are required")):
-            first = next((a.metavar for a in self._actions if not a.option_strings), None)
-            return "" if first is None else f" ({first} stands before the options)"
+        """Advice where an option with several values may have taken the positional argument."""
+        first = next((a.metavar for a in self._actions if not a.option_strings), None)
+        several = [a.option_strings[0] for a in self._actions if a.nargs == "+" and first]
+        taken = any(message.startswith(f"argument {name}:") for name in several)
+        missing = bool(several) and f"required: {first}" in message
+        if missing or (taken and re.search(r"'[^']*[a-zA-Z][^']*' is not", message)):
+            return f" (write {first} before the options)"
         return ""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            raise argparse.ArgumentError(action, _suggest(str(value), action.choices))
-
-
-def _suggest(value: str, known: Iterable[Any]) -> str:
-    names = [str(name) for name in known]
-    near = get_close_matches(value, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
-    return f"there is no {value!r}, {hint}"
+            hint = suggest(value, map(str, action.choices))
+            raise argparse.ArgumentError(action, f"there is no {value!r}, {hint}")
 
 
 def number(text: str) -> float:
-    """A number >= 0, also as a fraction such as 8/255."""
+    """A number >= 0, which may be a fraction such as 8/255."""
     try:
         value = float(Fraction(text))
     except (ValueError, ZeroDivisionError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number such as 0.1 or 8/255") from None
     if value < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
+        raise argparse.ArgumentTypeError(f"{text} is negative; give a number >= 0")
     return value
 
 
 def count(text: str) -> int:
     """A whole number >= 1."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= 1")
     return int(text)
 
 
@@ -69,12 +71,8 @@ def count_or_all(text: str) -> int | None:
 def seed(text: str) -> int:
     """A whole number >= 0."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 up, got {text!r}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= 0")
     return int(text)
 
 
-def index(text: str) -> int:
-    """A whole number >= 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a position 0, 1, 2, ...")
-    return int(text)
+index = seed

@@ -1,9 +1,10 @@
-"""What the commands do, once their words are understood."""
+"""What each command does with its parsed arguments. A command returns its exit code."""
 
 from __future__ import annotations
 
-import argparse
 import time
+from argparse import Namespace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,16 @@ from ..interpreters.registry import interpreter_named
 from ..models import GapClassifier
 from ..ops import backend
 
-Words = argparse.Namespace
 
-
-def demo(args: Words) -> int:
-    """Train and compare Normal and Int on digits."""
+def demo(args: Namespace) -> int:
     from .demo import run_demo
 
     run_demo(Path(args.out), _device(args))
     return 0
 
 
-def doctor(args: Words) -> int:
-    """Print what works here; 1 where fastinterp cannot be used."""
+def doctor(args: Namespace) -> int:
+    """Exit code 1 if fastinterp cannot be used here."""
     from .doctor import examine
 
     found = examine()
@@ -43,19 +41,16 @@ def doctor(args: Words) -> int:
     return 0 if found.usable else 1
 
 
-def train(args: Words) -> int:
-    """Train by a recipe, and say where the network lies."""
+def train(args: Namespace) -> int:
     if args.list:
         lines = [(name, training.load_recipe(name).description) for name in training.list_recipes()]
-        print(text_table(("recipe", "what it trains"), lines))
+        print(text_table(("recipe", "description"), lines))
         return 0
     if args.recipe is None:
-        taken = next((word for word in args.set if "=" not in word), None)
-        hint = (
-            "`fastinterp train --list` shows them."
-            if taken is None
-            else (f"{taken!r} was taken for a setting; the recipe stands before the options.")
-        )
+        hint = "`fastinterp train --list` lists them."
+        for word in args.set:
+            if "=" not in word:
+                hint = f"{word!r} was read as a setting, so write the recipe before the options."
         raise InputError(f"train needs a recipe; {hint}")
     recipe = training.load_recipe(args.recipe, args.set)
     out = Path(args.out or Path("runs") / recipe.name)
@@ -64,33 +59,17 @@ def train(args: Words) -> int:
     done = training.run_recipe(recipe, args.data_dir, out, args.resume, device=_device(args))
     last = {key: value for key, value in done.history[-1].items() if value is not None}
     print(text_table(list(last), [list(last.values())]))
-    print(f"network: {out / 'model.safetensors'}")
+    print(f"written: {out / 'model.safetensors'}")
     return 0
 
 
-def evaluate(args: Words) -> int:
-    """Measure a network under attack, print the table, write it as JSON."""
+def evaluate(args: Namespace) -> int:
     _require_json(args.out)
     model, images = _model_and_data(args)
-    request = Request(
-        model,
-        images,
-        args.n,
-        args.protocol,
-        args.batch_size,
-        eps=args.eps,
-        steps=args.steps,
-        step_size=args.step_size,
-        norm=args.norm,
-        interpreter=args.interpreter,
-        classes=args.classes,
-        seed=args.seed,
-        kind=args.kind,
-        k=args.k,
-        hinge=args.hinge,
-    )
+    settings = {field.name: getattr(args, field.name) for field in fields(Request)[2:]}
+    request = Request(model, images, **settings)
     kind = MEASURES[args.attack]
-    began = time.monotonic()
+    start = time.monotonic()
     rows = measure(args.attack, request)
     print(
         f"{args.model}: {kind.shows} under {args.attack} on {request.count(kind.n)} images of "
@@ -102,7 +81,7 @@ def evaluate(args: Words) -> int:
             "dataset": args.dataset,
             "attack": args.attack,
             **settings_used(args.attack, request),
-            "seconds": round(time.monotonic() - began, 1),
+            "seconds": round(time.monotonic() - start, 1),
             "versions": _versions(model),
         }
         write_rows(args.out, rows, model=args.model, protocol=args.protocol, **about)
@@ -110,8 +89,7 @@ def evaluate(args: Words) -> int:
     return 0
 
 
-def explain(args: Words) -> int:
-    """Draw the maps of some images, clean and attacked."""
+def explain(args: Namespace) -> int:
     model, images = _model_and_data(args)
     require_writable(picture_path(args.out))
     if args.indices is None:
@@ -120,7 +98,7 @@ def explain(args: Words) -> int:
         chosen = torch.tensor(args.indices)
         if chosen.max() >= len(images):
             raise InputError(
-                f"--indices: {images.name}'s test images are 0..{len(images) - 1}, "
+                f"--indices must lie in 0..{len(images) - 1} for the test images of {images.name}, "
                 f"got {int(chosen.max())}."
             )
     picked = images.subset(chosen)
@@ -137,30 +115,28 @@ def explain(args: Words) -> int:
         interpreter=interpreter_named(args.interpreter, class_wise=True)(model),
     )
     found.save(args.out, images.classes)
-    lines = [
-        (position, images.classes[label], images.classes[target], f"{before:.3f}", f"{after:.3f}")
-        for position, label, target, before, after in zip(
-            chosen.tolist(),
-            found.labels.tolist(),
-            found.targets.tolist(),
-            found.probabilities.gather(1, found.targets[:, None])[:, 0].tolist(),
-            found.probabilities_adv.gather(1, found.targets[:, None])[:, 0].tolist(),
-            strict=True,
-        )
-    ]
-    print(text_table(("image", "true", "target", "p(target), clean", "attacked"), lines))
+    aimed = found.targets[:, None]
+    columns = (
+        chosen.tolist(),
+        [images.classes[label] for label in found.labels.tolist()],
+        [images.classes[target] for target in found.targets.tolist()],
+        [f"{p:.3f}" for p in found.probabilities.gather(1, aimed)[:, 0].tolist()],
+        [f"{p:.3f}" for p in found.probabilities_adv.gather(1, aimed)[:, 0].tolist()],
+    )
+    header = ("image", "class", "target", "p(target) before", "p(target) after")
+    print(text_table(header, list(zip(*columns, strict=True))))
     print(f"written: {args.out}")
     return 0
 
 
-def audit(args: Words) -> int:
-    """Look for signs of obfuscated gradients; 1 where there is one."""
+def audit(args: Namespace) -> int:
+    """Exit code 1 if a check shows signs of obfuscated gradients."""
     _require_json(args.out)
     model, images = _model_and_data(args)
     other = None
     if args.transfer_from is not None:
         other = models.load(find_network(args.transfer_from), map_location=model.device)
-        _require_fit(args.transfer_from, other, args.dataset, images)
+        _require_fit(args.transfer_from, other, images)
     n = min(args.n, len(images))
     selected, _ = evaluation.paper_selection(len(images), n, num_classes=images.num_classes)
     eps = _eps(args, images)
@@ -174,7 +150,7 @@ def audit(args: Words) -> int:
         transfer_from=other,
         batch_size=args.batch_size,
     )
-    print(f"{args.model}: signs of obfuscated gradients, {n} images of {args.dataset}")
+    print(f"{args.model}: checks for obfuscated gradients on {n} images of {args.dataset}")
     print(text_table(*evaluation.audit_table(checks)))
     print("\n".join(f"{check.name}: {check.sentence}" for check in checks))
     passed = all(check.passed is not False for check in checks)
@@ -195,76 +171,70 @@ def audit(args: Words) -> int:
     return 0 if passed else 1
 
 
-def reproduce(args: Words) -> int:
-    """Measure a table or figure of the paper again."""
+def reproduce(args: Namespace) -> int:
     from .reproducing import run
 
     run(args, _device(args))
     return 0
 
 
-def _targets(wish: str, images: ImageData, chosen: Tensor) -> Tensor | None:
-    """The targets of `--target`; None leaves the likeliest wrong class to `explain`."""
-    if wish == "runner-up":
+def _targets(name: str, images: ImageData, chosen: Tensor) -> Tensor | None:
+    """The targets [N] of `--target`; None for the most probable wrong class."""
+    if name == "runner-up":
         return None
-    labels = images.labels[chosen.to(images.labels.device)]
-    if wish == "random":
-        n, classes = len(chosen), images.num_classes
-        _, offsets = evaluation.paper_selection(len(images), n, num_classes=classes)
+    labels = images.labels[chosen.to(images.device)]
+    classes = images.num_classes
+    if name == "random":
+        _, offsets = evaluation.paper_selection(len(images), len(chosen), num_classes=classes)
         return (labels + offsets.to(labels)) % classes
-    names = dict(zip(images.classes, range(images.num_classes), strict=True))
-    numbers = {str(number): number for number in range(images.num_classes)}
-    target = (numbers | names).get(wish)
-    if target is None:
+    known = {str(number): number for number in range(classes)}
+    known |= {each: number for number, each in enumerate(images.classes)}
+    if name not in known:
+        shown = ", ".join(images.classes[:12]) + (", ..." if classes > 12 else "")
+        raise InputError(f"--target must be runner-up, random or a class ({shown}), got {name!r}.")
+    already = (labels == known[name]).nonzero().squeeze(1)
+    if len(already):
         raise InputError(
-            f"--target must be runner-up, random or a class ({', '.join(images.classes[:12])}"
-            f"{', ...' if len(images.classes) > 12 else ''}), got {wish!r}."
-        )
-    hit = (labels == target).nonzero().squeeze(1)
-    if len(hit):
-        raise InputError(
-            f"image {int(chosen[hit[0]])} is of the target class {wish!r} itself; choose another "
+            f"--target {name} is the true class of image {int(chosen[already[0]])}; choose another "
             "--target or other --indices."
         )
-    return torch.full_like(labels, target)
+    return torch.full_like(labels, known[name])
 
 
-def _eps(args: Words, images: ImageData) -> float:
-    """The radius asked for, or that of the data set's recipes, which is one in linf."""
+def _eps(args: Namespace, images: ImageData) -> float:
     if args.eps is not None:
         return float(args.eps)
     if args.norm != "linf":
-        raise InputError(f"--norm {args.norm} needs --eps; only linf has a usual radius.")
+        raise InputError(f"--norm {args.norm} needs --eps, which has a default for linf only.")
     return usual_eps(images)
 
 
-def _model_and_data(args: Words) -> tuple[GapClassifier, ImageData]:
-    """The network and the test split, on one device, if they fit together."""
+def _model_and_data(args: Namespace) -> tuple[GapClassifier, ImageData]:
+    """The network and the test images, on one device."""
     device = _device(args)
     model = models.load(find_network(args.model), map_location=device)
     images = data.load(args.dataset, args.data_dir, "test", device)
-    _require_fit(args.model, model, args.dataset, images)
+    _require_fit(args.model, model, images)
     return model, images
 
 
-def _require_fit(path: str, model: GapClassifier, dataset: str, images: ImageData) -> None:
-    config = model.config or {}
+def _require_fit(path: str, model: GapClassifier, images: ImageData) -> None:
     for what, takes, has in (
-        ("input channels", config.get("in_channels"), images.images.shape[1]),
+        ("input channels", (model.config or {}).get("in_channels"), images.images.shape[1]),
         ("classes", model.num_classes, images.num_classes),
     ):
         if takes not in (None, has):
             raise InputError(
-                f"{path} takes {what}: {takes}, but {dataset} has {has}; "
-                "choose the data set that it was trained on."
+                f"The network {path} has {takes} {what}, but {images.name} has {has}; use the data "
+                "set that the network was trained on."
             )
 
 
 def find_network(path: str | Path) -> Path:
-    """A network's file; in the folder of a run, the network that it trained.
+    """`path`, or the network in it if it is the folder of a run.
 
     Raises:
-        InputError: the folder holds no network, or a run that has not come to its end.
+        InputError: the folder holds no network, or an unfinished run.
     """
     path = Path(path)
     if not path.is_dir():
@@ -274,14 +244,14 @@ def find_network(path: str | Path) -> Path:
         return network
     if (path / "state.safetensors").is_file():
         raise InputError(
-            f"the run in {path} has not come to its end; go on with it by `fastinterp train "
-            f"RECIPE --out {path} --resume`."
+            f"The run in {path} is not finished; continue it with `fastinterp train RECIPE --out "
+            f"{path} --resume`."
         )
-    raise InputError(f"there is no network in {path}: it holds no model.safetensors.")
+    raise InputError(f"There is no network in {path}: expected the file model.safetensors.")
 
 
 def _require_json(out: str | None) -> None:
-    """Raise unless a file of results, if one is asked for, is JSON and can be written."""
+    """Raise unless results can be written to `--out`, if it is given."""
     if out is None:
         return
     if Path(out).suffix.lower() != ".json" and not Path(out).is_dir():
@@ -289,7 +259,7 @@ def _require_json(out: str | None) -> None:
     require_writable(Path(out))
 
 
-def _device(args: Words) -> torch.device:
+def _device(args: Namespace) -> torch.device:
     return usable_device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 

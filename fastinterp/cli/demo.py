@@ -1,9 +1,9 @@
-"""`fastinterp demo`: what Int training does, in a few minutes, on data that come built in."""
+"""`fastinterp demo`: trains Normal and Int on built-in digits, attacks both, and compares them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..training.recipe import Trained
 
 RECIPES = {"normal": "digits-small-normal", "int": "digits-small-int"}
 RADII = (0.0, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2)
-EPS = 0.1  # that of `robust_accuracy` and of the pictures
+EPS = 0.1  # for `robust_accuracy` and the pictures
 STEPS = 40
 
 
@@ -37,32 +37,38 @@ def run_demo(
 ) -> dict[str, Any]:
     """Train Normal and Int on digits, attack both, and write metrics.json and demo.png.
 
-    Goes on where an earlier, interrupted demo in the same folder stopped.
+    An interrupted demo in the same folder is continued.
 
     Args:
         out: folder for the two runs and the results.
         device: where to train and attack.
         overrides: changes to both recipes.
-        n: how many test images are attacked, the first ones; None: all.
-        pictured: how many images the picture shows.
+        n: number of test images to attack, from the first on; None: all.
+        pictured: number of images in the picture.
 
     Returns:
-        What metrics.json holds.
+        The content of metrics.json.
 
     Raises:
-        InputError: `out` is a file, or holds runs of other settings.
+        InputError: `out` is a file, or holds runs with other settings.
     """
     out = Path(out)
     if out.is_file():
         raise InputError(f"--out names a file, {out}; give the name of a folder.")
-    began = time.monotonic()
+    start = time.monotonic()
     test = data.load("digits", device=device)
     test = test if n is None else test.subset(slice(0, n))
-    print(f"1/3  Training Normal and Int on digits (built in), on {device}; files go to {out}.")
-    trained = {method: _train(method, out / method, device, overrides or {}) for method in RECIPES}
+    print(f"1/3  Training Normal and Int on the built-in digits, on {device}; results in {out}.")
+    trained = {}
+    for method, name in RECIPES.items():
+        recipe = training.load_recipe(name, overrides or {})
+        trained[method] = training.run_recipe(recipe, out=out / method, resume=True, device=device)
     print(f"2/3  Attacking both: PGD, {STEPS} steps, {len(test)} test images, {len(RADII)} radii.")
-    rows = {method: _attack(one.model, test) for method, one in trained.items()}
-    print("3/3  Drawing class activation maps, clean and attacked.")
+    rows = {
+        method: evaluation.sweep(one.model, test.float(), test.labels, eps=RADII, steps=[STEPS])
+        for method, one in trained.items()
+    }
+    print("3/3  Drawing class activation maps before and after the attack.")
     chosen = _pictured([one.model for one in trained.values()], test, pictured)
     contenders = [
         Contender(
@@ -82,34 +88,23 @@ def run_demo(
         "eps": EPS,
         "steps": STEPS,
         "n": len(test),
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(time.monotonic() - start, 1),
     }
     write_json(out / "metrics.json", metrics)
     _print_summary(metrics, out)
     return metrics
 
 
-def _train(
-    method: str, out: Path, device: str | torch.device, overrides: Mapping[str, Any]
-) -> Trained:
-    recipe = training.load_recipe(RECIPES[method], overrides)
-    return training.run_recipe(recipe, out=out, resume=True, device=device)
-
-
-def _attack(model: GapClassifier, test: ImageData) -> list[evaluation.Row]:
-    return evaluation.sweep(model, test.float(), test.labels, eps=RADII, steps=[STEPS])
-
-
 @torch.no_grad()
 def _pictured(networks: list[GapClassifier], test: ImageData, n: int) -> Tensor:
-    """The first n images of the paper's selection among those that every network gets right."""
+    """Positions of n images; those that every network classifies correctly come first."""
     order, _ = evaluation.paper_selection(len(test), len(test), num_classes=test.num_classes)
     x, y = test.float(order), test.labels[order.to(test.labels.device)]
     right = torch.stack([predict(model, x) == y for model in networks]).all(dim=0)
     return torch.cat([order[right.cpu()], order[~right.cpu()]])[:n]
 
 
-def _result(method: str, one: Trained, rows: list[evaluation.Row]) -> dict[str, Any]:
+def _result(method: str, one: Trained, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     by_eps = {row["eps"]: row["accuracy"] for row in rows}
     return {
         "method": method,
@@ -122,7 +117,7 @@ def _result(method: str, one: Trained, rows: list[evaluation.Row]) -> dict[str, 
 
 
 def _print_summary(metrics: Mapping[str, Any], out: Path) -> None:
-    header = ["method", "clean accuracy", f"under attack, eps {format_eps(EPS)}", "training"]
+    header = ["method", "clean accuracy", f"accuracy at eps {format_eps(EPS)}", "training time"]
     lines = [
         (
             one["method"],

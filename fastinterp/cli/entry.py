@@ -14,24 +14,29 @@ from .parser import PROGRAM, build_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Returns the exit code: 0, 2 for input that cannot be used, 130 for Ctrl-C."""
+    """Run a command. Returns the exit code: that of the command, 2 for bad input, 130 for Ctrl-C,
+    141 if the reader of the output has closed it."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        args = build_parser().parse_args(words)
-        code: int = args.run(args)
+        parser = build_parser()
+        args = parser.parse_args(words)
+        if args.run is None:
+            parser.print_help()
+        code: int = 0 if args.run is None else args.run(args)
         sys.stdout.flush()
         return code
     except InputError as error:
         return _fail(str(error))
     except torch.OutOfMemoryError:
-        return _fail("the GPU's memory was not enough; lower --batch-size, or take --device cpu.")
-    except BrokenPipeError:
-        return _end_quietly()
+        return _fail("the GPU ran out of memory; lower --batch-size or use --device cpu.")
+    except BrokenPipeError:  # such as by `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13  # as a SIGPIPE gives
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}.")
     except KeyboardInterrupt:
-        print(f"\n{PROGRAM}: stopped; {_how_to_go_on(words)}", file=sys.stderr)
+        print(f"\n{PROGRAM}: stopped; {_how_to_continue(words)}", file=sys.stderr)
         return 130
 
 
@@ -40,21 +45,14 @@ def _fail(message: str) -> int:
     return 2
 
 
-def _end_quietly() -> int:
-    """Whoever reads our output has closed it, as `head` does: the code of a SIGPIPE."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 128 + 13
-
-
-def _how_to_go_on(words: list[str]) -> str:
+def _how_to_continue(words: list[str]) -> str:
     same = shlex.join([PROGRAM, *words])
-    if words[:1] == ["train"]:
-        again = same if "--resume" in words else f"{same} --resume"
-        return f"`{again}` goes on from the last checkpoint."
-    if words[:1] == ["demo"]:
+    command = words[0] if words else ""
+    if command == "train" and "--resume" not in words:
+        same += " --resume"
+    if command in ("train", "demo"):
         return f"`{same}` goes on from the last checkpoint."
-    if words[:1] == ["reproduce"] and any(
-        word.startswith(("--out", "--train", "fig")) for word in words
-    ):
+    resumes = any(word.startswith(("--out", "--train", "fig")) for word in words)
+    if command == "reproduce" and resumes:
         return f"`{same}` goes on from what was written."
     return f"nothing was written; `{same}` begins anew."

@@ -1,4 +1,4 @@
-"""Data sets that live on the device as bytes."""
+"""Labelled images, held in memory as bytes."""
 
 from .dataset import ImageData
 from .load import NAMES, SPLITS, load

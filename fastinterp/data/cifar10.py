@@ -1,4 +1,4 @@
-"""CIFAR-10 from its official files: the Python or the binary version."""
+"""CIFAR-10 from its official files, in the Python or the binary version."""
 
 from __future__ import annotations
 
@@ -11,49 +11,28 @@ from numpy.typing import NDArray
 from .._utils.errors import InputError
 from .._utils.unpickle import read_pickle
 from .dataset import ImageData, from_arrays
-from .layout import Place, find_files
+from .layout import find_files
 
 LAYOUT = (
     "cifar-10-batches-py/ with data_batch_1 to data_batch_5 and test_batch, or "
     "cifar-10-batches-bin/ with the same names ending in .bin"
 )
-CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
-_NAMES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
+CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 _PIXELS = 3 * 32 * 32
 
 Batch = tuple[NDArray[np.uint8], NDArray[Any]]  # images [N, 3072], labels [N]
 
 
 def read(root: Path, split: str, allow_partial: bool = False) -> ImageData:
-    """A split of CIFAR-10: [N, 3, 32, 32]. `root` is the folder that holds cifar-10-batches-py/ or
-    cifar-10-batches-bin/, or one of these.
-
-    Args:
-        allow_partial: serve a split of which some files are missing.
-
-    Raises:
-        InputError: files are missing (which ones is said) or damaged.
-    """
-    pickled = _NAMES[split]
-    binary = tuple(f"{name}.bin" for name in pickled)
+    """Images [N, 3, 32, 32] of a split. `root` holds one of the folders of `LAYOUT`, or is one."""
+    names = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
     places = [
-        Place(root / "cifar-10-batches-py", pickled),
-        Place(root / "cifar-10-batches-bin", binary),
-        Place(root, pickled),
-        Place(root, binary),
+        [folder / f"{name}{suffix}" for name in names]
+        for folders in ((root / "cifar-10-batches-py", root / "cifar-10-batches-bin"), (root, root))
+        for folder, suffix in zip(folders, ("", ".bin"), strict=True)
     ]
-    files = find_files("cifar10", root, split, places, LAYOUT, allow_partial)
+    what = f"the {split} split of cifar10"
+    files = find_files(what, root, places, LAYOUT, allow_partial=allow_partial)
     batches = [_read_binary(f) if f.suffix == ".bin" else _read_pickled(f) for f in files]
     images = np.concatenate([images for images, _ in batches]).reshape(-1, 3, 32, 32)
     labels = np.concatenate([labels for _, labels in batches])
@@ -65,8 +44,8 @@ def _read_binary(path: Path) -> Batch:
     data = np.fromfile(path, np.uint8)
     if len(data) == 0 or len(data) % (1 + _PIXELS):
         raise InputError(
-            f"{path} is damaged: its {len(data)} bytes are no whole number of records of "
-            f"{1 + _PIXELS}; get the file again."
+            f"{path} is damaged: its size, {len(data)} bytes, is not a multiple of {1 + _PIXELS}; "
+            "get the file again."
         )
     records = data.reshape(-1, 1 + _PIXELS)
     return records[:, 1:], records[:, 0]
@@ -85,13 +64,13 @@ def _read_pickled(path: Path) -> Batch:
         ):
             return images, labels
     raise InputError(
-        f"{path} is no CIFAR-10 batch: expected a pickled dict with data (uint8 [N, {_PIXELS}]) "
-        "and labels (N numbers); CIFAR-100 and other sets are not read."
+        f"{path} is not a CIFAR-10 batch: expected a pickled dict with data (uint8 [N, {_PIXELS}]) "
+        "and labels (N numbers), as in the files of cifar-10-python.tar.gz."
     )
 
 
 def _array(value: Any) -> NDArray[Any]:
-    """An array, or a list of numbers, as an array; anything else as an empty one."""
+    """A value as an array; an empty one where that is impossible."""
     try:
         return np.asarray(value)
     except ValueError:

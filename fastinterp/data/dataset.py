@@ -1,4 +1,4 @@
-"""Labelled images that live on one device as bytes; batches become floats there."""
+"""Labelled images as bytes on one device, where batches of them become floats."""
 
 from __future__ import annotations
 
@@ -24,16 +24,19 @@ Indices = Tensor | NDArray[Any] | Sequence[int] | slice
 
 @dataclass(frozen=True, eq=False)
 class ImageData(Dataset[tuple[Tensor, int]]):
-    """Images with labels, held in memory whole.
+    """Images with labels, all of them in memory.
 
-    It is a data set as torch knows them: `data[i]` is an image and its label, so that
-    `DataLoader(data, batch_size=50, shuffle=True)` works. Its own `batches` are the faster.
+    It is a `torch.utils.data.Dataset` of (image, label), so that
+    `DataLoader(data, batch_size=50, shuffle=True)` works; its own `batches` are faster.
 
     Attributes:
         images: uint8 [N, C, H, W], 0 to 255.
         labels: int64 [N], on the same device.
-        classes: the name of each label.
-        name: what the set is called.
+        classes: the name of each class.
+        name: of the data set.
+
+    Raises:
+        InputError: shapes, dtypes, devices or labels do not fit.
     """
 
     images: Tensor
@@ -57,7 +60,7 @@ class ImageData(Dataset[tuple[Tensor, int]]):
                 "ImageData: images and labels must be on the same device, "
                 f"got {self.images.device} and {self.labels.device}."
             )
-        require_range("ImageData", "labels", self.labels, len(self.classes))
+        require_range(f"The data set {self.name!r}", "labels", self.labels, len(self.classes))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -66,10 +69,10 @@ class ImageData(Dataset[tuple[Tensor, int]]):
         """The image at a position, float32 [C, H, W] in [0, 1], and its label.
 
         Raises:
-            InputError: `index` is no whole number; `subset` takes several.
-            IndexError: a position beyond the data.
+            InputError: `index` is not a whole number.
+            IndexError: the position is beyond the data.
         """
-        position = require_whole("ImageData: a position (for several use subset)", index)
+        position = require_whole("ImageData: a position (use subset for several)", index)
         if not -len(self) <= position < len(self):
             raise IndexError(f"ImageData holds {len(self)} images, got position {position}.")
         position %= len(self)
@@ -98,13 +101,33 @@ class ImageData(Dataset[tuple[Tensor, int]]):
             indices: positions 0..N-1 as a tensor, array or list; a boolean mask [N]; or a slice.
 
         Raises:
-            InputError: a position beyond the data.
+            InputError: a position is beyond the data.
         """
-        chosen = indices if isinstance(indices, slice) else self._positions("subset", indices)
+        chosen = indices if isinstance(indices, slice) else self._positions(indices)
         return replace(self, images=self.images[chosen], labels=self.labels[chosen])
 
-    def _positions(self, who: str, indices: Tensor | NDArray[Any] | Sequence[int]) -> Tensor:
-        """Positions [M] on the data's device, known to lie within it."""
+    def float(self, indices: Indices | None = None) -> Tensor:
+        """Images as float32 [M, C, H, W] in [0, 1].
+
+        Args:
+            indices: as for `subset`; None: all images.
+
+        Raises:
+            InputError: a position is beyond the data. Where images and an int64 tensor lie on a GPU
+                its values are not checked, because that would wait for the GPU.
+        """
+        chosen = self.images
+        if isinstance(indices, Tensor) and indices.is_cuda and chosen.is_cuda:
+            quick = indices.dtype == torch.int64 and indices.dim() == 1
+            chosen = chosen[indices if quick else self._positions(indices)]
+        elif indices is not None:
+            chosen = chosen[indices if isinstance(indices, slice) else self._positions(indices)]
+        # Divide by a tensor: for a Python number a GPU multiplies by a rounded 1/255, and its
+        # pixels would differ from those of a CPU.
+        return chosen.to(torch.float32).div_(torch.full((), 255.0, device=self.device))
+
+    def _positions(self, indices: Tensor | NDArray[Any] | Sequence[int]) -> Tensor:
+        """Positions [M] within the data, on its device."""
         try:
             positions = torch.as_tensor(indices)
         except (TypeError, ValueError, RuntimeError):
@@ -112,53 +135,24 @@ class ImageData(Dataset[tuple[Tensor, int]]):
         if positions.dtype == torch.bool and positions.shape == self.labels.shape:
             positions = positions.nonzero().squeeze(1)
         if positions.numel() == 0 and positions.dim() == 1:
-            positions = positions.long()  # an empty list is read as floats
+            positions = positions.long()  # torch makes floats of an empty list
         if positions.dim() != 1 or positions.dtype not in _INTEGERS:
             raise InputError(
-                f"ImageData.{who}: positions must be whole numbers [M] (a tensor, array or list), "
+                "ImageData: positions must be whole numbers [M] (a tensor, array or list), "
                 f"a mask [{len(self)}] or a slice, got {type(indices).__name__}."
             )
-        positions = positions.to(device=self.device, dtype=torch.int64)
         if bool(((positions < 0) | (positions >= len(self))).any()):
             raise InputError(
-                f"ImageData.{who}: positions must lie in 0..{len(self) - 1}, "
+                f"ImageData: positions must lie in 0..{len(self) - 1}, "
                 f"got {int(positions.min())}..{int(positions.max())}."
             )
-        return positions
-
-    def float(self, indices: Indices | None = None) -> Tensor:
-        """Images as float32 [M, C, H, W] in [0, 1]; all of them where `indices` is None.
-
-        Args:
-            indices: as for `subset`.
-
-        Raises:
-            InputError: a position beyond the data. On a GPU those of a tensor are not looked at,
-                for it would be waited for.
-        """
-        chosen = self.images if indices is None else self._pick(indices)
-        # By a Python number a GPU multiplies with the rounded 1/255; by a tensor it divides, and
-        # every device gives the same pixels.
-        return chosen.to(torch.float32).div_(torch.full((), 255.0, device=self.device))
-
-    def _pick(self, indices: Indices) -> Tensor:
-        """Some of the images. Batches come here, so a tensor's values are left to torch."""
-        if isinstance(indices, slice):
-            return self.images[indices]
-        if not isinstance(indices, Tensor) or indices.dim() != 1:
-            indices = self._positions("float", indices)
-        try:
-            return self.images[indices.to(self.device)]
-        except IndexError as error:
-            raise InputError(
-                f"ImageData.float: positions must lie in 0..{len(self) - 1}: {error}."
-            ) from error
+        return positions.to(device=self.device, dtype=torch.int64)
 
     def order(self, seed: int | None = None) -> Tensor:
         """A permutation of the positions, int64 [N] on the data's device.
 
-        Drawn on the CPU: a seed means the same order on every device. Without one, torch's global
-        generator is used.
+        It is drawn on the CPU, so that a seed gives the same order on every device. None: from
+        torch's global generator.
         """
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         return torch.randperm(len(self), generator=generator).to(self.device)
@@ -174,13 +168,13 @@ class ImageData(Dataset[tuple[Tensor, int]]):
         """Iterate over (x float32 [B, C, H, W] in [0, 1], y int64 [B]).
 
         Args:
-            batch_size: images a batch; the last one holds the rest.
-            shuffle: go through `order(seed)` instead of 0..N-1.
-            seed: of the order; None draws from torch's global generator.
-            drop_last: leave a last batch that is not full out.
+            batch_size: images in a batch; the last batch holds the rest.
+            shuffle: take the images in the order of `order(seed)` instead of 0..N-1.
+            seed: of the order; None: from torch's global generator.
+            drop_last: leave out a last batch that is not full.
 
         Raises:
-            InputError: batch_size is no whole number from 1 up.
+            InputError: batch_size is not a whole number >= 1.
         """
         batch_size = require_count("batches: batch_size", batch_size)
         end = len(self) - len(self) % batch_size if drop_last else len(self)
@@ -196,7 +190,7 @@ class ImageData(Dataset[tuple[Tensor, int]]):
         """The images resized to `size` x `size` pixels (bilinear, antialiased).
 
         Raises:
-            InputError: size is no whole number from 1 up.
+            InputError: size is not a whole number >= 1.
         """
         size = require_count("resized: size", size)
         if self.images.shape[2:] == (size, size):
@@ -208,16 +202,7 @@ class ImageData(Dataset[tuple[Tensor, int]]):
 def from_arrays(
     images: NDArray[np.uint8], labels: NDArray[Any], classes: Sequence[str], name: str
 ) -> ImageData:
-    """images [N, C, H, W] or [N, H, W], labels [N] in any integer type -> ImageData.
-
-    Raises:
-        InputError: a label that no class bears.
-    """
-    if labels.size and not (labels.min() >= 0 and labels.max() < len(classes)):
-        raise InputError(
-            f"{name}: labels must lie in 0..{len(classes) - 1}, got {labels.min()}.."
-            f"{labels.max()}; the files are damaged or belong to another data set."
-        )
+    """An ImageData of images [N, C, H, W] or [N, H, W] and labels [N] of any integer type."""
     pixels = torch.from_numpy(np.array(images))
     if pixels.dim() == 3:
         pixels = pixels[:, None]

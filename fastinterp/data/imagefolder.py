@@ -1,4 +1,4 @@
-"""Images in one folder a class, such as a restricted ImageNet."""
+"""Images in one folder for each class, such as a restricted ImageNet."""
 
 from __future__ import annotations
 
@@ -15,20 +15,9 @@ from .dataset import ImageData
 LAYOUT = (
     "a folder of images for each class, in test/ (or val/) and train/ or, to test only, in itself"
 )
-# In the order of the paper's restricted ImageNet, which is that of the released network's outputs.
-RESTRICTED_IMAGENET = (
-    "dog",
-    "cat",
-    "frog",
-    "turtle",
-    "bird",
-    "primate",
-    "fish",
-    "crab",
-    "insect",
-)
-# Places among ImageNet's 1,000 folders in the order of their names; both ends count.
-IMAGENET_RANGES = {
+# The classes of the paper's restricted ImageNet, in the order of the released network's outputs,
+# and the positions of their folders among the 1,000 of ImageNet sorted by name, both ends included.
+RESTRICTED_IMAGENET = {
     "dog": (151, 268),
     "cat": (281, 285),
     "frog": (30, 32),
@@ -40,7 +29,6 @@ IMAGENET_RANGES = {
     "insect": (300, 319),
 }
 _WNID = re.compile(r"n\d{8}")
-_FOLDERS = {"train": ("train",), "test": ("test", "val")}
 
 
 def read(
@@ -50,36 +38,36 @@ def read(
     classes: Sequence[str] | None = None,
     name: str = "imagefolder",
 ) -> ImageData:
-    """All images of a split, resized to `size` x `size` pixels, RGB, held in memory whole.
+    """All images of a split as RGB [N, 3, size, size]; each whole picture is squeezed into that.
 
     Args:
-        root: holds train/ and test/ (or val/) with a folder a class in each. Class folders right in
-            `root` are a test split.
-        size: height and width; the whole picture is squeezed into them.
-        classes: the folders' names in the order of their labels; by default all, sorted. For
-            `RESTRICTED_IMAGENET` the folders may also be ImageNet's own 1,000.
-        name: what the data is called.
+        root: holds train/ and test/ (or val/) with a folder for each class. Class folders directly
+            in `root` are a test split.
+        split: "train" or "test".
+        size: height and width.
+        classes: names of the folders in the order of their labels; by default all, sorted. For the
+            classes of `RESTRICTED_IMAGENET` the folders may also be ImageNet's own 1,000.
+        name: of the data.
 
     Raises:
-        InputError: no class folders, one that is missing or without images, a damaged image, or
-            more images than the memory holds.
+        InputError: a class folder is missing or has no images, an image is damaged, or the images
+            do not fit into memory.
     """
-    from torchvision.datasets import ImageFolder
+    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
     folder = _split_folder(root, split)
     found = sorted(path.name for path in folder.iterdir() if path.is_dir())
     order = tuple(classes or found)
-    label_of = _labels_of_folders(folder, order, found)
-
-    class Ordered(ImageFolder):  # type: ignore[misc]
-        def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-            return sorted(label_of), label_of
-
-    samples = Ordered(folder, allow_empty=True).samples
+    samples = make_dataset(
+        folder, _labels_of_folders(folder, order, found), IMG_EXTENSIONS, allow_empty=True
+    )
     labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
     empty = [order[label] for label in set(range(len(order))) - set(labels.tolist())]
     if empty:
-        raise InputError(f"{folder} has no images in the class folder(s) {', '.join(empty)}.")
+        raise InputError(
+            f"{folder} has no images in the class folder(s) {', '.join(empty)}; add images or "
+            "remove the folder(s)."
+        )
     _require_memory(folder, len(samples), size)
     images = torch.empty(len(samples), 3, size, size, dtype=torch.uint8)
     for image, (path, _) in zip(images, samples, strict=True):
@@ -87,78 +75,75 @@ def read(
     return ImageData(images, labels, order, name)
 
 
-def own_folder(root: Path, name: str) -> Path:
-    """The folder of a data set below one that holds several: NAME, or the only one that begins so.
-
-    `root` itself where it holds a split, or nothing that is called like the data set.
-    """
-    if any(_has_folders(root / part) for parts in _FOLDERS.values() for part in parts):
+def find_dataset(root: Path, name: str) -> Path:
+    """The folder of a data set: `root` itself if it holds a split; else NAME in it, or the only
+    folder in it whose name begins so; else `root`."""
+    if _splits(root):
         return root
     if (root / name).is_dir():
         return root / name
-    found = sorted(path for path in root.glob(f"{name}*") if path.is_dir())
+    found = [path for path in root.glob(f"{name}*") if path.is_dir()]
     return found[0] if len(found) == 1 else root
+
+
+def _splits(root: Path) -> dict[str, Path]:
+    """The folders train, test and val that are there and hold folders."""
+    folders = {part: root / part for part in ("train", "test", "val")}
+    return {
+        part: folder
+        for part, folder in folders.items()
+        if folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir())
+    }
 
 
 def _split_folder(root: Path, split: str) -> Path:
     """The folder that holds the class folders of a split."""
-    for part in _FOLDERS[split]:
-        if _has_folders(root / part):
-            return root / part
-    others = any(_has_folders(root / part) for parts in _FOLDERS.values() for part in parts)
-    if split == "train" or others:
+    found = _splits(root)
+    parts = ("train",) if split == "train" else ("test", "val")
+    for part in parts:
+        if part in found:
+            return found[part]
+    if split == "train" or found:
         raise InputError(
             f"{root} has no {split} split: expected class folders in "
-            f"{' or '.join(str(root / part) for part in _FOLDERS[split])}."
+            f"{' or '.join(str(root / part) for part in parts)}."
         )
     return root
 
 
-def _has_folders(path: Path) -> bool:
-    """Whether this is a split: a folder with folders in it, where a class has images."""
-    return path.is_dir() and any(entry.is_dir() for entry in path.iterdir())
-
-
 def _labels_of_folders(folder: Path, classes: tuple[str, ...], found: list[str]) -> dict[str, int]:
-    """Which label the images of a folder have, for the folders that are read."""
+    """The label of each folder that is read."""
     if not found:
         raise InputError(f"{folder} holds no class folders: expected {LAYOUT}.")
-    if classes == RESTRICTED_IMAGENET and all(_WNID.fullmatch(name) for name in found):
-        return _restricted(folder, found)
+    if classes == tuple(RESTRICTED_IMAGENET) and all(_WNID.fullmatch(name) for name in found):
+        if len(found) != 1000:
+            raise InputError(
+                f"{folder} holds {len(found)} of ImageNet's folders, but the classes are found by "
+                "position among all 1,000; add the missing folders, which may be empty."
+            )
+        return {
+            wnid: label
+            for label, (first, last) in enumerate(RESTRICTED_IMAGENET.values())
+            for wnid in found[first : last + 1]
+        }
     missing = [name for name in classes if name not in found]
     if missing:
-        raise InputError(f"{folder} lacks the class folder(s) {', '.join(missing)}.")
+        raise InputError(f"{folder} lacks the class folder(s) {', '.join(missing)}; add them.")
     return {name: label for label, name in enumerate(classes)}
 
 
-def _restricted(folder: Path, wnids: list[str]) -> dict[str, int]:
-    """ImageNet's folders that belong to a restricted class; their places count among all 1,000."""
-    if len(wnids) != 1000:
-        raise InputError(
-            f"{folder} holds {len(wnids)} of ImageNet's folders; which of them are dogs, cats and "
-            "so on is known by their places among all 1,000, so keep all (empty ones will do)."
-        )
-    ranges = [IMAGENET_RANGES[name] for name in RESTRICTED_IMAGENET]
-    return {
-        wnid: label
-        for label, (first, last) in enumerate(ranges)
-        for wnid in wnids[first : last + 1]
-    }
-
-
 def _require_memory(folder: Path, count: int, size: int) -> None:
-    """Raise if the pixels do not fit into memory, before an hour is spent on reading them."""
+    """Raise if the pixels do not fit into memory, before any image is read."""
     needed, free = count * 3 * size * size, _free_memory()
     if free is not None and needed > free:
         raise InputError(
-            f"the {count} images of {folder} take {needed / 1e9:.1f} GB of memory at {size}x{size} "
-            f"pixels, and {free / 1e9:.1f} GB are free; keep fewer images there, or ask for a "
-            "smaller size."
+            f"The {count} images of {folder} need {needed / 1e9:.1f} GB of memory at {size}x{size} "
+            f"pixels, but {free / 1e9:.1f} GB are free; use fewer images or a smaller size."
         )
 
 
 def _free_memory() -> int | None:
-    """Bytes that can be had, where Linux says so."""
+    """Available bytes, where Linux says so."""
     try:
         text = Path("/proc/meminfo").read_text(encoding="ascii")
     except OSError:

@@ -1,62 +1,48 @@
-"""Finding a data set's files below the folder that a user gave."""
+"""Finding the files of a data set below the folder that a user gave."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from .._utils.errors import InputError
 
 
-class Place(NamedTuple):
-    """A folder where files may lie: each file under its name or that name and a suffix."""
-
-    folder: Path
-    names: tuple[str, ...]
-    suffixes: tuple[str, ...] = ("",)
-
-    def present(self) -> dict[str, Path]:
-        found: dict[str, Path] = {}
-        for name in self.names:
-            for suffix in self.suffixes:
-                path = self.folder / (name + suffix)
-                if path.is_file():
-                    found.setdefault(name, path)
-        return found
-
-
 def find_files(
-    dataset: str,
+    what: str,
     root: Path,
-    split: str,
-    places: Sequence[Place],
+    places: Sequence[Sequence[Path]],
     layout: str,
+    *,
+    zipped: bool = False,
     allow_partial: bool | None = None,
 ) -> list[Path]:
-    """The files of a split, from the place that holds most of them.
+    """The files of a split, from the place where most of them are.
 
     Args:
-        dataset, split: named in errors.
-        root: the folder that the user gave, named in errors.
-        places: where to look, the likeliest first.
-        layout: what `root` should hold, for the error where it holds nothing of it.
-        allow_partial: take the files that are there, as long as there is one; None where the
-            caller leaves no such choice.
+        what: "the train split of mnist", for errors.
+        root: the user's folder, for errors.
+        places: the paths of the files in each place where they may be, the likeliest place first.
+        layout: what `root` should hold, for errors.
+        zipped: also accept a file with the suffix .gz.
+        allow_partial: accept a place where only some files are; None: this cannot be chosen.
 
     Raises:
-        InputError: no file is there, or some are missing (which ones is said).
+        InputError: no file is there, or some are missing, which the error names.
     """
-    place = max(places, key=lambda place: len(place.present()))
-    found = place.present()
+
+    def present(path: Path) -> Path | None:
+        forms = (path, path.with_name(f"{path.name}.gz")) if zipped else (path,)
+        return next((form for form in forms if form.is_file()), None)
+
+    wanted = max(places, key=lambda paths: sum(present(path) is not None for path in paths))
+    found = [path for each in wanted if (path := present(each)) is not None]
+    missing = [path.name for path in wanted if present(path) is None]
     if not found:
-        raise InputError(f"There is no {split} split of {dataset} in {root}: expected {layout}.")
-    missing = [name for name in place.names if name not in found]
+        raise InputError(f"{root} does not hold {what}: expected {layout}.")
     if missing and not allow_partial:
-        choice = "" if allow_partial is None else ", or pass allow_partial=True to go without"
+        choice = "" if allow_partial is None else ", or pass allow_partial=True to load the rest"
         raise InputError(
-            f"The {split} split of {dataset} in {place.folder} is incomplete: "
-            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; "
-            f"add what is missing{choice}."
+            f"{wanted[0].parent} lacks files of {what}: {', '.join(missing)}; add them{choice}."
         )
-    return list(found.values())
+    return found

@@ -51,19 +51,20 @@ def test_python_dash_m_prints_the_version() -> None:
     assert (done.returncode, done.stdout) == (0, f"fastinterp {__version__}\n")
 
 
-def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+COMMANDS = ("demo", "train", "eval", "explain", "audit", "reproduce", "doctor")
+
+
+def test_help_shows_every_command_and_an_example_of_each(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     code, out, _ = run(capsys)
     assert code == 0
-    for name in ("demo", "train", "eval", "explain", "doctor"):
-        assert f"\n    {name} " in out
-
-
-@pytest.mark.parametrize("name", ["demo", "train", "eval", "explain", "doctor"])
-def test_each_help_has_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as done:
-        main([name, "--help"])
-    assert done.value.code == 0
-    assert f"example:\n  fastinterp {name}" in capsys.readouterr().out
+    for name in COMMANDS:
+        assert f"\n    {name}" in out
+        with pytest.raises(SystemExit) as done:
+            main([name, "--help"])
+        assert done.value.code == 0
+        assert f"example:\n  fastinterp {name}" in capsys.readouterr().out
 
 
 def test_eval_prints_a_table_and_writes_json(
@@ -103,54 +104,24 @@ def test_eval_measures_the_papers_selection(
     assert json.loads(out.read_text())["rows"][0]["n"] == len(test) == 360
 
 
-def test_explain_draws(network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "maps.png"
-    words = ("explain", network, "--dataset", "digits", "--eps", "0.1", "--steps", 2, "--out", out)
-    for more in (
-        ("--n", 1),
-        ("--indices", 3, "--target", "random"),
-        ("--indices", 3, "--target", 7),
-    ):
-        code, text, _ = run(capsys, *words, *more)
-        assert code == 0
-        assert str(out) in text
-        assert out.read_bytes().startswith(b"\x89PNG")
-        out.unlink()
-
-
-@pytest.mark.parametrize("name", CLASS_WISE)
-def test_explain_draws_each_interpreter(
-    name: str, network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "maps.png"
-    words = ("--dataset", "digits", "--n", 1, "--steps", 2, "--interpreter", name, "--out", out)
-    assert run(capsys, "explain", network, *words)[0] == 0
-    assert out.is_file()
-
-
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    "more",
     [
-        (
-            "train --set epochs=3 digits-small-int",
-            "'digits-small-int' was taken for a setting; the",
-        ),
-        (
-            "reproduce --only mnist table3",
-            "'table3' was taken for a word of --only; the name stands",
-        ),
-        ("eval --eps 0.1 m.pt --dataset digits", "(MODEL stands before the options)"),
-        ("audit --dataset digits --steps 1 2 m.pt", "(MODEL stands before the options)"),
-        ("eval m --dataset digits --seed -1", "a seed is a whole number from 0 up, got '-1'"),
-        ("eval m --dataset digits --out a.txt", "--out must end in .json, got a.txt"),
-        ("audit m --dataset digits --out a.txt", "--out must end in .json, got a.txt"),
-        ("train digits-small-int --set epsilon=0.2", "did you mean 'eps'"),
+        "--n 1",
+        "--indices 3 --target random",
+        "--indices 3 --target 7",
+        *(f"--n 1 --interpreter {name}" for name in CLASS_WISE if name != "cam"),
     ],
 )
-def test_words_in_the_wrong_place(
-    words: str, sentence: str, capsys: pytest.CaptureFixture[str]
+def test_explain_draws(
+    more: str, network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert sentence in refused(capsys, *words.split())
+    out = tmp_path / "maps.png"
+    words = ("--dataset", "digits", "--eps", "0.1", "--steps", 2, "--out", out, *more.split())
+    code, text, _ = run(capsys, "explain", network, *words)
+    assert code == 0
+    assert str(out) in text
+    assert out.read_bytes().startswith(b"\x89PNG")
 
 
 def test_norms_and_usual_radii(
@@ -192,43 +163,56 @@ def test_train_lists_its_recipes(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "says"),
     [
-        (["evall"], "did you mean 'eval'?"),
-        (["eval"], "required: MODEL, --dataset"),
-        (["eval", "m.pkl", "--dataset", "mnsit"], "did you mean 'mnist'?"),
-        (["eval", "m.pkl", "--dataset", "mnist", "--attack", "pdg"], "did you mean 'pgd'?"),
-        (["eval", "m.pkl", "--dataset", "mnist", "--protocol", "pape"], "did you mean 'paper'?"),
-        (["eval", "m.pkl", "--dataset", "digits", "--eps", "os.system"], "not a number"),
-        (["eval", "m.pkl", "--dataset", "digits", "--eps", "1/0"], "not a number"),
-        (["eval", "m.pkl", "--dataset", "digits", "--eps", "nan"], "not a number"),
-        (["eval", "m.pkl", "--dataset", "digits", "--eps", "-0.1"], "negative"),
-        (["eval", "m.pkl", "--dataset", "digits", "--steps", "2.5"], "whole number"),
-        (["eval", "nowhere.pkl", "--dataset", "digits"], "no file nowhere.pkl"),
-        (["train"], "needs a recipe"),
-        (["train", "digits-small-itn"], "did you mean 'digits-small-int'?"),
-        (["train", "digits-small-int", "--set", "epoch=3"], "did you mean 'epochs'?"),
-        (["train", "digits-small-int", "--device", "gpu7"], "cannot be used here"),
-        (["train", "mnist-small-int"], "folder that holds it"),
+        ("evall", "did you mean 'eval'?"),
+        ("eval", "required: MODEL, --dataset"),
+        ("eval m --dataset mnsit", "did you mean 'mnist'?"),
+        ("eval m --dataset mnist --attack pdg", "did you mean 'pgd'?"),
+        ("eval m --dataset mnist --atack pgd", "did you mean '--attack'?"),
+        ("eval m --dataset mnist --protocol pape", "did you mean 'paper'?"),
+        ("eval m --dataset digits --eps os.system", "'os.system' is not a number"),
+        ("eval m --dataset digits --eps 1/0", "'1/0' is not a number"),
+        ("eval m --dataset digits --eps nan", "'nan' is not a number"),
+        ("eval m --dataset digits --eps -0.1", "negative"),
+        ("eval m --dataset digits --steps 2.5", "'2.5' is not a whole number"),
+        ("eval m --dataset digits --seed -1", "'-1' is not a whole number"),
+        ("eval m --dataset digits --out a.txt", ".json, got a.txt"),
+        ("audit m --dataset digits --out a.txt", ".json, got a.txt"),
+        ("eval nowhere.pkl --dataset digits", "no file nowhere.pkl"),
+        ("eval --eps 0.1 m.pt --dataset digits", "(write MODEL before the options)"),
+        ("audit --dataset digits --steps 1 2 m.pt", "(write MODEL before the options)"),
+        ("doctor now", "no argument 'now'"),
+        ("train", "needs a recipe"),
+        ("train --set epochs=3 digits-small-int", "write the recipe before the options"),
+        ("train digits-small-itn", "did you mean 'digits-small-int'?"),
+        ("train digits-small-int --set epoch=3", "did you mean 'epochs'?"),
+        ("train digits-small-int --set epsilon=0.2", "did you mean 'eps'?"),
+        ("train digits-small-int --device gpu7", "'gpu7' cannot be used here"),
+        ("train mnist-small-int", "folder that holds it"),
+        ("reproduce --only mnist table3", "'table3'"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_input_is_met_with_one_sentence(
-    words: list[str],
-    sentence: str,
+def test_bad_input_is_refused_with_one_sentence(
+    words: str,
+    says: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert sentence in refused(capsys, *words)
+    assert says in refused(capsys, *words.split())
     assert not list(tmp_path.iterdir())
 
 
 def test_what_does_not_fit_the_network_is_refused(
     network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from fastinterp import data
+
     words = ("--dataset", "digits", "--out")
+    label = int(data.load("digits").labels[3])
+    own_class = ("--indices", 3, "--target", label, *words)
     assert "361" in refused(capsys, "eval", network, "--n", 361, *words, tmp_path / "a.json")
     assert "names a folder" in refused(capsys, "eval", network, *words, tmp_path)
     assert ".png" in refused(capsys, "explain", network, *words, tmp_path / "a.gif")
@@ -236,23 +220,14 @@ def test_what_does_not_fit_the_network_is_refused(
     assert "names a file" in refused(capsys, "train", "digits-small-int", "--out", network)
     assert "0..359" in refused(capsys, "explain", network, "--indices", 999, *words, "a.png")
     assert "--target" in refused(capsys, "explain", network, "--target", "dog", *words, "a.png")
+    assert "of image 3" in refused(capsys, "explain", network, *own_class, tmp_path / "a.png")
     models.save(models.small(3, 10, seed=0), network)
-    assert "channels: 3" in refused(capsys, "eval", network, *words, "a.json")
+    assert "3 input channels" in refused(capsys, "eval", network, *words, "a.json")
     models.save(models.small(1, 5, seed=0), network)
-    assert "classes: 5" in refused(capsys, "eval", network, *words, "a.json")
+    assert "5 classes" in refused(capsys, "eval", network, *words, "a.json")
 
 
-def test_a_target_that_an_image_already_is_is_refused(
-    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from fastinterp import data
-
-    label = int(data.load("digits").labels[3])
-    words = ("explain", network, "--dataset", "digits", "--indices", 3, "--target", label)
-    assert "image 3" in refused(capsys, *words, "--out", tmp_path / "a.png")
-
-
-def test_a_folder_without_a_network_says_what_it_lacks(
+def test_a_folder_without_a_finished_network_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "no network" in refused(capsys, "eval", tmp_path, "--dataset", "digits")
@@ -260,21 +235,16 @@ def test_a_folder_without_a_network_says_what_it_lacks(
     assert "--resume" in refused(capsys, "eval", tmp_path, "--dataset", "digits")
 
 
-def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
+def test_a_pickle_that_would_run_code_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return os.system, (f"touch {tmp_path / 'ran'}",)
 
     path = tmp_path / "evil.pkl"
     path.write_bytes(pickle.dumps([Evil()]))
-    done = subprocess.run(
-        [sys.executable, "-m", "fastinterp", "eval", str(path), "--dataset", "digits"],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.startswith("fastinterp: error: ")
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert "could run code" in refused(capsys, "eval", path, "--dataset", "digits")
     assert not (tmp_path / "ran").exists()
 
 
@@ -312,14 +282,18 @@ def test_doctor_says_what_serves(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"\n{what} " in f"\n{out}"
 
 
-BUILT = {"built": True, "cuda": True, "cuda_archs": ["9.0"], "cuda_ptx": ["9.0"]}
+UNBUILT = {"built": False, "cuda": False, "cuda_archs": []}
+BUILT = {"built": True, "cuda": False, "cuda_archs": []}
 
 
 @pytest.mark.parametrize(
     ("info", "toolkit", "advice"),
     [
-        ({"built": False, "cuda": False, "cuda_archs": []}, None, "Build the kernels"),
+        (UNBUILT, None, "build the kernels"),
         ({**BUILT, "torch": "1.0"}, None, "built for torch 1.0"),
+        (BUILT, None, "install the CUDA toolkit 13.0 or set CUDA_HOME"),
+        (BUILT, Toolkit(Path("/t"), "12.8"), "install the CUDA toolkit 13.0, which torch"),
+        (BUILT, Toolkit(Path("/t"), "13.1"), "To build the CUDA kernels, run"),
     ],
 )
 def test_doctor_advises(
@@ -327,6 +301,7 @@ def test_doctor_advises(
 ) -> None:
     monkeypatch.setattr(doctor, "build_info", lambda: info)
     monkeypatch.setattr(doctor, "find_toolkit", lambda: toolkit)
+    monkeypatch.setattr(doctor.torch.version, "cuda", "13.0")
     assert any(advice in sentence for sentence in doctor.examine().advice)
 
 

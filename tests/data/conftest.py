@@ -13,9 +13,10 @@ from written import RANDOM, write_mnist
 def mnist_parts() -> dict[str, np.ndarray]:
     parts = {}
     for prefix, count in (("train", 7), ("t10k", 5)):
-        parts[f"{prefix}-images-idx3-ubyte"] = RANDOM.randint(0, 256, (count, 28, 28))
-        parts[f"{prefix}-labels-idx1-ubyte"] = RANDOM.randint(0, 10, count)
-    return {name: array.astype(np.uint8) for name, array in parts.items()}
+        images, labels = RANDOM.randint(0, 256, (count, 28, 28)), RANDOM.randint(0, 10, count)
+        parts[f"{prefix}-images-idx3-ubyte"] = images.astype(np.uint8)
+        parts[f"{prefix}-labels-idx1-ubyte"] = labels.astype(np.uint8)
+    return parts
 
 
 @pytest.fixture

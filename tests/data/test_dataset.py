@@ -1,4 +1,4 @@
-"""ImageData: bytes that live on a device, batches of floats."""
+"""ImageData: images as bytes on a device, batches as floats."""
 
 from __future__ import annotations
 
@@ -37,10 +37,9 @@ def test_batches_in_order_hold_every_image_once() -> None:
     assert [len(x) for x, _ in data.batches(5, drop_last=True)] == [5, 5]
 
 
-def test_iteration_goes_by_128() -> None:
-    assert [len(x) for x, _ in make(300)] == [128, 128, 44]
-    data = make(3)
-    assert [len(x) for x, _ in data] == [len(x) for x, _ in data] == [3]
+def test_iteration_makes_batches_of_128() -> None:
+    data = make(300)
+    assert [len(x) for x, _ in data] == [len(x) for x, _ in data] == [128, 128, 44]
 
 
 def test_shuffled_batches_follow_the_order_of_the_seed() -> None:
@@ -55,22 +54,23 @@ def test_shuffled_batches_follow_the_order_of_the_seed() -> None:
     assert not torch.equal(order, data.order(8))
 
 
-def test_a_seeded_order_leaves_the_global_generator_alone() -> None:
-    data = make(10)
+def test_the_order_of_a_seed_is_fixed_and_leaves_the_global_generator_alone() -> None:
+    # Resumed and repeated runs depend on it.
+    data = make(20)
     before = torch.get_rng_state()
-    data.order(3)
+    order = data.order(5)
     assert torch.equal(torch.get_rng_state(), before)
+    generator = torch.Generator("cpu").manual_seed(5)
+    assert torch.equal(order, torch.randperm(20, generator=generator))
+
+
+def test_an_order_without_a_seed_is_drawn_from_the_global_generator() -> None:
+    data = make(10)
     torch.manual_seed(1)
     first, second = data.order(), data.order()
     torch.manual_seed(1)
     assert torch.equal(data.order(), first)
     assert not torch.equal(first, second)
-
-
-def test_the_order_of_a_seed_stays_what_it_is() -> None:
-    # Resumed and repeated runs depend on it.
-    generator = torch.Generator("cpu").manual_seed(5)
-    assert torch.equal(make(20).order(5), torch.randperm(20, generator=generator))
 
 
 @pytest.mark.parametrize(
@@ -108,16 +108,21 @@ def test_subsets_by_slice_mask_and_range() -> None:
     ("indices", "says"),
     [
         ([0, 10], "0..9"),
-        ([-1], "0..9"),
-        ([0.5], "positions"),
-        ([[1]], "positions"),
-        ([True, False], "positions"),
-        ("abc", "positions"),
+        (torch.tensor([1000]), "0..9"),
+        (torch.tensor([-1]), "0..9"),
+        ([0.5], "whole numbers"),
+        ([[1]], "whole numbers"),
+        ([True, False], "whole numbers"),
+        ("abc", "whole numbers"),
+        (3, "whole numbers"),
     ],
+    ids=str,
 )
-def test_positions_that_are_none_are_refused(indices: Any, says: str) -> None:
-    with pytest.raises(InputError, match=says):
-        make(10).subset(indices)
+def test_wrong_positions_are_refused(indices: Any, says: str) -> None:
+    data = make(10)
+    for call in (data.subset, data.float):
+        with pytest.raises(InputError, match=says):
+            call(indices)
 
 
 def test_torch_takes_it_for_a_data_set() -> None:
@@ -138,41 +143,36 @@ def test_torch_takes_it_for_a_data_set() -> None:
         data[1:3]  # type: ignore[index]
 
 
-@pytest.mark.parametrize(
-    ("indices", "says"),
-    [([1000], "0..9"), (torch.tensor([1000]), "0..9"), ("a", "positions"), (3, "positions")],
-    ids=str,
-)
-def test_images_that_are_not_there_are_refused(indices: Any, says: str) -> None:
-    with pytest.raises(InputError, match=says):
-        make(10).float(indices)
-
-
-@pytest.mark.parametrize("size", [0, "8", 8.0])
-def test_a_size_that_is_none_is_refused(size: Any) -> None:
+@pytest.mark.parametrize("number", [0, -3, "8", 2.5])
+def test_wrong_sizes_are_refused_at_once(number: Any) -> None:
     with pytest.raises(InputError, match="size must be"):
-        make().resized(size)
+        make().resized(number)
+    with pytest.raises(InputError, match="batch_size must be"):
+        make().batches(number)
 
 
-@pytest.mark.parametrize("size", [0, -3, 2.5])
-def test_a_batch_size_that_is_none_is_refused_at_once(size: Any) -> None:
-    with pytest.raises(InputError, match="batch_size"):
-        make().batches(size)
+IMAGES = torch.zeros(3, 1, 2, 2, dtype=torch.uint8)
+LABELS = torch.zeros(3, dtype=torch.int64)
 
 
-def test_what_does_not_fit_together_is_refused() -> None:
-    images = torch.zeros(3, 1, 2, 2, dtype=torch.uint8)
-    labels = torch.zeros(3, dtype=torch.int64)
-    with pytest.raises(InputError, match="images must be uint8"):
-        ImageData(images.float(), labels, ("a",))
-    with pytest.raises(InputError, match="images must be uint8"):
-        ImageData(images[0], labels, ("a",))
-    with pytest.raises(InputError, match="labels must be int64"):
-        ImageData(images, labels[:2], ("a",))
-    with pytest.raises(InputError, match="labels must be int64"):
-        ImageData(images, labels.int(), ("a",))
-    with pytest.raises(InputError, match="same device"):
-        ImageData(images, labels.to("meta"), ("a",))
+@pytest.mark.parametrize(
+    ("images", "labels", "says"),
+    [
+        (IMAGES.float(), LABELS, "images must be uint8"),
+        (IMAGES[0], LABELS, "images must be uint8"),
+        (IMAGES, LABELS[:2], "labels must be int64"),
+        (IMAGES, LABELS.int(), "labels must be int64"),
+        (IMAGES, LABELS.to("meta"), "same device"),
+        (IMAGES, LABELS + 1, "0..0"),
+        (IMAGES, LABELS - 1, "0..0"),
+    ],
+    ids=range(7),
+)
+def test_images_and_labels_that_do_not_fit_are_refused(
+    images: torch.Tensor, labels: torch.Tensor, says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        ImageData(images, labels, ("a",))
 
 
 def test_resizing_keeps_constant_images_and_the_mean() -> None:

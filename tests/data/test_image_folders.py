@@ -64,13 +64,19 @@ def test_grey_and_transparent_images_become_rgb_and_damaged_ones_are_named(tmp_p
         assert "broken.png" in refusal("imagefolder", tmp_path)
 
 
+# The positions of each class among the folders of ImageNet, in the order of the paper's outputs.
+RESTRICTED = {
+    "dog": (151, 268), "cat": (281, 285), "frog": (30, 32), "turtle": (33, 37), "bird": (80, 100),
+    "primate": (365, 382), "fish": (389, 397), "crab": (118, 121), "insect": (300, 319),
+}  # fmt: skip
+
+
 def test_restricted_imagenet_has_its_own_order(tmp_path: Path) -> None:
-    names = ["dog", "cat", "frog", "turtle", "bird", "primate", "fish", "crab", "insect"]
-    paint(tmp_path, {name: [RED] for name in names})
+    paint(tmp_path, {name: [RED] for name in RESTRICTED})
     read = data.load("restricted_imagenet", tmp_path, size=4)
-    assert read.classes == tuple(names)
-    # The files are walked by name; the labels keep their order.
-    assert [read.classes[label] for label in read.labels] == sorted(names)
+    assert read.classes == tuple(RESTRICTED)
+    # The files are in alphabetical order of their folders; the labels are not.
+    assert [read.classes[label] for label in read.labels] == sorted(RESTRICTED)
     (tmp_path / "cat" / "0.png").unlink()
     assert "cat" in refusal("restricted_imagenet", tmp_path)
     (tmp_path / "cat").rmdir()
@@ -82,16 +88,11 @@ def test_imagenet_itself_is_restricted_by_the_places_of_its_folders(tmp_path: Pa
     wnids = [f"n{7 * i + 1440764:08d}" for i in range(1000)]
     for wnid in wnids:
         (tmp_path / "val" / wnid).mkdir(parents=True)
-    inside = {
-        "dog": (151, 268), "cat": (281, 285), "frog": (30, 32), "turtle": (33, 37),
-        "bird": (80, 100), "primate": (365, 382), "fish": (389, 397), "crab": (118, 121),
-        "insect": (300, 319),
-    }  # fmt: skip
-    for first, last in inside.values():
+    for first, last in RESTRICTED.values():
         for place in (first, last, *({first - 1, last + 1} - {32, 33})):
             Image.new("RGB", (5, 5), RED).save(tmp_path / "val" / wnids[place] / "0.png")
     read = data.load("restricted_imagenet", tmp_path, size=4)
-    assert read.classes == tuple(inside)
+    assert read.classes == tuple(RESTRICTED)
     assert torch.bincount(read.labels).tolist() == [2] * 9
     (tmp_path / "val" / wnids[500]).rmdir()
     assert "999 of ImageNet's folders" in refusal("restricted_imagenet", tmp_path)
@@ -105,11 +106,10 @@ def test_more_images_than_memory_are_refused(tmp_path: Path, monkeypatch) -> Non
 
 
 def test_restricted_imagenet_is_found_beside_other_data_sets(tmp_path: Path) -> None:
-    names = ["dog", "cat", "frog", "turtle", "bird", "primate", "fish", "crab", "insect"]
     (tmp_path / "MNIST" / "raw").mkdir(parents=True)
-    paint(tmp_path / "restricted_imagenet_sample", {name: [RED] for name in names})
+    paint(tmp_path / "restricted_imagenet_sample", {name: [RED] for name in RESTRICTED})
     assert len(data.load("restricted_imagenet", tmp_path, size=4)) == 9
-    paint(tmp_path / "restricted_imagenet" / "val", {name: [RED, BLUE] for name in names})
+    paint(tmp_path / "restricted_imagenet" / "val", {name: [RED, BLUE] for name in RESTRICTED})
     assert len(data.load("restricted_imagenet", tmp_path, size=4)) == 18
     assert "no train split" in refusal("restricted_imagenet", tmp_path, "train")
     (tmp_path / "restricted_imagenet").rename(tmp_path / "restricted_imagenet_2")

@@ -295,3 +295,15 @@ def test_the_program_of_a_gpu_takes_them_too(order: int, scale: float) -> None:
     grad[0, 3] = float("nan")
     ours = block_op("pgd_step")(x, grad, x, 0.1, 0.1, None, None, 0.0, 1.0, order)
     assert torch.equal(ours[0], x[0]) and not torch.equal(ours[1], x[1])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_pixel_that_is_no_number_stays_one(norm: str, device: str) -> None:
+    x = torch.rand(2, 33, device=device)
+    x_adv, grad = x.clone(), torch.randn_like(x)
+    x[0, 3] = float("nan")
+    ours = ops.pgd_step(x_adv, grad, x, 0.1, 0.1, norm=norm)
+    expected = reference.pgd_step(x_adv, grad, x, 0.1, 0.1, norm=norm)
+    assert torch.equal(ours.isnan()[0], expected.isnan()[0]) and ours[0].isnan().any()
+    assert not ours[1].isnan().any()

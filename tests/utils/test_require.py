@@ -53,7 +53,11 @@ FAILS: list[tuple[Callable[..., Any], tuple[Any, ...], str]] = [
         "eps must be a finite number >= 0, got inf.",
     ),
     (require.require_positive, ("penalty", 0), "penalty must be a finite number > 0, got 0."),
-    (require.require_numbers, ("eps", "0.1"), "eps must be a number or several, got '0.1'."),
+    (
+        require.require_numbers,
+        ("eps", "0.1"),
+        "eps must be a number or a list of numbers, got '0.1'.",
+    ),
     (
         require.require_floating,
         ("PGD", "x", X.to(torch.uint8)),
