@@ -54,11 +54,11 @@ class Outputs:
         """[N, C]."""
         if self._logits is None:
             if isinstance(self.model, GapClassifier):
-                self._logits = self.model.logits(self.features)
+                logits = self.model.logits(self.features)
             else:
                 with self._pass():
                     logits = self.model(self.x)
-                self._logits = self._finish(logits)
+            self._logits = self._finish(logits)
         return self._logits
 
     @property
