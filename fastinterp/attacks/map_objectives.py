@@ -1,4 +1,4 @@
-"""What attacks climb on the maps of any interpreter: their distance, their brightest spots."""
+"""Objectives on the maps of any interpreter: their distance, and their brightest positions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def map_reader(interpreter: Interpreter, classes: Classes) -> Callable[[Outputs]
 
 
 def require_same_model(who: str, model: nn.Module, interpreter: Interpreter) -> None:
-    """Raise unless the interpreter explains the very model that is attacked."""
+    """Raise unless the interpreter explains the model that is attacked."""
     if getattr(interpreter, "model", None) is model:
         return
     if isinstance(interpreter, type) or not isinstance(interpreter, Interpreter):
@@ -51,10 +51,10 @@ class MapDistance(Objective):
         classes: for each image, int64 [N, C']; None: all of them.
         p: 1 or 2.
         squared: for p = 2, the square of the norm.
-        maps: the clean maps [N, C', ...], where they are known already.
+        maps: the clean maps [N, C', ...], if known already.
 
     Raises:
-        InputError: p is not 1 or 2, or the norm is to be squared and is not that of p = 2.
+        InputError: p is not 1 or 2, or squared is given with p = 1.
     """
 
     flat_at_x = True
@@ -183,7 +183,7 @@ class TopK(Objective):
 
 
 class Capped(Objective):
-    """min(value of the term, cap): what lies above the cap is not worth climbing.
+    """min(value of the term, cap): above the cap the gradient is zero.
 
     `Capped(Margin(targeted=True), 0)` is minus the hinge of eq. (7), and with cap 0.1 and the
     targets as labels minus the first term of eq. (6).
@@ -220,10 +220,10 @@ def _flat(maps: Tensor) -> Tensor:
 
 
 def release_scale(interpreter: Interpreter, maps: Tensor, p: Literal[1, 2]) -> float:
-    """What eq. (3) is multiplied by in the units of the authors' program, the l2 norm squared.
+    """The factor from eq. (3), squared for l2, to the units of the authors' program.
 
     Their CAM, GradCAM and GradCAM++ leave out the 1/u of eq. (1), and their distance of
-    representations is the sum over channels where eq. (3) is the mean. Other maps are the same.
+    representations sums over channels where eq. (3) takes the mean. Other maps are the same.
 
     Args:
         maps: of the interpreter, [N, C', ...].
