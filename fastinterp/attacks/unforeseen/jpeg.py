@@ -189,6 +189,6 @@ class JPEG(SizedAttack):
         if self._for_small and isinstance(x, Tensor) and max(x.shape[2:], default=0) > SMALL:
             raise InputError(
                 f"JPEG: the default eps is for images of at most {SMALL} pixels a side, got "
-                f"{list(x.shape)}; pass eps (ImageNet, linf: {IMAGENET_EPS['linf']})."
+                f"{list(x.shape)}; give eps (ImageNet, linf: {IMAGENET_EPS['linf']})."
             )
         return super().__call__(x, y, generator)
