@@ -10,8 +10,7 @@ from .minimal import MinimalPGD, MinimalResult
 from .objectives import KL, CrossEntropy, Discrepancy, Margin, Objective
 from .outputs import Outputs
 from .pgd import PGD
-from .soft_sign import SoftSignBall
-from .threats import Ball, L1Ball, L2Ball, LinfBall, Threat
+from .threats import Ball, L1Ball, L2Ball, LinfBall, SoftSignBall, Threat
 from .unforeseen import JPEG, Elastic, Fog, Gabor, Snow
 
 __all__ = [

@@ -28,8 +28,7 @@ from .minimal import MinimalPGD
 from .modes import eval_mode, own_autograd
 from .objectives import Margin
 from .outputs import Outputs
-from .soft_sign import SoftSignBall
-from .threats import BALLS, Threat, require_radius
+from .threats import BALLS, SoftSignBall, Threat, require_radius
 
 
 @dataclass(frozen=True)
