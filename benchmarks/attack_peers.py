@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.group import Skipped
+from benchmarks.group import Skipped, said
 from fastinterp import PGD
 
 Attack = Callable[[Tensor, Tensor], Tensor]  # x, y -> x'
@@ -83,8 +83,13 @@ def attempt(make: MakeAttack, *settings: Any) -> Attack | Skipped:
     """The attack, or why it is not there."""
     try:
         return make(*settings)
-    except ImportError as error:
-        return Skipped(f"{error}; the extra 'bench' holds the peers")
+    except Exception as error:  # not installed, or broken by a newer version of something else
+        return missing(error)
+
+
+def missing(error: Exception) -> Skipped:
+    why = str(error) if isinstance(error, ImportError) else said(error)
+    return Skipped(f"{why}; the extra 'bench' holds the peers")
 
 
 @torch.no_grad()

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.compiled import compiled_entry
+from benchmarks.compiled import COMPILED, compiled_entry
 from benchmarks.group import Entries, Group, Skipped
-from benchmarks.op_groups import COMPILED, COPY, FUSED, REFERENCE, copy_entry
+from benchmarks.op_groups import COPY, FUSED, REFERENCE, copy_entry
 from benchmarks.timing import Thunk
 from benchmarks.train_peers import Setting
 from fastinterp.models.freeze import convolutions as convolutions_of

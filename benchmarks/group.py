@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from benchmarks.timing import Thunk, samples, summary
@@ -16,6 +16,10 @@ class Skipped:
     """In the place of a thunk that cannot run here."""
 
     reason: str
+
+
+class CannotRun(Exception):
+    """What a thunk raises at its first run where it turns out that it cannot run here."""
 
 
 Entries = dict[str, "Thunk | Skipped"]
@@ -37,6 +41,7 @@ class Group:
         facts: results of one run of each entry -> what to record beside its times. It raises
             AssertionError where results that must agree do not.
         axis: for plots of growth, what grows and its value here.
+        precision: of convolutions and matrix products, by entry; "float32" where none is named.
         budget: seconds after which three rounds are enough.
         least: seconds a measurement lasts at least.
     """
@@ -50,8 +55,19 @@ class Group:
     floor: tuple[str, ...] = ()
     facts: Callable[[dict[str, Any]], Facts] | None = None
     axis: tuple[str, float] | None = None
+    precision: Mapping[str, str] = field(default_factory=dict)
     budget: float = 20.0
     least: float = 0.008
+
+    def only(self, entries: Sequence[str], **changes: Any) -> Group:
+        """The same group with some of its entries."""
+
+        def build() -> Entries:
+            built = self.build()
+            return {name: built[name] for name in entries}
+
+        floor = tuple(name for name in self.floor if name in entries)
+        return replace(self, entries=tuple(entries), build=build, floor=floor, **changes)
 
 
 @dataclass
@@ -62,35 +78,64 @@ class Measured:
         record: what the results file keeps.
         seconds: every measurement, by entry.
         skipped: reasons, by entry.
+        failed: errors, by entry; "results" where these disagree.
     """
 
     record: dict[str, Any]
     seconds: dict[str, list[float]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
-def measure(group: Group, device: str, rounds: int) -> Measured:
-    """Build the group, check its results, time its entries in turn."""
+def measure(group: Group, device: str, rounds: int, strict: bool = True) -> Measured:
+    """Build the group, run each entry once, check the results, time the entries in turn.
+
+    Args:
+        strict: raise what an entry or the check raises. Otherwise that is recorded and costs no
+            other entry its times, unless it is the entry that the others are there for.
+    """
     built = group.build()
     if set(built) != set(group.entries):
         raise ValueError(f"{group.title}: declared {group.entries}, built {tuple(built)}")
-    runs = {name: run for name, run in built.items() if not isinstance(run, Skipped)}
-    skipped = {name: run.reason for name, run in built.items() if isinstance(run, Skipped)}
+    measured = Measured({})
+    runs, results = {}, {}
+    for name, run in built.items():
+        try:
+            if isinstance(run, Skipped):
+                raise CannotRun(run.reason)
+            results[name], runs[name] = run(), run
+        except CannotRun as reason:
+            measured.skipped[name] = str(reason)
+        except Exception as error:
+            if strict or name == group.ours:
+                raise
+            measured.failed[name] = said(error)
     facts: Facts = {}
-    if group.facts is not None:
-        facts = group.facts({name: run() for name, run in runs.items()})
-    seconds = samples(runs, device, rounds, group.least, group.budget)
-    record: dict[str, Any] = {
+    try:
+        facts = group.facts(results) if group.facts is not None else {}
+    except Exception as error:
+        if strict:
+            raise
+        measured.failed["results"] = said(error)
+    results.clear()
+    measured.seconds = samples(runs, device, rounds, group.least, group.budget)
+    measured.record = {
         "section": group.section,
         "title": group.title,
         "ours": group.ours,
         "baseline": group.baseline,
         "floor": ", or ".join(group.floor) or None,
         "axis": group.axis,
-        "skipped": skipped,
-        "entries": _entries(group, seconds, facts),
+        "skipped": measured.skipped,
+        "entries": _entries(group, measured.seconds, facts),
     }
-    return Measured(record, seconds, skipped)
+    if measured.failed:
+        measured.record["failed"] = measured.failed
+    return measured
+
+
+def said(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:500]}"
 
 
 def _entries(
@@ -101,7 +146,8 @@ def _entries(
     floor = max((times[name]["median"] for name in group.floor if name in times), default=None)
     rows = []
     for name, time in times.items():
-        row: dict[str, Any] = {"name": name, "rounds": len(seconds[name]), "microseconds": time}
+        row: dict[str, Any] = {"name": name, "precision": group.precision.get(name, "float32")}
+        row |= {"rounds": len(seconds[name]), "microseconds": time}
         if group.baseline in times:
             row["ratio"] = times[group.baseline]["median"] / time["median"]
         if floor is not None:

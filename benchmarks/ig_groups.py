@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.group import Entries, Facts, Group, Skipped
+from benchmarks.attack_peers import missing
+from benchmarks.group import Entries, Facts, Group
 from benchmarks.subject import Subject, digits_subject, subject
 from fastinterp.interpreters import IntegratedGradients
 
@@ -70,8 +71,8 @@ def _build(device: str = "cpu") -> Entries:
     for name in (CAPTUM, CAPTUM_WHOLE):
         try:
             import captum  # noqa: F401
-        except ImportError as error:
-            entries[name] = Skipped(f"{error}; the extra 'bench' holds the peers")
+        except Exception as error:
+            entries[name] = missing(error)
         else:
             entries[name] = lambda explain=EXPLAIN[name]: explain(s, IMAGES)  # type: ignore[misc]
     return entries

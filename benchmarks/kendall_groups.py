@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.cases import KENDALL_SHAPES
-from benchmarks.compiled import compiled_entry
+from benchmarks.compiled import COMPILED, compiled_entry
 from benchmarks.group import Entries, Facts, Group
-from benchmarks.op_groups import COMPILED, COPY, FUSED, REFERENCE, copy_entry
+from benchmarks.op_groups import COPY, FUSED, REFERENCE, copy_entry
 from fastinterp import ops
 
 SCIPY = "scipy, row by row"

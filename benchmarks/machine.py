@@ -7,14 +7,14 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fastinterp import build_info
+from benchmarks import origin, precision
 
-ROOT = Path(__file__).resolve().parents[1]
 PEERS = ("numpy", "scipy", "torchattacks", "foolbox", "adversarial-robustness-toolbox", "captum")
 
 
@@ -50,7 +50,7 @@ def cpu_model() -> str:
 
 
 def describe(load_before: float, rounds: int) -> dict[str, Any]:
-    """Machine, versions, commit and date."""
+    """Machine, versions, commit, precision and date."""
     gpu = torch.cuda.is_available()
     return {
         "machine": {
@@ -63,18 +63,27 @@ def describe(load_before: float, rounds: int) -> dict[str, Any]:
             "busy": load_warning(load_before) is not None,
         },
         "versions": _versions(),
-        "build": build_info(),
-        "commit": _git("rev-parse", "HEAD"),
-        "modified": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "build": _build(),
+        **origin.commit(),
+        "precision": precision.in_use(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "rounds": rounds,
     }
+
+
+def _build() -> dict[str, Any]:
+    try:  # this late, as kernels that do not load must not keep a report from saying so
+        from fastinterp import build_info
+    except ImportError as error:
+        return {"built": False, "cuda": False, "error": str(error)}
+    return build_info()
 
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "torch": torch.__version__}
     if torch.cuda.is_available() and torch.version.cuda:
         found["cuda"] = torch.version.cuda
+        found["driver"] = driver() or "unknown"
     for name in PEERS:
         try:
             found[name] = importlib.metadata.version(name)
@@ -83,9 +92,13 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _git(*command: str) -> str | None:
+@cache
+def driver() -> str | None:
+    """Version of NVIDIA's driver."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        done = subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True)
-    except OSError:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    lines = done.stdout.split()
+    return lines[0] if done.returncode == 0 and lines else None

@@ -8,11 +8,10 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-import torch._functorch.config
 from torch import Tensor
 
 from benchmarks.cases import REAL, REAL_IMAGE_SHAPES, MapCase
-from benchmarks.compiled import compiled_entry
+from benchmarks.compiled import COMPILED, compiled_entry
 from benchmarks.group import Entries, Group
 from benchmarks.timing import Thunk
 from fastinterp import ops
@@ -23,7 +22,7 @@ Op = Callable[..., Tensor]
 PHASES: tuple[Phase, ...] = ("forward", "backward", "both")
 COPY = "copy of as many bytes"
 PRODUCTS = "as many matrix products"
-FUSED, REFERENCE, COMPILED = "fused", "reference", "compiled"
+FUSED, REFERENCE = "fused", "reference"
 DIRECT = "fused, one call"
 
 
@@ -74,9 +73,7 @@ def entries(
     for i in wanted:
         inputs[i].requires_grad_()
     make = partial(in_phase, phase, inputs=inputs, wanted=wanted)
-    # A compiled graph frees what it kept unless it is told that the backward pass runs again.
-    with torch._functorch.config.patch(donated_buffer=False):
-        compiled = compiled_entry(reference, lambda op: make(op=op))
+    compiled = compiled_entry(reference, lambda op: make(op=op))
     return {REFERENCE: make(op=reference), COMPILED: compiled, FUSED: make(op=fused)}
 
 

@@ -78,15 +78,23 @@ def _checks(checks: dict[str, Record]) -> str:
 
 def _section(name: str, groups: list[Record]) -> str:
     table = _wide(groups) if len(groups) > WIDE else "\n".join(map(_long, groups))
-    reasons = {f"{e}: {why}" for g in groups for e, why in g["skipped"].items()}
-    left_out = "".join(f"\nLeft out: {reason}\n" for reason in sorted(reasons))
+    reasons = {f"Left out: {e}: {why}" for g in groups for e, why in g["skipped"].items()}
+    reasons |= {f"Failed: {e}: {why}" for g in groups for e, why in g.get("failed", {}).items()}
+    left_out = "".join(f"\n{reason}\n" for reason in sorted(reasons))
     return f"### {name}\n\n{_baseline(groups)}\n\n{table}{left_out}"
 
 
 def _baseline(groups: list[Record]) -> str:
     first = groups[0]
     floor = f" Floor: {first['floor']}." if first["floor"] else ""
-    return f"Baseline: {first['baseline']}.{floor}"
+    precisions = _precisions(groups)
+    same = f" Precision: {precisions.pop()}." if len(precisions) == 1 else ""
+    return f"Baseline: {first['baseline']}.{floor}{same}"
+
+
+def _precisions(groups: list[Record]) -> set[str]:
+    """Those that the entries name; older files name none."""
+    return {e["precision"] for g in groups for e in g["entries"] if "precision" in e}
 
 
 def _wide(groups: list[Record]) -> str:
@@ -124,6 +132,8 @@ def _short(group: Record) -> str:
 def _long(group: Record) -> str:
     """A row an entry, with whatever else was recorded of it."""
     known = {"name", "rounds", "microseconds", "ratio", "percent_of_floor"}
+    if len(_precisions([group])) == 1:
+        known.add("precision")
     extra = list(dict.fromkeys(k for e in group["entries"] for k in e if k not in known))
     head = [group["title"], "median", "quartiles", "x", "% of floor", "rounds"]
     rows = [

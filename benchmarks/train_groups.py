@@ -1,4 +1,7 @@
-"""Training iterations: Int against its floor and eager programs, the methods, and growth."""
+"""Training iterations: Int against its floor and eager programs, the methods, and growth.
+
+On a GPU all is exact float32, but for the entries whose names say otherwise.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.group import Entries, Group, Skipped
+from benchmarks.precision import in_tf32
 from benchmarks.timing import Thunk
 from benchmarks.train_peers import (
     LR,
@@ -30,7 +34,12 @@ RELEASE = "release's structure, eager"
 KEPT = "clean maps kept, eager"
 FUSED = "fused"
 UNGRAPHED = "fused, without CUDA graphs"
+FUSED_TF32 = "fused, tf32"
 BF16 = "fused, bf16 inner loop"
+FLOOR_TF32, RELEASE_TF32, KEPT_TF32 = (f"{name}, tf32" for name in (FLOOR, RELEASE, KEPT))
+ON_A_GPU = (UNGRAPHED, FUSED_TF32, FLOOR_TF32, RELEASE_TF32, KEPT_TF32)  # and nowhere else
+PRECISION = dict.fromkeys((FLOOR_TF32, RELEASE_TF32, KEPT_TF32, FUSED_TF32), "tf32")
+PRECISION[BF16] = "bf16 inside, float32 outside"
 
 CPU_SETTINGS = {"MNIST Small": Setting(), "MNIST Pool": Setting("pool")}
 GPU_SETTINGS = {
@@ -58,38 +67,37 @@ def all_groups(device: str) -> list[Group]:
 
 
 def _iteration(name: str, setting: Setting) -> Group:
+    on_a_gpu = () if setting.device == "cpu" else ON_A_GPU
     return Group(
         section="one Int iteration",
         title=f"Int, {name}, batch {setting.batch}, {setting.steps} steps",
-        entries=(FLOOR, CHANNELS_LAST, CONTIGUOUS, RELEASE, KEPT, *_fused_ways(setting), BF16),
+        entries=(FLOOR, CHANNELS_LAST, CONTIGUOUS, RELEASE, KEPT, FUSED, BF16, *on_a_gpu),
         build=partial(_int_entries, setting),
         baseline=RELEASE,
         floor=(FLOOR,),
-        budget=45.0,
+        precision=PRECISION,
+        budget=45.0 if setting.device == "cpu" else 15.0,
     )
 
 
-def _fused_ways(setting: Setting) -> tuple[str, ...]:
-    """On a GPU also what CUDA graphs are worth."""
-    return (FUSED,) if setting.device == "cpu" else (FUSED, UNGRAPHED)
-
-
 def _int_entries(setting: Setting) -> Entries:
-    return {
+    entries: Entries = {
         FLOOR: folded_convolutions_alone(setting),
         CHANNELS_LAST: convolutions_alone(setting, torch.channels_last),
         CONTIGUOUS: convolutions_alone(setting, torch.contiguous_format),
         RELEASE: release_structure(setting),
         KEPT: clean_kept(setting),
-        **_fused_entries(setting),
+        FUSED: trainer_step(IntTrainer, setting),
         BF16: _bf16(setting),
     }
-
-
-def _fused_entries(setting: Setting) -> Entries:
-    entries: Entries = {FUSED: trainer_step(IntTrainer, setting)}
-    if UNGRAPHED in _fused_ways(setting):
-        entries[UNGRAPHED] = trainer_step(IntTrainer, setting, cuda_graphs=False)
+    if setting.device != "cpu":
+        entries |= {
+            UNGRAPHED: trainer_step(IntTrainer, setting, cuda_graphs=False),
+            FUSED_TF32: trainer_step(IntTrainer, setting, precision="tf32"),
+            FLOOR_TF32: in_tf32(partial(folded_convolutions_alone, setting)),
+            RELEASE_TF32: in_tf32(partial(release_structure, setting)),
+            KEPT_TF32: in_tf32(partial(clean_kept, setting)),
+        }
     return entries
 
 
@@ -111,9 +119,14 @@ def trainer_step(
         **options,
     )
     x, y = setting.images()
-    if setting.device != "cpu":  # afterwards a step is a CUDA graph
-        for _ in range(WARM_UP + 1):
+    if setting.device != "cpu":  # afterwards a step is the replay of a CUDA graph
+        for _ in range(WARM_UP + 2):
             trainer.training_step(x, y)
+        graphed = options.get("cuda_graphs") is not False
+        assert (trainer.graph_replays > 0) == graphed, (
+            f"{trainer.graph_replays} replays of a CUDA graph, where there must be "
+            f"{'some' if graphed else 'none'}"
+        )
     return lambda: trainer.training_step(x, y).loss
 
 

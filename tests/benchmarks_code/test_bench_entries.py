@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from benchmarks import (
     attack_groups,
+    compiled,
     conv_groups,
     ig_groups,
     kendall_groups,
@@ -21,7 +23,8 @@ from benchmarks import (
 )
 from benchmarks import attack_peers as peers
 from benchmarks.cases import MapCase
-from benchmarks.group import Skipped
+from benchmarks.compiled import COMPILED
+from benchmarks.group import CannotRun, Skipped
 from benchmarks.subject import Subject
 from benchmarks.train_peers import Setting
 from fastinterp import PGD, models
@@ -149,21 +152,65 @@ def test_a_gpu_builds_the_entries_that_it_declares(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(train_groups, name, lambda *_, **__: Skipped("no GPU here"))
     for group in train_groups.all_groups("cuda"):
         assert set(group.build()) == set(group.entries)
-    assert train_groups.UNGRAPHED in train_groups.all_groups("cuda")[0].entries
+    entries = train_groups.all_groups("cuda")[0].entries
+    assert {train_groups.UNGRAPHED, train_groups.RELEASE, train_groups.RELEASE_TF32} < set(entries)
 
 
-@pytest.mark.parametrize(("device", "before"), [("cpu", 0), ("cuda", WARM_UP + 1)])
-def test_a_step_is_timed_once_it_is_a_graph(
-    monkeypatch: pytest.MonkeyPatch, device: str, before: int
-) -> None:
-    done = []
-    found = SimpleNamespace(loss=1.5)
-    trainer = SimpleNamespace(training_step=lambda x, y: done.append("step") or found)
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Replays from the step on that comes after the warm-up and the capture, if it may."""
+    made = SimpleNamespace(steps=0, graph_replays=0, graphs=True)
+
+    def training_step(x: None, y: None) -> SimpleNamespace:
+        made.steps += 1
+        made.graph_replays = max(0, made.steps - WARM_UP) if made.graphs else 0
+        return SimpleNamespace(loss=1.5)
+
+    made.training_step = training_step
     monkeypatch.setattr(Setting, "model", lambda self: None)
     monkeypatch.setattr(Setting, "images", lambda self: (None, None))
+    return made
+
+
+@pytest.mark.parametrize(("device", "before"), [("cpu", 0), ("cuda", WARM_UP + 2)])
+def test_a_step_is_timed_once_it_is_a_graph(
+    trainer: SimpleNamespace, device: str, before: int
+) -> None:
     run = train_groups.trainer_step(lambda *_, **__: trainer, Setting(device=device))
-    assert len(done) == before
+    assert trainer.steps == before
     assert run() == 1.5
+
+
+def test_an_entry_that_claims_a_graph_has_one(trainer: SimpleNamespace) -> None:
+    step = partial(train_groups.trainer_step, lambda *_, **__: trainer, Setting(device="cuda"))
+    with pytest.raises(AssertionError, match="there must be none"):
+        step(cuda_graphs=False)
+    trainer.graphs = False
+    with pytest.raises(AssertionError, match="there must be some"):
+        step()
+    step(cuda_graphs=False)
+
+
+def test_torch_compile_stands_in_groups_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = list(op_groups.cam_groups("cuda"))
+    assert all(COMPILED not in g.entries for g in compiled.without_compiler(groups))
+    beside = compiled.beside_compiler(groups)
+    assert beside[0].entries == ("reference", COMPILED, "fused")
+    assert not {g.title for g in beside} & {g.title for g in groups}
+
+
+def test_a_compiler_runs_when_its_entry_does_and_what_it_refuses_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(function: Any, dynamic: bool) -> None:
+        raise RuntimeError("no such backend\nand more")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    run = compiled.compiled_entry(lambda: 1, lambda op: op)
+    with pytest.raises(CannotRun, match=r"^torch\.compile: RuntimeError: no such backend$"):
+        run()
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
+    assert compiled.compiled_entry(lambda: 1, lambda op: op)() == 1
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import gpu_check, machine
-from benchmarks.group import Group, Measured, Skipped, measure
+from benchmarks import machine, precision
+from benchmarks.group import Group, Skipped, measure
 from benchmarks.picture import draw
 from benchmarks.recorder import Recorder
 from benchmarks.report import ROOT, main, read_results
@@ -202,87 +202,60 @@ def test_the_documented_page_is_made_of_the_results_that_lie_here() -> None:
     assert documented == page(found, picture), "run `make bench-report`"
 
 
-@pytest.fixture
-def timed_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    def times(group: Group, device: str, rounds: int) -> Measured:
-        if group.title == "bad":
-            raise RuntimeError("no such kernel")
-        return Measured({"title": group.title, "entries": [], "device": device})
+def failing(entry: str) -> Group:
+    def build() -> dict[str, Any]:
+        return group().build() | {entry: lambda: 1 / 0}
 
-    monkeypatch.setattr("benchmarks.group.measure", times)
-    groups = [group("first"), group("bad"), group("last")]
-    monkeypatch.setattr(gpu_check, "groups_of", lambda step: groups)
+    return group(build=build)
 
 
-@pytest.mark.parametrize(("answers", "reached"), [(True, ["first", "last"]), (False, ["first"])])
-def test_gpu_check_keeps_what_it_reached(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timed_groups: None, answers: bool, reached: Any
-) -> None:
-    monkeypatch.setattr(gpu_check, "gpu_answers", lambda: answers)
-    out = tmp_path / "gpu-x.json"
-    found = gpu_check.Results(out, "gpu-x", 2, 0.0).time("cam")
-    assert not found["passed"]
-    assert "no such kernel" in found["tail"]
-    assert ("cam: the GPU failed, so the groups after that were not timed." in found["tail"]) == (
-        not answers
+def test_an_entry_that_fails_costs_no_other_where_that_is_wanted() -> None:
+    with pytest.raises(ZeroDivisionError):
+        measure(failing("copy"), "cpu", rounds=2)
+    found = measure(failing("copy"), "cpu", rounds=2, strict=False)
+    assert found.failed == {"copy": "ZeroDivisionError: division by zero"}
+    assert found.record["failed"] == found.failed
+    assert [entry["name"] for entry in found.record["entries"]] == ["reference", "fused"]
+    with pytest.raises(ZeroDivisionError):  # nothing is left to compare
+        measure(failing("fused"), "cpu", rounds=2, strict=False)
+
+
+def test_results_that_disagree_are_said_beside_their_times() -> None:
+    def disagree(results: dict[str, Any]) -> dict[str, Any]:
+        raise AssertionError("they differ")
+
+    record = measure(group(facts=disagree), "cpu", rounds=2, strict=False).record
+    assert record["failed"] == {"results": "AssertionError: they differ"}
+    assert len(record["entries"]) == 3
+    found = results()
+    found[0]["groups"][0] |= record
+    assert "Failed: results: AssertionError: they differ" in page(found, picture=False)
+
+
+def test_each_entry_names_its_precision() -> None:
+    record = measure(group(precision={"fused": "tf32"}), "cpu", rounds=2).record
+    named = {entry["name"]: entry["precision"] for entry in record["entries"]}
+    assert named == {"reference": "float32", "fused": "tf32", "copy": "float32"}
+    found = results()
+    assert "Precision: float32." in page(found, picture=False)
+    found[0]["groups"] = [record]
+    assert "| precision |" in page(found, picture=False)
+
+
+def test_a_group_of_fewer_entries_builds_those() -> None:
+    fewer = group().only(["reference", "fused"], title="fewer")
+    assert set(fewer.build()) == {"reference", "fused"}
+    assert (fewer.title, fewer.floor) == ("fewer", ())
+
+
+def test_tf32_is_for_its_entries_alone() -> None:
+    precision.use_exact_float32()
+    seen = []
+    run = precision.in_tf32(
+        lambda: seen.append(precision.in_use()) or (lambda: seen.append(precision.in_use()))
     )
-    again = gpu_check.Results(out, "gpu-x", 2, 0.0)
-    again.check("cam", found)
-    written = json.loads(out.read_text())
-    assert [g["title"] for g in written["groups"]] == reached
-    assert written["checks"]["cam"]["passed"] is False
-
-
-def test_gpu_check_runs_steps_apart_and_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timed_groups: None
-) -> None:
-    """Each in its process; here a timed one stays in this, called as it would be there."""
-    ran = []
-
-    def run(command: list[str], seconds: int, log: Path) -> dict[str, Any]:
-        ran.append(command)
-        assert seconds < 600
-        passed = "--inside" not in command or main(command[2:]) == 0
-        return {"passed": passed, "seconds": 0.0, "tail": log.name}
-
-    def main(arguments: list[str]) -> int:
-        monkeypatch.setattr(sys, "argv", ["gpu_check.py", *arguments])
-        return gpu_check.main()
-
-    monkeypatch.setattr(gpu_check, "run", run)
-    monkeypatch.setattr(gpu_check, "gpu_answers", lambda: True)
-    monkeypatch.setattr(gpu_check.shutil, "which", lambda name: sys.executable)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "Some GPU")
-    monkeypatch.setattr(machine, "describe", lambda load, rounds: {"commit": "c", "load": load})
-    monkeypatch.setenv("FASTINTERP_BACKEND", "auto")
-    monkeypatch.setenv("FASTINTERP_CUDA", "1")
-    out = tmp_path / "gpu-x.json"
-    assert main(["--out", str(out)]) == 1
-    written = json.loads(out.read_text())
-    assert written["name"] == "gpu-some-gpu"
-    assert tuple(written["checks"]) == gpu_check.STEPS
-    failed = [step for step, found in written["checks"].items() if not found["passed"]]
-    assert failed == list(gpu_check.TIMED)
-    assert [g["title"] for g in written["groups"]] == ["first", "last"]
-    assert [c[c.index("-m", 3) + 1] for c in ran if "pytest" in c] == ["cuda", "not cuda"]
-    ran.clear()
-    assert main(["--out", str(out), "--steps", "tests"]) == 1  # the file's other checks failed
-    assert len(ran) == 1
-
-
-def test_each_timed_step_has_groups_of_the_gpu() -> None:
-    titles = [g.title for step in gpu_check.TIMED for g in gpu_check.groups_of(step)]
-    assert len(titles) == len(set(titles)) > 50
-
-
-def test_a_step_that_takes_too_long_is_stopped_and_says_so(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "print('begun', flush=True); import time; time.sleep(60)"]
-    found = gpu_check.run(command, 2, tmp_path / "log")
-    assert not found["passed"]
-    assert "begun" in found["tail"] and "stopped after 2 s" in found["tail"]
-
-
-def test_what_the_sanitizer_runs_runs() -> None:
-    program = gpu_check.SANITIZED.replace("torch.cuda.synchronize()", "")
-    exec(program.replace('"cuda"', '"cpu"'), {})
+    exact = {"convolutions": "float32", "matrix products": "float32"}
+    assert precision.in_use() == exact
+    run()
+    assert precision.in_use() == exact
+    assert seen == [dict.fromkeys(exact, "tf32")] * 2
