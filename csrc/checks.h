@@ -1,6 +1,5 @@
 // What every backend checks before it touches memory. The public Python functions check the same
-// things and say more: before the call, or, in loops that call `discrepancy` unvalidated, once it
-// has been refused. So whatever they refuse must be refused here.
+// things first and say more; these checks are for calls of torch.ops.fastinterp.
 #pragma once
 
 #include <ATen/core/Tensor.h>

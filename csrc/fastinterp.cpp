@@ -6,12 +6,10 @@
 
 #include <array>
 #include <memory>
-#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
 
-#include "autograd/find.h"
 #include "cpu/conv_stack.h"
 #include "cpu/vector/primitives.h"
 
@@ -78,37 +76,6 @@ pybind11::dict build_info() {
   return info;
 }
 
-// Ops that loops call at every step, as plain functions. They go through the same dispatcher, but
-// torch.ops takes longer to read ten arguments by a schema than a batch of small images to step.
-using Rows = const std::optional<at::Tensor>&;
-
-at::Tensor pgd_step(const at::Tensor& x_adv, const at::Tensor& grad, const at::Tensor& x,
-                    double step_size, double eps, Rows step_sizes, Rows eps_rows, double lower,
-                    double upper, int64_t norm) {
-  static const auto op = fastinterp::find<decltype(pgd_step)>("fastinterp::pgd_step");
-  return op.call(x_adv, grad, x, step_size, eps, step_sizes, eps_rows, lower, upper, norm);
-}
-
-void pgd_step_(at::Tensor x_adv, const at::Tensor& grad, const at::Tensor& x, double step_size,
-               double eps, Rows step_sizes, Rows eps_rows, double lower, double upper,
-               int64_t norm) {
-  static const auto op = fastinterp::find<decltype(pgd_step_)>("fastinterp::pgd_step_");
-  op.call(x_adv, grad, x, step_size, eps, step_sizes, eps_rows, lower, upper, norm);
-}
-
-std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy(
-    const at::Tensor& features, const at::Tensor& features_adv, const at::Tensor& weight,
-    const at::Tensor& labels, const std::optional<at::Tensor>& bias, bool weighted, int64_t keep) {
-  static const auto op = fastinterp::find<decltype(discrepancy)>("fastinterp::discrepancy");
-  return op.call(features, features_adv, weight, labels, bias, weighted, keep);
-}
-
-at::Tensor image_gradient(const at::Tensor& grad, const at::Tensor& weight, int64_t height,
-                          int64_t width, int64_t stride, int64_t top, int64_t left) {
-  static const auto op = fastinterp::find<decltype(image_gradient)>("fastinterp::image_gradient");
-  return op.call(grad, weight, height, width, stride, top, left);
-}
-
 // (weight, bias, stride, (top, bottom, left, right), pool) of each convolution.
 using Described =
     std::vector<std::tuple<at::Tensor, at::Tensor, int64_t, std::array<int64_t, 4>, int64_t>>;
@@ -129,12 +96,6 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "fastinterp's compiled kernels; importing this registers torch.ops.fastinterp.";
   m.def("build_info", &build_info, "How this extension was built, as a dict.");
   const auto without_gil = pybind11::call_guard<pybind11::gil_scoped_release>();
-  m.def("pgd_step", &pgd_step, without_gil, "torch.ops.fastinterp.pgd_step, called directly.");
-  m.def("pgd_step_", &pgd_step_, without_gil, "torch.ops.fastinterp.pgd_step_, called directly.");
-  m.def("discrepancy", &discrepancy, without_gil,
-        "torch.ops.fastinterp.discrepancy, called directly.");
-  m.def("image_gradient", &image_gradient, without_gil,
-        "torch.ops.fastinterp.image_gradient, called directly.");
   using fastinterp::cpu::ConvStack;
   pybind11::class_<ConvStack>(m, "ConvStack", "See ops/conv_stack.py.")
       .def(pybind11::init(&conv_stack))

@@ -1,4 +1,4 @@
-"""What an interpreter is, and which classes it is asked about."""
+"""What an interpreter is, and the classes that it explains."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._utils.described import Described
 from .._utils.errors import InputError
 from .._utils.require import require_integers, require_range, require_whole
-from ..models.gap import GapClassifier, require_fit
+from ..models.gap import GapClassifier, require_fit, require_gap
 
 Classes: TypeAlias = int | Sequence[int] | Tensor | None
 """Which classes are wanted. The type decides, never the values:
@@ -22,14 +23,14 @@ Classes: TypeAlias = int | Sequence[int] | Tensor | None
 - integer tensor [N]: one class for each image; C' = 1.
 - integer tensor [N, C']: C' classes for each image.
 
-A tensor is always per image: for shared classes that lie in a tensor, pass `tensor.tolist()`. An
-array of numpy is refused, as either could be meant.
+A tensor is always per image; for the same classes in every image pass `tensor.tolist()`. A NumPy
+array is refused, because it could mean either.
 """
 
 
 @runtime_checkable
 class Interpreter(Protocol):
-    """Images -> maps that say where each class finds its evidence.
+    """Images -> maps of the evidence for each class.
 
     The maps are raw (no ReLU, no upsampling, no scaling), on x's device, and carry an autograd
     graph exactly when torch would make one: grad mode is on and x or a parameter requires grad.
@@ -45,13 +46,40 @@ class Interpreter(Protocol):
 
 @runtime_checkable
 class FeatureInterpreter(Interpreter, Protocol):
-    """An interpreter that needs no more than the feature maps, so that they can be shared."""
+    """An interpreter that needs only the feature maps, so that one forward pass can be shared."""
 
     def from_features(
         self, features: Tensor, classes: Classes = None, *, validate: bool = True
     ) -> Tensor:
-        """Feature maps A [N, K, h, w] -> maps [N, C', ...]."""
+        """Feature maps A [N, K, h, w] -> maps [N, C', ...].
+
+        With `validate=False` the values of a tensor of classes are not checked; on a GPU the check
+        waits for the device.
+        """
         ...
+
+
+class FeatureMaps(Described):
+    """Base of the interpreters that are a `FeatureInterpreter`; a subclass writes `_maps`."""
+
+    def __init__(self, model: GapClassifier) -> None:
+        require_gap(type(self).__name__, model)
+        self.model = model
+
+    def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
+        """Images x [N, C_in, H, W] in [0, 1] -> maps [N, C', h, w]; `classes` as in `Classes`."""
+        require_fit(type(self).__name__, self.model, x)
+        return self.from_features(self.model.features(x), classes)
+
+    def from_features(
+        self, features: Tensor, classes: Classes = None, *, validate: bool = True
+    ) -> Tensor:
+        """Feature maps A [N, K, h, w] -> maps [N, C', h, w], see `FeatureInterpreter`."""
+        return self._maps(features, class_index(classes, features, self.model, validate=validate))
+
+    def _maps(self, features: Tensor, index: Tensor | None) -> Tensor:
+        """A [N, K, h, w] and ids from `class_index` -> maps [N, C', h, w]."""
+        raise NotImplementedError
 
 
 def logits_and_maps(
@@ -67,20 +95,18 @@ def logits_and_maps(
 
 
 def class_index(
-    classes: Classes, count: int, num_classes: int, device: torch.device, *, validate: bool = True
+    classes: Classes, batch: Tensor, model: GapClassifier, *, validate: bool = True
 ) -> Tensor | None:
     """Class ids as a tensor: [C'] for shared classes, [N, C'] for classes per image.
 
     Args:
         classes: see `Classes`.
-        count: N, the number of images.
-        num_classes: C.
-        device: where the maps are made.
-        validate: check the values of a tensor. On a GPU the check waits for the device; loops that
-            checked their classes before pass False.
+        batch: the N images, or their feature maps.
+        model: whose classes they are.
+        validate: check the values of a tensor; on a GPU the check waits for the device.
 
     Returns:
-        The ids on `device`; None where all classes are wanted.
+        The ids on the batch's device; None where all classes are wanted.
 
     Raises:
         InputError: a class outside 0..C-1, or something that is not as `Classes` says.
@@ -88,60 +114,54 @@ def class_index(
     if classes is None:
         return None
     if not isinstance(classes, Tensor):
-        return torch.tensor(_shared(classes, num_classes), dtype=torch.int64, device=device)
-    classes = require_integers("classes", classes)
-    if classes.dim() not in (1, 2) or classes.shape[0] != count:
-        raise InputError(
-            f"a tensor of classes must have shape [N] or [N, C'] with N = {count}, got "
-            f"{list(classes.shape)}; for the same classes in every image pass a list of ints."
+        return torch.tensor(
+            _shared(classes, model.num_classes), dtype=torch.int64, device=batch.device
         )
-    if classes.dim() == 2 and classes.shape[1] == 0:
-        raise InputError("classes [N, C'] needs at least one class an image, got C' = 0.")
-    if classes.device != device:
+    classes = require_integers("classes", classes)
+    if classes.dim() not in (1, 2) or len(classes) != len(batch) or 0 in classes.shape[1:]:
         raise InputError(
-            f"classes and images must be on the same device, got {classes.device} and {device}."
+            f"a tensor of classes must have shape [N] or [N, C'] with N = {len(batch)} and C' >= 1,"
+            f" got {list(classes.shape)}; for the same classes in every image pass a list of ints."
+        )
+    if classes.device != batch.device:
+        raise InputError(
+            "classes and images must be on the same device, "
+            f"got {classes.device} and {batch.device}."
         )
     if validate and _may_read(classes):
-        require_range("interpreter", "classes", classes, num_classes)
+        require_range("interpreter", "classes", classes, model.num_classes)
     return classes if classes.dim() == 2 else classes[:, None]
 
 
 def _shared(classes: int | Sequence[int], num_classes: int) -> list[int]:
-    if isinstance(classes, np.ndarray):
-        raise InputError(
-            "classes must not be an array: pass torch.from_numpy(classes) for a class an image, "
-            "or classes.tolist() for the same classes in every image."
-        )
-    if not isinstance(classes, (Integral, Sequence)):
+    """The same classes for each image, as a checked list."""
+    if isinstance(classes, np.ndarray) or not isinstance(classes, (Integral, Sequence)):
         raise InputError(
             "classes must be None, an int, a sequence of ints or an integer tensor, "
-            f"got {type(classes).__name__}."
+            f"got {type(classes).__name__}; make an array a tensor for one class an image, or a "
+            "list for the same classes in every image."
         )
-    ids = [require_whole("a class", one) for one in _listed(classes)]
-    for one in ids:
-        if not 0 <= one < num_classes:
-            raise InputError(f"classes must lie in 0..{num_classes - 1}, got {one}.")
-    if not ids:
-        raise InputError("classes is empty; pass at least one class, or None for all of them.")
+    listed = classes if isinstance(classes, Sequence) else [classes]
+    ids = [require_whole("a class", one) for one in listed]
+    if not ids or not all(0 <= one < num_classes for one in ids):
+        raise InputError(
+            f"classes must be at least one of 0..{num_classes - 1}, got {ids}; "
+            "None means all of them."
+        )
     return ids
 
 
-def _listed(classes: int | Sequence[int]) -> Sequence[int]:
-    return classes if isinstance(classes, Sequence) else [classes]
-
-
 def _may_read(tensor: Tensor) -> bool:
-    """Values cannot be looked at while torch.compile traces or a CUDA graph is captured."""
+    """Values cannot be read while torch.compile traces or a CUDA graph is captured."""
     if torch.compiler.is_compiling():
         return False
     return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
 def pick(scores: Tensor, index: Tensor | None) -> Tensor:
-    """Scores [N, C, ...] and ids from `class_index` -> those of the wanted classes [N, C', ...]."""
+    """Scores [N, C] and ids from `class_index` -> those of the wanted classes [N, C']."""
     if index is None:
         return scores
-    if index.dim() == 1:
-        return scores[:, index]
-    index = index.view(index.shape + (1,) * (scores.dim() - 2))
-    return scores.gather(1, index.expand(-1, -1, *scores.shape[2:]))
+    if index.is_inference() and not torch.is_inference_mode_enabled():
+        index = index.clone()  # autograd cannot save a tensor of inference mode
+    return scores[:, index] if index.dim() == 1 else scores.gather(1, index)

@@ -1,4 +1,4 @@
-"""How far the maps of two images lie apart: eqs. (3), (4) and (8), and the bound of eq. (5)."""
+"""The distance between the maps of two images, eqs. (3), (4) and (8), and the bound of eq. (5)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from .. import ops
 from .._utils.errors import InputError
-from .._utils.require import require_integers, require_labels, require_range
-from ..ops.discrepancy import Reduction
+from .._utils.require import require_integers, require_labels, require_one_of, require_range
+from ..ops.discrepancy import REDUCTIONS, Reduction
 from .base import Classes, Interpreter, logits_and_maps
 from .cam import CAM
 from .representation import Repr
@@ -26,7 +26,7 @@ def map_distance(
     squared: bool = False,
     normalized: bool = False,
 ) -> Tensor:
-    """|| L(x, c) - L(x', c) ||_p for each image and class, all entries of a map together.
+    """|| L(x, c) - L(x', c) ||_p for each image and class, over all entries of a map.
 
     Args:
         maps: L(x, .) [N, C', ...].
@@ -54,51 +54,44 @@ def map_distance(
             "maps and maps_adv must have one dtype and device, got "
             f"{maps.dtype}, {maps.device} and {maps_adv.dtype}, {maps_adv.device}."
         )
-    if p not in (1, 2):
-        raise InputError(f"p must be 1 or 2, got {p!r}.")
+    require_one_of("p", p, (1, 2))
     if squared and p != 2:
         raise InputError("squared is for p = 2; leave it out for p = 1.")
-    flat, flat_adv = (each.reshape(*each.shape[:2], -1) for each in (maps, maps_adv))
-    difference = flat_adv - flat  # [N, C', entries of a map]
+    clean = maps.flatten(2) if maps.dim() > 2 else maps[..., None]
+    difference = maps_adv.reshape(clean.shape) - clean  # [N, C', entries of a map]
     if normalized:
-        spread = flat.amax(dim=2, keepdim=True) - flat.amin(dim=2, keepdim=True)
-        difference = difference / torch.where(spread > 0, spread, torch.nan)
+        value_range = clean.amax(dim=2, keepdim=True) - clean.amin(dim=2, keepdim=True)
+        difference = difference / torch.where(value_range > 0, value_range, torch.nan)
     if p == 1:
         return difference.abs().sum(dim=2)
     if squared:
         return difference.square().sum(dim=2)
-    norm: Tensor = torch.linalg.vector_norm(difference, ord=2, dim=2)
-    return norm
+    return torch.linalg.vector_norm(difference, dim=2)  # type: ignore[no-any-return]
 
 
 def class_set(kind: ClassSet, labels: Tensor | None, targets: Tensor | None) -> Classes:
-    """The classes of eq. (3), as interpreters take them.
+    """The classes of eq. (3), in the form that interpreters take.
 
     "1-class" is the true class, [N, 1]; "2-class" the true and the target class, [N, 2];
     "all-class" every class.
 
     Raises:
-        InputError: an unknown kind, or labels or targets missing that it needs.
+        InputError: an unknown kind, or labels or targets that it needs are missing or no integer
+            tensors [N].
     """
-    if kind not in get_args(ClassSet):
-        raise InputError(f"classes must be one of {', '.join(get_args(ClassSet))}, got {kind!r}.")
+    require_one_of("classes", kind, get_args(ClassSet))
     if kind == "all-class":
         return None
-    if labels is None or (kind == "2-class" and targets is None):
-        missing = "labels" if labels is None else "targets"
-        raise InputError(f'classes="{kind}" needs {missing}, an integer tensor [N].')
-    labels = require_integers("labels", labels)
-    if labels.dim() != 1:
-        raise InputError(f"labels must have shape [N], got {list(labels.shape)}.")
-    if kind == "1-class" or targets is None:
-        return labels[:, None]
-    targets = require_integers("targets", targets)
-    if labels.shape != targets.shape:
-        raise InputError(
-            "labels and targets must have one shape [N], "
-            f"got {list(labels.shape)} and {list(targets.shape)}."
-        )
-    return torch.stack([labels, targets], dim=1)
+    given = {"labels": labels} if kind == "1-class" else {"labels": labels, "targets": targets}
+    ids: list[Tensor] = []
+    for name, values in given.items():
+        if values is None:
+            raise InputError(f'classes="{kind}" needs {name}, an integer tensor [N].')
+        ids.append(require_integers(name, values))
+        if ids[-1].dim() != 1 or ids[-1].shape != ids[0].shape:
+            shapes = " and ".join(str(list(each.shape)) for each in ids)
+            raise InputError(f"{' and '.join(given)} must have shape [N], got {shapes}.")
+    return torch.stack(ids, dim=1)
 
 
 def interpretability_discrepancy(
@@ -115,8 +108,8 @@ def interpretability_discrepancy(
 ) -> Tensor:
     """Interpretability discrepancy of eq. (3): the distance of maps, averaged over the classes.
 
-    With the defaults this is eq. (4), the l1 2-class discrepancy. For `Repr`, which knows no
-    classes, the average is over its K channels.
+    With the defaults this is eq. (4), the l1 2-class discrepancy. For `Repr`, whose maps belong to
+    no class, the average is over its K channels.
 
     Args:
         interpreter: any interpreter.
@@ -134,14 +127,8 @@ def interpretability_discrepancy(
         InputError: as `class_set`, `map_distance` or the interpreter say.
     """
     wanted = class_set(classes, labels, targets)
-    distance = map_distance(
-        interpreter(x, wanted),
-        interpreter(x_adv, wanted),
-        p,
-        squared=squared,
-        normalized=normalized,
-    )
-    return distance.mean(dim=1)
+    maps, maps_adv = interpreter(x, wanted), interpreter(x_adv, wanted)
+    return map_distance(maps, maps_adv, p, squared=squared, normalized=normalized).mean(dim=1)
 
 
 def weighted_map_distance(
@@ -165,7 +152,7 @@ def weighted_map_distance(
         logits_adv: f(x') [N, C].
         labels: t [N], integers.
         reduction: "weighted" or "1-class".
-        validate: check the labels' range, for which a GPU waits.
+        validate: check the labels' range; on a GPU the check waits for the device.
 
     Returns:
         D [N].
@@ -173,8 +160,7 @@ def weighted_map_distance(
     Raises:
         InputError: shapes, dtypes, labels or reduction do not fit.
     """
-    if reduction not in get_args(Reduction):
-        raise InputError(f'reduction must be "weighted" or "1-class", got {reduction!r}.')
+    require_one_of("reduction", reduction, REDUCTIONS)
     if logits_adv.shape != maps.shape[:2] or maps.shape[1] < 2:
         raise InputError(
             "eq. (8) needs maps [N, C, ...] of all C >= 2 classes and logits [N, C], "
@@ -184,10 +170,10 @@ def weighted_map_distance(
     if validate and not torch.compiler.is_compiling():
         require_range("eq. (8)", "labels", labels, maps.shape[1])
     by_class = map_distance(maps, maps_adv)  # [N, C]
-    is_true = torch.zeros_like(logits_adv, dtype=torch.bool).scatter(1, labels[:, None], True)
     true_class = by_class.gather(1, labels[:, None]).squeeze(1)
     if reduction == "1-class":
         return true_class
+    is_true = torch.zeros_like(logits_adv, dtype=torch.bool).scatter(1, labels[:, None], True)
     others = logits_adv.masked_fill(is_true, -torch.inf).softmax(dim=1)
     return 0.5 * true_class + 0.5 * (others * by_class).sum(dim=1)
 
@@ -202,8 +188,7 @@ def weighted_discrepancy(
 ) -> Tensor:
     """Eq. (8) between images: the target label-free discrepancy that Int training minimises.
 
-    For `CAM` the fused op serves; other interpreters give maps of every class, which are compared
-    in plain torch.
+    For `CAM` this is the fused op; the maps of other interpreters are compared in plain torch.
 
     Args:
         interpreter: any interpreter with a map for each class.
@@ -242,7 +227,7 @@ class MarginBound(NamedTuple):
     """Proposition 1, image by image; every field is [N]."""
 
     labels: Tensor
-    """t, the class on whose side x stands."""
+    """t, the class of x."""
     targets: Tensor
     """t', the prediction at x'."""
     margin: Tensor
@@ -252,7 +237,7 @@ class MarginBound(NamedTuple):
 
     @property
     def fooled(self) -> Tensor:
-        """Whether x' is classified as something else than t; elsewhere the bound is trivial."""
+        """Whether the prediction at x' is not t; elsewhere the bound is trivial."""
         return self.labels != self.targets
 
     @property
@@ -269,8 +254,7 @@ def margin_bound(
 
     The bound D >= (f_t(x) - f_t'(x)) / 2 is a theorem for complete interpreters: `CAM`, `GradCAM`
     on networks with a linear head, and `IntegratedGradients` without softplus up to the error of
-    its Riemann sum. A bias of the classifier cancels. For other interpreters the figures are
-    reported all the same.
+    its Riemann sum. A bias of the classifier cancels. For other interpreters it need not hold.
 
     Args:
         interpreter: any interpreter with a map for each class.
@@ -280,24 +264,18 @@ def margin_bound(
             holds for any t.
 
     Returns:
-        A `MarginBound`. No graph is kept.
+        A `MarginBound`, without a graph.
 
     Raises:
         InputError: `Repr`, whose maps belong to no class; or as the interpreter says.
     """
     if isinstance(interpreter, Repr):
-        raise InputError("Proposition 1 is about maps of classes and Repr has none.")
+        raise InputError("Proposition 1 needs maps of classes and Repr has none; use CAM.")
     logits = interpreter.model(x)  # [N, C]
-    labels = None if labels is None else require_labels("margin_bound", "labels", labels, x)
     targets = interpreter.model(x_adv).argmax(dim=1)
-    labels = logits.argmax(dim=1) if labels is None else labels
-    distance = interpretability_discrepancy(
-        interpreter, x, x_adv, labels, targets
-    )  # checks the labels, too
-    both = logits.gather(1, torch.stack([labels, targets], dim=1))
-    return MarginBound(
-        labels=labels,
-        targets=targets,
-        margin=both[:, 0] - both[:, 1],
-        discrepancy=distance,
-    )
+    if labels is None:
+        labels = logits.argmax(dim=1)
+    labels = require_labels("margin_bound", "labels", labels, x)
+    distance = interpretability_discrepancy(interpreter, x, x_adv, labels, targets)
+    both = logits.gather(1, torch.stack([labels, targets], dim=1))  # the labels are checked by now
+    return MarginBound(labels, targets, both[:, 0] - both[:, 1], distance)

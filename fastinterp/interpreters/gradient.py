@@ -6,19 +6,10 @@ import torch
 from torch import Tensor
 
 from .._utils.described import Described
-from .._utils.errors import InputError
-from .._utils.require import require_count, require_number
+from .._utils.require import require_count, require_nonnegative
 from ..models.gap import GapClassifier, require_fit, require_gap
 from .base import Classes, class_index, pick
-from .gradients import (
-    autograd_on,
-    class_scores,
-    constant,
-    mean_gradient,
-    needs_graph,
-    score_gradients,
-    variable,
-)
+from .gradients import autograd_on, class_scores, mean_gradient, score_gradients, variable
 from .relu import guided_relu, logits_without_relu
 
 
@@ -40,9 +31,8 @@ class Gradient(Described):
     def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
         """Images x [N, C_in, H, W] -> maps [N, C', C_in, H, W]; `classes` as in `Classes`."""
         require_fit(type(self).__name__, self.model, x)
-        index = class_index(classes, len(x), self.model.num_classes, x.device)
-        with autograd_on() as grad_mode:
-            differentiable = needs_graph(grad_mode, [x, *self.model.parameters()])
+        index = class_index(classes, x, self.model)
+        with autograd_on(x, *self.model.parameters()) as differentiable:
             x = variable(x, differentiable)
             scores = pick(self.logits(x), index)
             return torch.stack(list(score_gradients(scores, x, differentiable)), dim=1)
@@ -55,9 +45,9 @@ class Gradient(Described):
 class GuidedBackprop(Gradient):
     """Guided backpropagation (Springenberg et al., 2014).
 
-    `Gradient` where each ReLU lets through only positive gradients, and those only to positive
-    inputs. The network is not touched: its ReLUs are replaced while it runs. The rule itself is
-    differentiated almost everywhere, which is not a derivative of the network.
+    `Gradient` with a ReLU whose backward pass passes only positive gradients, to positive inputs.
+    The network is not changed: its ReLUs are replaced while it runs. A derivative of the map
+    differentiates this rule, which is no derivative of the network.
 
     Raises:
         InputError: as for `Gradient`; when called, also if the network calls no ReLU.
@@ -71,8 +61,8 @@ class GuidedBackprop(Gradient):
 class SmoothGrad(Described):
     """SmoothGrad (Smilkov et al., 2017): `Gradient` averaged over noisy copies of the image.
 
-    The noise is Gaussian, drawn from `seed` afresh in every call and shared by the images of the
-    batch, so that the map is a function of the image alone. Noisy copies are not clamped to [0, 1].
+    The noise is Gaussian. Every call draws the same noise from `seed` for all images of the batch,
+    so the map is a function of the image alone. Noisy copies are not clamped to [0, 1].
     Differentiable like `Gradient`.
 
     Args:
@@ -96,34 +86,24 @@ class SmoothGrad(Described):
         chunk_size: int = 512,
     ) -> None:
         require_gap("SmoothGrad", model)
-        if not require_number("noise", noise) >= 0:
-            raise InputError(f"noise must be a standard deviation >= 0, got {noise!r}.")
         self.model = model
         self.samples = require_count("samples", samples)
-        self.noise = noise
+        self.noise = require_nonnegative("noise", noise)
         self.seed = seed
         self.chunk_size = require_count("chunk_size", chunk_size)
 
     def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
         """Images x [N, C_in, H, W] -> maps [N, C', C_in, H, W]; `classes` as in `Classes`."""
-        require_fit(type(self).__name__, self.model, x)
-        index = class_index(classes, len(x), self.model.num_classes, x.device)
-        with autograd_on() as grad_mode:
-            differentiable = needs_graph(grad_mode, [x, *self.model.parameters()])
-            noise = self._noise(x)
-
-            def points(numbers: Tensor, x: Tensor) -> Tensor:
-                return x + noise[numbers][:, None]
-
-            return mean_gradient(
-                class_scores(self.model, index),
-                points,
-                (x if differentiable else constant(x),),
-                self.samples,
-                differentiable=differentiable,
-                chunk_size=self.chunk_size,
-                module=self.model,
-            )
+        require_fit("SmoothGrad", self.model, x)
+        noise = self._noise(x)
+        return mean_gradient(
+            class_scores(self.model, class_index(classes, x, self.model)),
+            lambda numbers, x: x + noise[numbers][:, None],
+            (x,),
+            self.samples,
+            chunk_size=self.chunk_size,
+            module=self.model,
+        )
 
     def _noise(self, x: Tensor) -> Tensor:
         """[samples, C_in, H, W], the same on every device."""

@@ -1,15 +1,15 @@
-"""Gradients of class scores, and averages of them over many points, within bounded memory."""
+"""Gradients of class scores, and their averages over many points, within bounded memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from .._utils.require import require_count
 from .base import pick
 
 Score: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -20,38 +20,34 @@ Points: TypeAlias = Callable[..., Tensor]
 
 
 @contextmanager
-def autograd_on() -> Iterator[bool]:
+def autograd_on(*tensors: Tensor) -> Iterator[bool]:
     """Let gradients be taken inside, also for callers under no_grad or inference_mode.
 
-    Yields whether the caller had grad mode on, that is, whether results may need a graph.
+    Yields whether results need a graph, by torch's own rule: the caller had grad mode on, and one
+    of the tensors that results depend on requires a gradient.
     """
     grad_mode = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
     with torch.inference_mode(False), torch.enable_grad():
-        yield grad_mode
-
-
-def needs_graph(grad_mode: bool, tensors: Iterable[Tensor]) -> bool:
-    """torch's own rule: results carry a graph if grad mode is on and something requires grad."""
-    return grad_mode and any(tensor.requires_grad for tensor in tensors)
-
-
-def constant(tensor: Tensor) -> Tensor:
-    """The same values outside any graph and outside inference mode."""
-    return tensor.clone() if tensor.is_inference() else tensor.detach()
+        yield grad_mode and any(tensor.requires_grad for tensor in tensors)
 
 
 def variable(tensor: Tensor, differentiable: bool) -> Tensor:
-    """Something to take gradients by: the tensor in its graph, or else a new leaf beside it."""
+    """A tensor to take gradients by: the given one in its graph, or else a new leaf."""
     if differentiable and tensor.requires_grad:
         return tensor
-    return constant(tensor).detach().requires_grad_()
+    return _constant(tensor).detach().requires_grad_()
+
+
+def _constant(tensor: Tensor) -> Tensor:
+    """The same values outside any graph and outside inference mode."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
 def score_gradients(scores: Tensor, inputs: Tensor, differentiable: bool) -> Iterator[Tensor]:
     """For each column c of scores [N, C'], its gradient by inputs [N, ...], image by image.
 
-    The column is summed first: as long as images do not meet inside the network (batch
-    normalisation in train mode lets them), the gradient of the sum holds each image's own.
+    The gradient of the column's sum contains each image's own, if no image changes the score of
+    another (batch normalisation in train mode does).
     """
     last = scores.shape[1] - 1
     for column, score in enumerate(scores.unbind(dim=1)):
@@ -71,52 +67,51 @@ def mean_gradient(
     inputs: Sequence[Tensor],
     count: int,
     *,
-    differentiable: bool,
     chunk_size: int,
     module: nn.Module | None = None,
 ) -> Tensor:
     """The gradient of `score`, averaged over `count` points for each image.
 
     At most `chunk_size` points pass through the network at once. Where the result needs a graph
-    and one pass is not enough, a chunk keeps no graph: the backward pass computes it once more,
-    so that memory stays bounded by the chunk. A second backward pass through such a result is
-    refused by torch; with a chunk_size of at least N * count it works.
+    and one pass is not enough, a chunk keeps no graph: the backward pass computes it again, so
+    the chunk bounds the memory. torch refuses a second derivative of such a result; with a
+    chunk_size of at least N * count it works.
 
     Args:
         score: what is differentiated, see `Score`.
         points: makes the points, see `Points`.
         inputs: tensors [N, ...] that `points` depends on, with one N.
         count: how many points each image has.
-        differentiable: whether the result carries a graph to inputs and parameters.
         chunk_size: most points in one pass through the network.
         module: the network, if its parameters are to get gradients through the result.
 
     Returns:
-        [N, C', ...].
+        [N, C', ...], with a graph to inputs and parameters if torch would make one.
 
     Raises:
-        InputError: chunk_size below 1.
-        RuntimeError: in the backward pass, if the network holds other parameters by then.
+        RuntimeError: in the backward pass, if the network has other parameters by then.
     """
-    chunk_size = require_count("chunk_size", chunk_size)
-    device, size = inputs[0].device, len(inputs[0])
-    parameters = list(module.parameters()) if module is not None else []
-    rebuild = differentiable and size * count > chunk_size
-    numbers = torch.arange(count, device=device)
-    means = []
-    for rows in torch.split(torch.arange(size, device=device), chunk_size):
-        some = [tensor[rows] for tensor in inputs]
-        total: Tensor | None = None
-        for chunk in torch.split(numbers, max(1, chunk_size // max(1, len(rows)))):
-            piece = _Piece(score, points, rows, chunk)
-            if rebuild:
-                part = _Rebuilt.apply(piece, module, len(some), *some, *parameters)
-            else:
-                part = piece(some, differentiable)
-            total = part if total is None else total + part
-        assert total is not None
-        means.append(total / count)
-    return torch.cat(means)
+    parameters = [] if module is None else list(module.parameters())
+    with autograd_on(*inputs, *parameters) as differentiable:
+        if not differentiable:
+            inputs = [_constant(tensor) for tensor in inputs]
+        device, size = inputs[0].device, len(inputs[0])
+        rebuild = differentiable and size * count > chunk_size
+        numbers = torch.arange(count, device=device)
+        means = []
+        for rows in torch.split(torch.arange(size, device=device), chunk_size):
+            some = [tensor[rows] for tensor in inputs]
+            total: Tensor | None = None
+            for chunk in torch.split(numbers, max(1, chunk_size // max(1, len(rows)))):
+                piece = partial(_sum_of_gradients, score, points, rows, chunk)
+                if rebuild:
+                    part = _Rebuilt.apply(piece, module, len(some), *some, *parameters)
+                else:
+                    part = piece(some, differentiable)
+                total = part if total is None else total + part
+            assert total is not None
+            means.append(total / count)
+        return torch.cat(means)
 
 
 def class_scores(logits: Callable[[Tensor], Tensor], index: Tensor | None) -> Score:
@@ -129,28 +124,32 @@ def class_scores(logits: Callable[[Tensor], Tensor], index: Tensor | None) -> Sc
     return score
 
 
-class _Piece:
-    """The sum over some of the points, for some of the images."""
-
-    def __init__(self, score: Score, points: Points, rows: Tensor, numbers: Tensor) -> None:
-        self.score, self.points, self.rows, self.numbers = score, points, rows, numbers
-
-    def __call__(self, inputs: Sequence[Tensor], differentiable: bool) -> Tensor:
-        at = self.points(self.numbers, *inputs)  # [S, n, ...]
-        flat = variable(at.flatten(0, 1), differentiable)
-        scores = self.score(flat, self.rows.repeat(len(self.numbers)))  # [S n, C']
-        sums = [
-            grad.view_as(at).sum(dim=0) for grad in score_gradients(scores, flat, differentiable)
-        ]
-        return torch.stack(sums, dim=1)  # [n, C', ...]
+def _sum_of_gradients(
+    score: Score,
+    points: Points,
+    rows: Tensor,
+    numbers: Tensor,
+    inputs: Sequence[Tensor],
+    differentiable: bool,
+) -> Tensor:
+    """The sum over some of the points, for some of the images: [n, C', ...]."""
+    at = points(numbers, *inputs)  # [S, n, ...]
+    flat = variable(at.flatten(0, 1), differentiable)
+    scores = score(flat, rows.repeat(len(numbers)))  # [S n, C']
+    grads = score_gradients(scores, flat, differentiable)
+    return torch.stack([grad.view_as(at).sum(dim=0) for grad in grads], dim=1)
 
 
 class _Rebuilt(torch.autograd.Function):
-    """A piece whose graph is built again in the backward pass instead of being kept."""
+    """`_sum_of_gradients` whose graph is built again in the backward pass instead of saved."""
 
     @staticmethod
     def forward(
-        ctx: Any, piece: _Piece, module: nn.Module | None, count: int, *tensors: Tensor
+        ctx: Any,
+        piece: Callable[..., Tensor],
+        module: nn.Module | None,
+        count: int,
+        *tensors: Tensor,
     ) -> Tensor:
         ctx.piece, ctx.module, ctx.count = piece, module, count
         ctx.parameters = tensors[count:]
@@ -165,8 +164,8 @@ class _Rebuilt(torch.autograd.Function):
         now = list(ctx.module.parameters()) if ctx.module is not None else []
         if any(was is not param for was, param in zip(parameters, now, strict=True)):
             raise RuntimeError(
-                "the network's parameters were exchanged between the maps and their backward "
-                "pass, which needs them again; raise chunk_size so that one pass is enough."
+                "the network's parameters were exchanged between the maps and their backward pass, "
+                "which needs them again; raise chunk_size to N * the number of points an image."
             )
         needed = ctx.needs_input_grad[3:]
         with torch.enable_grad():

@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 from .._utils.described import Described
 from .._utils.errors import InputError
-from .._utils.require import require_count, require_number
+from .._utils.require import require_count, require_number, require_positive
 from ..models.gap import GapClassifier, require_fit, require_gap
 from .base import Classes, class_index
-from .gradients import Score, autograd_on, class_scores, constant, mean_gradient, needs_graph
+from .gradients import Score, class_scores, mean_gradient
 from .relu import logits_without_relu
 
 
@@ -31,11 +31,11 @@ def integrated_gradients(
 
     Args:
         score: points [B, ...] and the row of the batch each belongs to, [B] -> scores [B, C'], each
-            depending on its own point alone. The rows let a loss find its labels.
+            depending on its own point alone. A loss finds its labels by the rows.
         start, end: [N, ...].
         steps: m.
-        chunk_size: most points in one pass through the network. Memory is bounded by it; see
-            `gradients.mean_gradient` for what that means for second derivatives of the result.
+        chunk_size: most points in one pass through the network; it bounds the memory. Only where
+            one pass is enough does the result have second derivatives.
         module: the network, if the result is to be differentiable by its parameters.
 
     Returns:
@@ -45,7 +45,8 @@ def integrated_gradients(
     Raises:
         InputError: start and end do not match, or steps or chunk_size are below 1.
     """
-    steps = require_count("steps", steps)
+    require_count("steps", steps)
+    require_count("chunk_size", chunk_size)
     if start.shape != end.shape or start.dtype != end.dtype or start.device != end.device:
         raise InputError(
             "the path's start and end must have one shape, dtype and device, got "
@@ -57,21 +58,8 @@ def integrated_gradients(
         fractions = (numbers + 1).to(end.dtype) / steps
         return start + fractions.view(-1, *[1] * end.dim()) * (end - start)
 
-    with autograd_on() as grad_mode:
-        parameters = [] if module is None else list(module.parameters())
-        differentiable = needs_graph(grad_mode, [start, end, *parameters])
-        if not differentiable:
-            start, end = constant(start), constant(end)
-        mean = mean_gradient(
-            score,
-            points,
-            (start, end),
-            steps,
-            differentiable=differentiable,
-            chunk_size=chunk_size,
-            module=module,
-        )
-        return (end - start)[:, None] * mean
+    mean = mean_gradient(score, points, (start, end), steps, chunk_size=chunk_size, module=module)
+    return (end - start)[:, None] * mean
 
 
 class IntegratedGradients(Described):
@@ -80,15 +68,15 @@ class IntegratedGradients(Described):
     Complete up to the Riemann sum: sum_i L(x, c)_i -> f_c(x) - f_c(baseline) as steps grow. Under
     `softplus` that holds for the softened network. Differentiable by x and by the network's
     parameters (second order through the network); for a ReLU network the second derivative exists
-    almost everywhere but misses the kinks, which is what softplus is for.
+    almost everywhere but misses the kinks; `softplus` is for that case.
 
     Args:
         model: the network.
         steps: m, the points of the right Riemann sum.
         baseline: a number, or a tensor that broadcasts to x: the image that the path starts at. The
             default is the black image.
-        softplus: put log(1 + exp(beta x)) / beta in the place of each ReLU while interpreting, as
-            the authors' program does (beta 1). The network itself is not touched.
+        softplus: replace each ReLU by log(1 + exp(beta x)) / beta while interpreting, as the
+            authors' program does (beta 1). The network itself is not changed.
         beta: sharpness of the softplus.
         chunk_size: most images in one pass through the network; see `integrated_gradients`.
 
@@ -109,15 +97,13 @@ class IntegratedGradients(Described):
         chunk_size: int = 512,
     ) -> None:
         require_gap("IntegratedGradients", model)
-        if not require_number("beta", beta) > 0:
-            raise InputError(f"beta must be positive, got {beta!r}.")
         if not isinstance(baseline, Tensor):
             require_number("baseline", baseline)
         self.model = model
         self.steps = require_count("steps", steps)
         self.baseline = baseline
         self.softplus = softplus
-        self.beta = beta
+        self.beta = require_positive("beta", beta)
         self.chunk_size = require_count("chunk_size", chunk_size)
 
     def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
@@ -127,9 +113,8 @@ class IntegratedGradients(Described):
 
     def between(self, start: Tensor, end: Tensor, classes: Classes = None) -> Tensor:
         """The path between two batches of images [N, C_in, H, W] -> [N, C', C_in, H, W]."""
-        index = class_index(classes, len(end), self.model.num_classes, end.device)
         return integrated_gradients(
-            class_scores(self.logits, index),
+            class_scores(self.logits, class_index(classes, end, self.model)),
             start,
             end,
             self.steps,

@@ -1,11 +1,11 @@
-"""Interpreters by name, as recipes and the command line know them."""
+"""Interpreters by the names that recipes and the command line use."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
 
 from .._utils.errors import InputError
+from .._utils.require import require_known_name
 from ..models import GapClassifier
 from . import (
     CAM,
@@ -23,7 +23,7 @@ Make = Callable[[GapClassifier], Interpreter]
 
 
 def ig(model: GapClassifier) -> Interpreter:
-    """Integrated gradients as the paper's program had them: softplus for ReLU, 100 steps."""
+    """Integrated gradients as in the paper's program: softplus for ReLU, 100 steps."""
     return IntegratedGradients(model, softplus=True)
 
 
@@ -46,20 +46,15 @@ def interpreter_named(name: str, class_wise: bool = False) -> Make:
 
     Args:
         name: a key of `INTERPRETERS`.
-        class_wise: whether a map for each class is needed, which "repr" has not.
+        class_wise: whether a map for each class is needed, which "repr" does not have.
 
     Raises:
         InputError: there is none of that name, or it has no map for a class.
     """
-    if not isinstance(name, str):
-        raise InputError(f'an interpreter is given by its name, such as "cam", got {name!r}.')
-    if class_wise and name == "repr":
+    require_known_name("interpreter", name, INTERPRETERS)
+    if class_wise and name not in CLASS_WISE:
         raise InputError(
-            "the interpreter repr has no map for a class, which is needed here; "
-            f"take one of {', '.join(CLASS_WISE)}."
+            f"the interpreter {name} has no map for a class, which is needed here; "
+            f"use one of {', '.join(CLASS_WISE)}."
         )
-    if name not in INTERPRETERS:
-        near = get_close_matches(name, INTERPRETERS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(INTERPRETERS)}."
-        raise InputError(f"There is no interpreter {name!r}; {hint}")
     return INTERPRETERS[name]

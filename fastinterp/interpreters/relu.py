@@ -1,4 +1,4 @@
-"""Another function in place of every ReLU, for as long as a block runs."""
+"""Another function in place of every ReLU while a block runs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _IN_PLACE = frozenset({torch.relu_, Tensor.relu_})
 class ReplaceReLU(TorchFunctionMode):
     """Inside `with ReplaceReLU(function):` every call of a ReLU calls `function` instead.
 
-    All spellings count: torch.relu, F.relu, nn.ReLU, tensor.relu and the in-place forms. Nothing
-    on the network changes and no hook is set, so nothing can be left behind.
+    This holds for torch.relu, F.relu, nn.ReLU, tensor.relu and the in-place forms. The network
+    does not change and gets no hook, so nothing has to be undone.
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.function = function
-        self.met = 0
+        self.replaced = 0
 
     def __torch_function__(
         self,
@@ -39,7 +39,7 @@ class ReplaceReLU(TorchFunctionMode):
         kwargs = kwargs or {}
         if func not in _RELUS:
             return func(*args, **kwargs)
-        self.met += 1
+        self.replaced += 1
         value: Tensor = args[0] if args else kwargs["input"]
         in_place = func in _IN_PLACE or kwargs.get("inplace", False) or args[1:2] == (True,)
         if in_place:  # the graph of `function` may need the value that is overwritten
@@ -53,14 +53,14 @@ def logits_without_relu(
     """Logits [N, C] of images x with `function` in place of each ReLU of the network.
 
     Raises:
-        InputError: the network calls no ReLU, so that there is nothing to replace.
+        InputError: the network calls no ReLU.
     """
     with ReplaceReLU(function) as mode:
         logits = model(x)
-    if mode.met == 0:
+    if mode.replaced == 0:
         raise InputError(
-            "the network calls no ReLU, so nothing can stand in its place; "
-            "use an interpreter that needs none, or IntegratedGradients with softplus=False."
+            "the network calls no ReLU, which this interpreter replaces; "
+            "use another interpreter, or IntegratedGradients with softplus=False."
         )
     return logits  # type: ignore[no-any-return]
 

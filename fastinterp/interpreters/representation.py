@@ -4,30 +4,19 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .._utils.described import Described
-from ..models.gap import GapClassifier, require_fit, require_gap
-from .base import Classes
+from .base import Classes, FeatureMaps
 
 
-class Repr(Described):
+class Repr(FeatureMaps):
     """The feature maps A at the penultimate layer, one map a channel: [N, K, h, w].
 
-    A belongs to no class, so `classes` is ignored and the channels stand where other interpreters
-    have classes: eq. (3) then averages over the K channels, whichever classes are asked for.
+    A belongs to no class, so `classes` is ignored and channels replace the classes of other
+    interpreters: eq. (3) then averages over the K channels, for any set of classes.
 
     Raises:
         InputError: the model is no GapClassifier; when called, x is no batch of images that it
             takes.
     """
-
-    def __init__(self, model: GapClassifier) -> None:
-        require_gap("Repr", model)
-        self.model = model
-
-    def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
-        """Images x [N, C_in, H, W] in [0, 1] -> A [N, K, h, w]; `classes` is ignored."""
-        require_fit("Repr", self.model, x)
-        return self.model.features(x)
 
     def from_features(
         self, features: Tensor, classes: Classes = None, *, validate: bool = True

@@ -1,9 +1,10 @@
-"""RISE: what remains of the score behind random masks (Petsiuk et al., BMVC 2018)."""
+"""RISE: maps from the scores of randomly masked images (Petsiuk et al., BMVC 2018)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import reduce
 from typing import Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from .._utils.described import Described
 from .._utils.errors import InputError
-from .._utils.require import require_count, require_number
+from .._utils.require import require_count, require_number, require_one_of
 from ..models.gap import GapClassifier, require_fit, require_gap
 from .base import Classes, class_index, pick
 
@@ -21,10 +22,9 @@ class RISE(Described):
     """L(x, c) = 1 / (M keep) sum_m s_c(x * mask_m) mask_m over M random masks.
 
     A mask is a grid of cells x cells zeros and ones (ones with probability `keep`), enlarged
-    bilinearly and shifted at random. The masks are drawn from `seed` afresh in every call and
-    shared by the images of the batch, so that the map is a function of the image alone. Needs no
-    gradients; under grad mode the map is differentiable like the network, and the graph of all
-    masks is kept.
+    bilinearly and shifted at random. Every call draws the same masks from `seed` for all images of
+    the batch, so the map is a function of the image alone. Needs no gradients; under grad mode the
+    map is differentiable like the network, and the graph of all masks stays in memory.
 
     Args:
         model: the network.
@@ -55,32 +55,30 @@ class RISE(Described):
         require_gap("RISE", model)
         if not 0 < require_number("keep", keep) <= 1:
             raise InputError(f"keep must be a probability in (0, 1], got {keep!r}.")
-        if score not in ("probability", "logit"):
-            raise InputError(f'score must be "probability" or "logit", got {score!r}.')
         self.model = model
         self.masks = require_count("masks", masks)
         self.cells = require_count("cells", cells)
         self.keep = keep
-        self.score = score
+        self.score = require_one_of("score", score, ("probability", "logit"))
         self.seed = seed
         self.chunk_size = require_count("chunk_size", chunk_size)
 
     def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
         """Images x [N, C_in, H, W] -> maps [N, C', H, W]; `classes` as in `Classes`."""
         require_fit("RISE", self.model, x)
-        index = class_index(classes, len(x), self.model.num_classes, x.device)
-        per_pass = max(1, self.chunk_size // max(1, len(x)))
-        total: Tensor | None = None
-        for masks in self.draw_masks(x, per_pass):  # [M', H, W]
-            masked = x[None] * masks[:, None, None]  # [M', N, C_in, H, W]
-            logits = self._logits(masked.flatten(0, 1))
-            scores = logits if self.score == "logit" else logits.softmax(dim=1)
-            scores = scores.view(len(masks), len(x), logits.shape[1])  # [M', N, C]
-            wanted = torch.stack([pick(one, index) for one in scores])  # [M', N, C']
-            part = torch.einsum("mnc,mhw->nchw", wanted, masks)
-            total = part if total is None else total + part
-        assert total is not None
+        index = class_index(classes, x, self.model)
+        batches = self.draw_masks(x, max(1, self.chunk_size // max(1, len(x))))
+        total = reduce(torch.add, (self._masked_sum(x, masks, index) for masks in batches))
         return total / (self.masks * self.keep)
+
+    def _masked_sum(self, x: Tensor, masks: Tensor, index: Tensor | None) -> Tensor:
+        """Masks [M', H, W] -> sum_m s_c(x * mask_m) mask_m, [N, C', H, W]."""
+        masked = (x[None] * masks[:, None, None]).flatten(0, 1)  # [M' N, C_in, H, W]
+        logits = torch.cat([self.model(part) for part in torch.split(masked, self.chunk_size)])
+        scores = logits if self.score == "logit" else logits.softmax(dim=1)
+        scores = scores.view(len(masks), len(x), logits.shape[1])  # [M', N, C]
+        wanted = torch.stack([pick(one, index) for one in scores])  # [M', N, C']
+        return torch.einsum("mnc,mhw->nchw", wanted, masks)
 
     def draw_masks(self, x: Tensor, per_pass: int) -> Iterator[Tensor]:
         """Masks in [0, 1] for images like x, [M', H, W] at a time, the same on every device."""
@@ -102,6 +100,3 @@ class RISE(Described):
             ]
             # The enlargement may leave [0, 1] by a rounding error.
             yield torch.stack(masks).clamp(0, 1).to(device=x.device, dtype=x.dtype)
-
-    def _logits(self, x: Tensor) -> Tensor:
-        return torch.cat([self.model(part) for part in torch.split(x, self.chunk_size)])

@@ -12,15 +12,15 @@ from .._utils.require import require_count
 def upsample(maps: Tensor, size: int | tuple[int, int]) -> Tensor:
     """Bilinear enlargement of maps [N, C', h, w] to [N, C', H, W].
 
-    Corners are not aligned: a cell of the map covers its share of the image, as average pooling
-    would have it. Linear, hence differentiable to any order.
+    Corners are not aligned: a cell of the map covers its share of the image, as in average
+    pooling. Differentiable to any order.
 
     Args:
         maps: [N, C', h, w], floating point.
         size: (H, W), or one number for both.
 
     Raises:
-        InputError: maps that have not four dimensions, or a size that is no whole numbers from 1.
+        InputError: maps without four dimensions, or a size that is no whole numbers >= 1.
     """
     if maps.dim() != 4:
         raise InputError(f"upsample: maps must be [N, C', h, w], got {list(maps.shape)}.")

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 
 from .._utils.errors import InputError
-
-CHOICES = ("auto", "native", "reference")
+from .._utils.require import require_one_of
 
 
 @cache
 def extension() -> Any | None:
     """The compiled module `fastinterp._C`, or None where nothing was built.
 
-    A module that was built but does not load is an error, not a reason to go slowly.
+    Raises:
+        ImportError: it was built but does not load; plain torch would be slow without a word.
     """
     if importlib.util.find_spec("fastinterp._C") is None:
         return None
@@ -38,9 +38,11 @@ def extension() -> Any | None:
 @cache
 def choice() -> str:
     """FASTINTERP_BACKEND: `auto` (default), `native` or `reference`. Read once."""
-    value = os.environ.get("FASTINTERP_BACKEND", "auto")
-    if value not in CHOICES:
-        raise InputError(f"FASTINTERP_BACKEND must be one of {', '.join(CHOICES)}, got {value!r}.")
+    value = require_one_of(
+        "FASTINTERP_BACKEND",
+        os.environ.get("FASTINTERP_BACKEND", "auto"),
+        ("auto", "native", "reference"),
+    )
     if value == "native" and extension() is None:
         raise InputError(
             "FASTINTERP_BACKEND=native, but the kernels were not built; "
@@ -50,10 +52,7 @@ def choice() -> str:
 
 
 def build_info() -> dict[str, Any]:
-    """How the extension was built: at least `cuda` (bool) and `cuda_archs` (list of str).
-
-    Where nothing was built, `built` is False and the rest says so.
-    """
+    """How the extension was built: at least `built` and `cuda` (bool), `cuda_archs` (list)."""
     module = extension()
     if module is None:
         return {"built": False, "cuda": False, "cuda_archs": []}
@@ -68,10 +67,22 @@ def _find_native_device_types() -> frozenset[str]:
 
 # A constant, not a cached call: torch.compile traces through `is_native`.
 _NATIVE_DEVICE_TYPES = _find_native_device_types()
+_NATIVE_DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
+
+
+def is_native(tensor: torch.Tensor) -> bool:
+    """Whether the compiled kernels serve tensors like this one."""
+    # Loops on a CPU call this often, and reading `device.type` takes longer.
+    device_type = "cpu" if tensor.is_cpu or tensor.is_meta else tensor.device.type
+    if device_type in _NATIVE_DEVICE_TYPES:
+        return tensor.dtype in _NATIVE_DTYPES
+    if not torch.compiler.is_compiling():
+        _warn_of_reference(device_type)
+    return False
 
 
 @cache
-def _say_reference_serves(device_type: str) -> None:
+def _warn_of_reference(device_type: str) -> None:
     if choice() != "reference":
         warnings.warn(
             f"fastinterp has no compiled kernels for device type {device_type!r}; plain torch "
@@ -81,34 +92,11 @@ def _say_reference_serves(device_type: str) -> None:
         )
 
 
-_NATIVE_DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
-
-
-def is_native(tensor: torch.Tensor) -> bool:
-    """Whether the compiled kernels serve tensors like this one."""
-    # Loops on a CPU ask often, and a torch.device takes a while to make.
-    device_type = "cpu" if tensor.is_cpu or tensor.is_meta else tensor.device.type
-    if device_type in _NATIVE_DEVICE_TYPES:
-        return tensor.dtype in _NATIVE_DTYPES
-    if not torch.compiler.is_compiling():
-        _say_reference_serves(device_type)
-    return False
-
-
-def callable_ops(tensor: torch.Tensor) -> Any:
-    """Where to call the ops that loops call at every step: as plain functions, or, for compilers
-    and subclasses of Tensor that want to know, as what torch.ops makes of them, which takes twice
-    as long to arrive."""
-    if type(tensor) is torch.Tensor and not torch.compiler.is_compiling():
-        return extension()
-    return torch.ops.fastinterp
-
-
 def backend(device: str | torch.device | None = None) -> str:
     """Which implementation serves ops on `device`: "cuda", "cpu" or "reference".
 
     Args:
-        device: where the tensors live; by default a CUDA GPU if torch sees one, else the CPU.
+        device: where the tensors are; by default a CUDA GPU if torch finds one, else the CPU.
     """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _backend
-from ._validate import require_features_and_weight
+from ._validate import are_alike, mismatch
 
 
 # 1. Reference
@@ -21,8 +21,7 @@ def reference(features: Tensor, weight: Tensor) -> Tensor:
 
 # 2. Fake
 def _fake(features: Tensor, weight: Tensor) -> Tensor:
-    count, _, height, width = features.shape
-    return features.new_empty((count, weight.shape[0], height, width))
+    return features.new_empty((features.shape[0], weight.shape[0], *features.shape[2:]))
 
 
 def _fake_backward_features(grad: Tensor, features: Tensor, weight: Tensor) -> Tensor:
@@ -33,8 +32,7 @@ def _fake_backward_weight(grad: Tensor, features: Tensor, weight: Tensor) -> Ten
     return torch.empty_like(weight, memory_format=torch.contiguous_format)
 
 
-# 3. Autograd. The map is bilinear, so its backward passes are differentiable ops themselves: under
-# create_graph the reference, whose second derivatives torch knows, takes their place.
+# 3. Autograd. The backward ops have no derivative: under create_graph plain torch replaces them.
 def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
@@ -42,22 +40,23 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> N
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
     features, weight = ctx.saved_tensors
     need_features, need_weight = ctx.needs_input_grad
+    grad_features = grad_weight = None
     if torch.is_grad_enabled():
-        positions = features.shape[2] * features.shape[3]
-        flat = grad.flatten(2) / positions  # [N, C, u]
-        by_features = torch.matmul(weight.t(), flat).view_as(features) if need_features else None
-        by_weight = torch.matmul(flat, features.flatten(2).mT).sum(0) if need_weight else None
-        return by_features, by_weight
-    ops = torch.ops.fastinterp
-    return (
-        ops.cam_backward_features(grad, features, weight) if need_features else None,
-        ops.cam_backward_weight(grad, features, weight) if need_weight else None,
-    )
+        flat = grad.flatten(2) / features[0, 0].numel()  # [N, C, u]
+        if need_features:
+            grad_features = torch.matmul(weight.t(), flat).view_as(features)
+        if need_weight:
+            grad_weight = torch.matmul(flat, features.flatten(2).mT).sum(0)
+    else:
+        if need_features:
+            grad_features = torch.ops.fastinterp.cam_backward_features(grad, features, weight)
+        if need_weight:
+            grad_weight = torch.ops.fastinterp.cam_backward_weight(grad, features, weight)
+    return grad_features, grad_weight
 
 
-# 4. Backends
-def register() -> None:
-    """Attach the Python halves to the compiled op. Called once, when the extension has loaded."""
+# 4. Backend: kernels in C++ and CUDA; plain torch where they were not built.
+if _backend.extension() is not None:
     torch.library.register_fake("fastinterp::cam", _fake)
     torch.library.register_fake("fastinterp::cam_backward_features", _fake_backward_features)
     torch.library.register_fake("fastinterp::cam_backward_weight", _fake_backward_weight)
@@ -68,8 +67,8 @@ def register() -> None:
 def cam(features: Tensor, weight: Tensor) -> Tensor:
     """Class activation maps of every class, eq. (1): L[n, c] = (1/u) sum_k weight[c, k] A[n, k].
 
-    The sum of a map over its u = h*w positions is the class's logit (without bias). No ReLU, no
-    upsampling. Differentiable to any order.
+    The sum of a map over its u = h*w positions is the logit of that class, without the bias. No
+    ReLU, no upsampling. Differentiable to any order.
 
     Args:
         features: A [N, K, h, w], float32, float64, bfloat16 or float16, any memory layout.
@@ -81,7 +80,20 @@ def cam(features: Tensor, weight: Tensor) -> Tensor:
     Raises:
         InputError: shapes, dtypes or devices do not fit together.
     """
-    require_features_and_weight("cam", features, weight)
+    if not (
+        are_alike(features, weight)
+        and features.dim() == 4
+        and weight.dim() == 2
+        and features.shape[1] == weight.shape[1]
+        and 0 not in (*features.shape[1:], weight.shape[0])
+    ):
+        raise mismatch(
+            "cam",
+            "features [N, K, h, w] and weight [C, K], where only N may be 0, of one floating-point "
+            "dtype and on one device",
+            features=features,
+            weight=weight,
+        )
     if _backend.is_native(features):
         return torch.ops.fastinterp.cam(features, weight)  # type: ignore[no-any-return]
     return reference(features, weight)

@@ -1,8 +1,13 @@
-"""A stack of convolutions with ReLUs and max-pooling between them, and its gradient at the images:
-what an attack on a plain convolutional network repeats at every step.
+"""Convolutions with ReLUs and max-pooling between them, and the gradient by their images, on a CPU.
 
-A library's convolution reads and writes a whole batch, and takes its time to begin; here each image
-goes all the way up and all the way back down in a core's own cache (csrc/cpu/conv_stack.cpp).
+`ConvStack` is an object because it lays out the weights once for the many passes of an attack,
+which an op, whose arguments are tensors, would do again in each pass. It is no registered op
+because compilers gain nothing from it: its weights are constants, and under torch.compile the
+layers themselves run.
+
+A pass takes each image through all layers in a core's own cache (csrc/cpu/conv_stack.cpp): value
+and gradient take 38 to 49 % of the time of torch's convolutions, 23 to 29 % in bfloat16
+(docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -25,8 +30,8 @@ class Convolution(NamedTuple):
         bias: [out].
         stride: of the windows, in rows and columns.
         padding: zeros: top, bottom, left, right.
-        pool: what comes out is pooled by windows of so many rows and columns, as far apart, the
-            last of which end where the maps end; 1 is none. At most 16.
+        pool: size and stride of the max-pooling, at most 16; 1 means none. The last window may
+            reach past the maps (ceil_mode).
     """
 
     weight: Tensor
@@ -36,6 +41,7 @@ class Convolution(NamedTuple):
     pool: int = 1
 
 
+# 1. Reference
 def reference(x: Tensor, convolutions: Sequence[Convolution]) -> Tensor:
     """Plain torch, and differentiable: images x [N, in, H, W] -> [N, out, h, w]."""
     for index, convolution in enumerate(convolutions):
@@ -47,27 +53,54 @@ def reference(x: Tensor, convolutions: Sequence[Convolution]) -> Tensor:
     return x
 
 
+# 2. Fake: none, as it is no op.
+
+
+# 3. Autograd. Second derivatives go through the reference.
+class _Pass(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, stack: ConvStack) -> Tensor:
+        out: Tensor
+        out, between = stack.native.forward(x)
+        ctx.save_for_backward(x, between)
+        ctx.stack = stack
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        x, between = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            out = reference(x, ctx.stack.convolutions)
+            return torch.autograd.grad(out, x, grad, create_graph=True)[0], None
+        return ctx.stack.native.backward(grad, between), None
+
+
+# 4. Backend
 def serves(x: Tensor, *, bf16: bool = False) -> bool:
-    """Whether `ConvStack` has a kernel for images like x, and units to multiply bfloat16 with."""
+    """Whether `ConvStack` has a kernel for images like x; with `bf16`, one that uses bfloat16."""
     if type(x) is not Tensor or x.dim() != 4 or x.dtype != torch.float32 or not x.is_cpu:
         return False
-    if torch.compiler.is_compiling() or not _backend.is_native(x):
-        return False
     native = _backend.extension()
-    assert native is not None
+    if native is None or torch.compiler.is_compiling() or not _backend.is_native(x):
+        return False
     if _backend.build_info()["cpu_vectors"] == "baseline":  # torch's convolutions are faster then
         return False
     return not bf16 or bool(native.has_bf16_pairs())
 
 
+# 5. Public within the library
 class ConvStack:
     """Convolutions of images of one size, whose weights are laid out once for many passes.
 
     Args:
-        convolutions: from the images up; constants, whose values at this time are taken.
+        convolutions: from the images on; their weights are copied now and stay as they are.
         size: H, W of the images.
         bf16: multiply in bfloat16 and pass that on between convolutions. Sums, biases, images and
             results stay float32.
+
+    Raises:
+        RuntimeError: the convolutions do not fit each other or the size; when called, images of
+            another size or dtype.
     """
 
     def __init__(
@@ -86,22 +119,3 @@ class ConvStack:
             return out
         result: Tensor = _Pass.apply(x, self)
         return result
-
-
-class _Pass(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, stack: ConvStack) -> Tensor:
-        out: Tensor
-        out, between = stack.native.forward(x)
-        ctx.save_for_backward(x, between)
-        ctx.stack = stack
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        x, between = ctx.saved_tensors
-        if torch.is_grad_enabled():  # derivatives of the gradient are asked for
-            out = reference(x, ctx.stack.convolutions)
-            (by_x,) = torch.autograd.grad(out, x, grad, create_graph=True)
-            return by_x, None
-        return ctx.stack.native.backward(grad, between), None

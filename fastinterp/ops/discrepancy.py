@@ -1,4 +1,4 @@
-"""The softmax-weighted l1 discrepancy between the maps of two images, eq. (8)."""
+"""The softmax-weighted l1 discrepancy between the maps of two images, eq. (8), and its gradient."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .._utils.errors import InputError
-from .._utils.require import require_labels, require_range
+from .._utils.require import require_integers, require_one_of, require_range
 from . import _backend
-from ._validate import require_features_and_weight, require_like, require_tensor, shape_of
+from ._validate import are_alike, mismatch
 
 Reduction = Literal["weighted", "1-class"]
+REDUCTIONS: tuple[Reduction, ...] = ("weighted", "1-class")
 
-# What the op leaves behind for its backward pass (csrc/keep.h).
+# What the forward pass saves for the backward pass (csrc/keep.h).
 KEEP_NOTHING, KEEP_GRADIENT, KEEP_SIGNS = 0, 1, 2
-
-# What a kernel raises that cannot take its arguments. `explain_refusal` then says why: in a loop,
-# asking beforehand would cost as much as the arithmetic of a small batch.
-REFUSALS = (AttributeError, RuntimeError, TypeError, ValueError)
 
 
 # 1. Reference
@@ -31,7 +27,7 @@ def reference(
     bias: Tensor | None = None,
     reduction: Reduction = "weighted",
 ) -> Tensor:
-    """Plain torch: features, features_adv [N, K, h, w], weight [C, K], labels [N] -> [N]."""
+    """Plain torch: features, features_adv [N, K, h, w], weight [C, K], labels [N] -> D [N]."""
     positions = features.shape[2] * features.shape[3]
     # CAM is linear in A: one product with A' - A gives the difference of all maps.
     difference = torch.matmul(weight, (features_adv - features).flatten(2)) / positions
@@ -43,6 +39,22 @@ def reference(
     is_true = torch.nn.functional.one_hot(labels, weight.shape[0]).bool()
     others = torch.softmax(logits.masked_fill(is_true, -torch.inf), dim=1)
     return 0.5 * true_class + 0.5 * (others * by_class).sum(dim=1)
+
+
+def reference_and_gradient(
+    features: Tensor,
+    features_adv: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    bias: Tensor | None = None,
+    reduction: Reduction = "weighted",
+) -> tuple[Tensor, Tensor]:
+    """Plain torch: D [N] as `reference` gives it, and d D / d A' [N, K, h, w]."""
+    leaf = features_adv.detach().requires_grad_()
+    with torch.enable_grad():
+        value = reference(features.detach(), leaf, weight.detach(), labels, bias, reduction)
+    (grad,) = torch.autograd.grad(value.sum(), leaf)
+    return value.detach(), grad
 
 
 # 2. Fake
@@ -57,17 +69,14 @@ def _fake(
 ) -> tuple[Tensor, Tensor, Tensor]:
     count, classes = features.shape[0], weight.shape[0]
     accumulate = torch.float64 if features.dtype == torch.float64 else torch.float32
-    kept = features.new_empty((0,))
+    saved = features.new_empty((0,))
     if keep == KEEP_GRADIENT:
-        kept = torch.empty_like(features_adv)
+        saved = torch.empty_like(features_adv)
     elif keep == KEEP_SIGNS and features.device.type == "cpu":
         positions = features.shape[2] * features.shape[3]
-        kept = features.new_empty((count, classes, positions), dtype=torch.int8)
-    return (
-        features.new_empty((count,)),
-        kept,
-        features.new_empty((count, 2, classes), dtype=accumulate),
-    )
+        saved = features.new_empty((count, classes, positions), dtype=torch.int8)
+    coefficients = features.new_empty((count, 2, classes), dtype=accumulate)
+    return features.new_empty((count,)), saved, coefficients
 
 
 def _fake_backward(
@@ -81,17 +90,17 @@ def _fake_backward(
     need_features_adv: bool,
     need_weight: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    nothing = features.new_empty((0,))
+    def empty(like: Tensor, needed: bool, layout: torch.memory_format) -> Tensor:
+        return torch.empty_like(like, memory_format=layout) if needed else like.new_empty((0,))
+
     return (
-        torch.empty_like(features) if need_features else nothing,
-        torch.empty_like(features_adv) if need_features_adv else features.new_empty((0,)),
-        torch.empty_like(weight, memory_format=torch.contiguous_format)
-        if need_weight
-        else features.new_empty((0,)),
+        empty(features, need_features, torch.preserve_format),
+        empty(features_adv, need_features_adv, torch.preserve_format),
+        empty(weight, need_weight, torch.contiguous_format),
     )
 
 
-# 3. Autograd: csrc/autograd/discrepancy.cpp. Under create_graph it comes back to the reference.
+# 3. Autograd: csrc/autograd/discrepancy.cpp, which calls this for second derivatives.
 def _differentiable(
     features: Tensor,
     features_adv: Tensor,
@@ -100,13 +109,13 @@ def _differentiable(
     bias: Tensor | None,
     weighted: bool,
 ) -> Tensor:
-    reduction: Reduction = "weighted" if weighted else "1-class"
-    return reference(features, features_adv, weight, labels, bias, reduction)
+    return reference(
+        features, features_adv, weight, labels, bias, "weighted" if weighted else "1-class"
+    )
 
 
-# 4. Backends
-def register() -> None:
-    """Attach the Python halves to the compiled op. Called once, when the extension has loaded."""
+# 4. Backend: kernels in C++ and CUDA; plain torch where they were not built.
+if _backend.extension() is not None:
     torch.library.register_fake("fastinterp::discrepancy", _fake)
     torch.library.register_fake("fastinterp::discrepancy_backward", _fake_backward)
     torch.library.impl(
@@ -139,12 +148,12 @@ def discrepancy(
         features: A of the clean images, [N, K, h, w].
         features_adv: A of the perturbed images, same shape, dtype and device.
         weight: the linear classifier [C, K], C >= 2, same dtype and device.
-        labels: the true classes [N], integers; int64 where `validate` is False.
+        labels: the true classes [N], integers.
         bias: the classifier's bias [C], if it has one; it enters p only.
         reduction: "weighted" (eq. 8) or "1-class".
         validate: check that labels lie in 0..C-1. On a GPU the check waits for the device; loops
-            that checked their labels before pass False. There the kernel then gives NaN for a label
-            out of range; on a CPU it refuses one all the same.
+            that checked their labels before pass False. A label out of range then gives NaN on a
+            GPU and a ValueError on a CPU.
 
     Returns:
         D [N], in the features' dtype (half types accumulate in float32).
@@ -152,74 +161,109 @@ def discrepancy(
     Raises:
         InputError: shapes, dtypes, devices, labels or reduction do not fit.
     """
-    op = "discrepancy"
-    native = kernels_serve(op, features, reduction)
-    if validate or not native or torch.compiler.is_compiling():
-        labels = require_fitting(op, features, features_adv, weight, labels, bias, validate)
-    try:
-        if not native:
-            return reference(features, features_adv, weight, labels, bias, reduction)
-        keep = _what_to_keep(features, features_adv, weight)
-        value, _, _ = _backend.callable_ops(features_adv).discrepancy(
-            features, features_adv, weight, labels, bias, reduction == "weighted", keep
-        )
-    except REFUSALS:
-        explain_refusal(op, features, features_adv, weight, labels, bias)
-        raise
+    labels = _require_fit(
+        "discrepancy", features, features_adv, weight, labels, bias, reduction, validate
+    )
+    if not _backend.is_native(features):
+        return reference(features, features_adv, weight, labels, bias, reduction)
+    keep = KEEP_NOTHING
+    if torch.is_grad_enabled():
+        if features.requires_grad or weight.requires_grad:
+            keep = KEEP_SIGNS
+        elif features_adv.requires_grad:
+            keep = KEEP_GRADIENT
+    value, _, _ = torch.ops.fastinterp.discrepancy(
+        features, features_adv, weight, labels, bias, reduction == "weighted", keep
+    )
     return value  # type: ignore[no-any-return]
 
 
-def _what_to_keep(features: Tensor, features_adv: Tensor, weight: Tensor) -> int:
-    if not torch.is_grad_enabled():
-        return KEEP_NOTHING
-    if features.requires_grad or weight.requires_grad:
-        return KEEP_SIGNS
-    return KEEP_GRADIENT if features_adv.requires_grad else KEEP_NOTHING
+def discrepancy_and_gradient(
+    features: Tensor,
+    features_adv: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    *,
+    bias: Tensor | None = None,
+    reduction: Reduction = "weighted",
+    validate: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """The discrepancy of eq. (8) and d D_n / d A'_n for each image n, without autograd.
+
+    One pass of the fused op computes both and records no graph: the inner loops of training and
+    attacks call this. Backpropagate the gradient to the images with
+    `torch.autograd.grad(features_adv, x_adv, gradient)`.
+
+    Arguments and errors as in `fastinterp.ops.discrepancy`; whether a tensor requires a gradient
+    does not matter.
+
+    Returns:
+        D [N], in the features' dtype, and the gradient [N, K, h, w], laid out like features_adv:
+        new tensors, which the caller may write into.
+    """
+    labels = _require_fit(
+        "discrepancy_and_gradient",
+        features,
+        features_adv,
+        weight,
+        labels,
+        bias,
+        reduction,
+        validate,
+    )
+    if not _backend.is_native(features):
+        return reference_and_gradient(features, features_adv, weight, labels, bias, reduction)
+    # Inputs without a graph record none; torch.no_grad would take a microsecond longer.
+    value, grad, _ = torch.ops.fastinterp.discrepancy(
+        features.detach() if features.requires_grad else features,
+        features_adv.detach(),
+        weight.detach() if weight.requires_grad else weight,
+        labels,
+        None if bias is None else bias.detach(),
+        reduction == "weighted",
+        KEEP_GRADIENT,
+    )
+    return value, grad
 
 
-def kernels_serve(op: str, features: Tensor, reduction: str) -> bool:
-    """Whether the compiled op takes maps like these."""
-    if reduction not in ("weighted", "1-class"):
-        raise InputError(f'{op}: reduction must be "weighted" or "1-class", got {reduction!r}.')
-    return isinstance(features, Tensor) and _backend.is_native(features)
-
-
-def require_fitting(
+def _require_fit(
     op: str,
     features: Tensor,
     features_adv: Tensor,
     weight: Tensor,
     labels: Tensor,
     bias: Tensor | None,
+    reduction: Reduction,
     validate: bool,
 ) -> Tensor:
-    """Raise unless the tensors belong together; return the labels as int64."""
-    require_features_and_weight(op, features, weight)
-    require_tensor(op, "features_adv", features_adv, dims=4)
-    require_like(op, "features", features, "features_adv", features_adv)
-    labels = require_labels(op, "labels", labels, features)
-    if weight.shape[0] < 2:
-        raise InputError(f"{op}: at least 2 classes are needed, got {weight.shape[0]}.")
-    if bias is not None:
-        require_tensor(op, "bias", bias, dims=1)
-        if bias.shape[0] != weight.shape[0]:
-            raise InputError(f"{op}: bias must have shape [C], got {shape_of(bias)}.")
-        require_like(op, "bias", bias, "a row of weight", weight[:, 0])
+    """Raise unless the arguments belong together; return the labels as int64."""
+    if not isinstance(labels, Tensor) or labels.dtype is not torch.int64:
+        labels = require_integers(f"{op}: labels", labels)
+    if not (
+        are_alike(features, features_adv, weight)
+        and len(maps := features.shape) == 4
+        and features_adv.shape == maps
+        and len(classifier := weight.shape) == 2
+        and classifier[1] == maps[1]
+        and classifier[0] >= 2
+        and maps[1] * maps[2] * maps[3] > 0
+        and (bias is None or (are_alike(weight, bias) and bias.shape == (classifier[0],)))
+        and labels.shape == (maps[0],)
+        and labels.device == features.device
+    ):
+        raise mismatch(
+            op,
+            "features and features_adv [N, K, h, w], weight [C, K], labels [N] and bias [C] or "
+            "None, where only N may be 0 and C >= 2, all on one device, all but the labels of one "
+            "floating-point dtype",
+            features=features,
+            features_adv=features_adv,
+            weight=weight,
+            labels=labels,
+            bias=bias,
+        )
+    if reduction not in REDUCTIONS:
+        require_one_of(f"{op}: reduction", reduction, REDUCTIONS)
     if validate and not torch.compiler.is_compiling():
         require_range(op, "labels", labels, weight.shape[0])
     return labels
-
-
-def explain_refusal(
-    op: str,
-    features: Tensor,
-    features_adv: Tensor,
-    weight: Tensor,
-    labels: Tensor,
-    bias: Tensor | None,
-) -> None:
-    """Raise what is wrong with arguments that a kernel refused, as far as that is known."""
-    on_cpu = isinstance(labels, Tensor) and labels.is_cpu  # a GPU does not look at labels
-    fitting = require_fitting(op, features, features_adv, weight, labels, bias, on_cpu)
-    if fitting is not labels:
-        raise InputError(f"{op}: with validate=False labels must be int64, got {labels.dtype}.")

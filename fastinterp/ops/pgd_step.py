@@ -9,14 +9,21 @@ import torch
 from torch import Tensor
 
 from .._utils.errors import InputError
+from .._utils.require import require_nonnegative, require_one_of
 from . import _backend
-from ._validate import are_alike, require_like, require_same_kind, require_tensor, shape_of
+from ._validate import are_alike, mismatch
 
 Norm = Literal["linf", "l2", "l1"]
 NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
 
 
 # 1. Reference
+def project_l2(delta: Tensor, eps: Tensor) -> Tensor:
+    """Rows delta [N, d] -> the nearest rows with l2 norm at most eps [N, 1]."""
+    size = torch.linalg.vector_norm(delta, ord=2, dim=1, keepdim=True)
+    return torch.where(size > eps, delta * (eps / size), delta)
+
+
 def project_l1(delta: Tensor, eps: Tensor) -> Tensor:
     """Rows delta [N, d] -> the nearest rows with l1 norm at most eps [N, 1].
 
@@ -61,13 +68,10 @@ def reference(
     if norm == "linf":
         moved = flat_adv + step_size * flat_grad.sign()
         projected = torch.minimum(torch.maximum(moved, flat_x - eps), flat_x + eps)
-    elif norm == "l2":
-        delta = flat_adv + step_size * _unit(flat_grad, 2) - flat_x
-        size = torch.linalg.vector_norm(delta, ord=2, dim=1, keepdim=True)
-        projected = flat_x + torch.where(size > eps, delta * (eps / size), delta)
     else:
-        delta = flat_adv + step_size * _unit(flat_grad, 1) - flat_x
-        projected = flat_x + project_l1(delta, eps)
+        unit = _unit(flat_grad, 2 if norm == "l2" else 1)
+        delta = flat_adv + step_size * unit - flat_x
+        projected = flat_x + (project_l2 if norm == "l2" else project_l1)(delta, eps)
     return projected.clamp(lower, upper).view_as(x)
 
 
@@ -80,20 +84,19 @@ def _rows(value: float | Tensor, x: Tensor) -> Tensor:
 
 # 2. Fake
 def _fake(x_adv: Tensor, *_: object) -> Tensor:
-    return torch.empty_like(x_adv, memory_format=torch.preserve_format)
+    return torch.empty_like(x_adv)
 
 
 def _fake_inplace(x_adv: Tensor, *_: object) -> None:
     return None
 
 
-# 3. Autograd: none (csrc/autograd/pgd_step.cpp says so to torch). The step is the update rule of an
-# optimiser; nothing differentiates it.
+# 3. Autograd: none. The step is an update rule, which nothing differentiates; the op runs below
+# autograd (csrc/autograd/pgd_step.cpp).
 
 
-# 4. Backends
-def register() -> None:
-    """Attach the Python halves to the compiled op. Called once, when the extension has loaded."""
+# 4. Backend: kernels in C++ and CUDA; plain torch where they were not built.
+if _backend.extension() is not None:
     torch.library.register_fake("fastinterp::pgd_step", _fake)
     torch.library.register_fake("fastinterp::pgd_step_", _fake_inplace)
 
@@ -116,13 +119,13 @@ def pgd_step(
 
     linf: x_adv + step_size * sign(grad), with sign(0) = 0 (Madry et al., 2018).
     l2, l1: x_adv + step_size * grad / ||grad||_p per image (a gradient of zeros, or one that is not
-    finite, moves nothing);
-    the l1 projection is that of Duchi et al. (2008). The clamp comes last; where x lies in
-    [lower, upper] it cannot leave the ball. Not differentiable: runs without autograd.
+    finite, moves nothing); the l1 projection is that of Duchi et al. (2008). The clamp comes last;
+    where x lies in [lower, upper] it cannot leave the ball. Not differentiable: runs without
+    autograd.
 
     Args:
         x_adv: current images [N, ...], floating point.
-        grad: gradient of what is climbed, same shape, dtype and device.
+        grad: gradient of the objective, same shape, dtype and device.
         x: the clean images, same shape, dtype and device.
         step_size: in pixel units (linf) or as the length of the step (l2, l1): a number, or one
             for each image as a tensor [N] (a one-element tensor serves all).
@@ -139,63 +142,47 @@ def pgd_step(
     Raises:
         InputError: shapes, dtypes, devices, norm, range, or a negative or NaN step_size or eps.
     """
-    op = "pgd_step"
-    if not are_alike(x_adv, grad, x) or x_adv.dim() < 1:
-        _complain(op, x_adv, grad, x)
+    if not (are_alike(x_adv, grad, x) and x_adv.shape == grad.shape == x.shape and x.dim() > 0):
+        raise mismatch(
+            "pgd_step",
+            "x_adv, grad and x [N, ...], of one shape and floating-point dtype, on one device",
+            x_adv=x_adv,
+            grad=grad,
+            x=x,
+        )
     if norm not in NORMS:
-        raise InputError(f"{op}: norm must be one of {', '.join(NORMS)}, got {norm!r}.")
+        require_one_of("pgd_step: norm", norm, NORMS)
     if not lower <= upper:
-        raise InputError(f"{op}: lower must not exceed upper, got {lower} and {upper}.")
-    step_number, step_rows = _radius(op, "step_size", step_size, x, validate)
-    eps_number, eps_rows = _radius(op, "eps", eps, x, validate)
+        raise InputError(f"pgd_step: lower must not exceed upper, got {lower} and {upper}.")
+    step_number, step_rows = _number_or_rows("step_size", step_size, x, validate)
+    eps_number, eps_rows = _number_or_rows("eps", eps, x, validate)
     if not _backend.is_native(x):
         with torch.no_grad():
             result = reference(x_adv, grad, x, step_size, eps, lower, upper, norm)
             return x_adv.copy_(result) if inplace else result
-    settings = (step_number, eps_number, step_rows, eps_rows, lower, upper, NORMS.index(norm))
-    ops = _backend.callable_ops(x_adv)
+    arguments = (
+        x_adv, grad, x, step_number, eps_number, step_rows, eps_rows, lower, upper,
+        NORMS.index(norm),
+    )  # fmt: skip
     if inplace:
-        ops.pgd_step_(x_adv, grad, x, *settings)
+        torch.ops.fastinterp.pgd_step_(*arguments)
         return x_adv
-    return ops.pgd_step(x_adv, grad, x, *settings)  # type: ignore[no-any-return]
+    return torch.ops.fastinterp.pgd_step(*arguments)  # type: ignore[no-any-return]
 
 
-def _complain(op: str, x_adv: Tensor, grad: Tensor, x: Tensor) -> None:
-    """Say what is wrong with tensors that do not fit."""
-    if require_tensor(op, "x_adv", x_adv).dim() < 1:
-        raise InputError(f"{op}: x_adv must have a batch dimension, got a scalar.")
-    require_like(op, "x_adv", x_adv, "grad", require_tensor(op, "grad", grad))
-    require_like(op, "x_adv", x_adv, "x", require_tensor(op, "x", x))
-
-
-def _radius(
-    op: str, name: str, value: float | Tensor, x: Tensor, validate: bool
+def _number_or_rows(
+    name: str, value: float | Tensor, x: Tensor, validate: bool
 ) -> tuple[float, Tensor | None]:
-    """Checked, and as the kernels take it: a number, or a tensor that overrides it. No tensor is
-    made for a number."""
-    if isinstance(value, Tensor):
-        _check_rows(op, name, value, x, validate)
-        return 0.0, value
-    # A float is what loops pass; a bool is an int to Python and no radius.
-    is_number = type(value) is float or (
-        isinstance(value, (float, int)) and not isinstance(value, bool)
-    )
-    if not (is_number and 0 <= value < math.inf):
-        raise InputError(f"{op}: {name} must be a finite number >= 0, got {value!r}.")
-    return float(value), None
-
-
-def _check_rows(op: str, name: str, value: Tensor, x: Tensor, validate: bool) -> None:
-    require_tensor(op, name, value)
-    if value.numel() != 1 and tuple(value.shape) != (x.shape[0],):
-        raise InputError(
-            f"{op}: {name} must be a number or a tensor of shape [N] = [{x.shape[0]}], "
-            f"got {shape_of(value)}."
-        )
-    require_same_kind(op, name, value, "x", x)
-    if (
-        validate
-        and not torch.compiler.is_compiling()
-        and not bool(((value >= 0) & value.isfinite()).all())
-    ):
-        raise InputError(f"{op}: {name} must hold finite numbers >= 0, got a negative or NaN one.")
+    """A checked step size or radius as the op takes it: a number, or a tensor that overrides it."""
+    if not isinstance(value, Tensor):
+        if type(value) is not float or not 0 <= value < math.inf:  # a float takes no further call
+            value = require_nonnegative(f"pgd_step: {name}", value)
+        return value, None
+    if not are_alike(x, value) or (value.numel() != 1 and value.shape != x.shape[:1]):
+        expected = f"{name} as a number, or a tensor [N] or [1] of the images' dtype and device"
+        raise mismatch("pgd_step", expected, x=x, **{name: value})
+    if validate and not torch.compiler.is_compiling():
+        valid = (value >= 0) & value.isfinite()
+        if not valid.all():
+            raise InputError(f"pgd_step: {name} must hold finite numbers >= 0.")
+    return 0.0, value

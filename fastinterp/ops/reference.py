@@ -2,7 +2,7 @@
 
 from .cam import reference as cam
 from .discrepancy import reference as discrepancy
-from .discrepancy_and_gradient import reference as discrepancy_and_gradient
+from .discrepancy import reference_and_gradient as discrepancy_and_gradient
 from .kendall_tau import reference as kendall_tau
 from .pgd_step import reference as pgd_step
 

@@ -24,6 +24,7 @@ from ..attacks import (
 )
 from ..interpreters import CAM, Interpreter, Repr
 from ..models.gap import Needs, widest
+from ..ops.discrepancy import Reduction
 
 Inner = Literal["discrepancy", "cross-entropy"]
 
@@ -69,7 +70,6 @@ TO_CLEAN = KL()
 R = IGNorm(steps=5, units="release")
 
 Terms = tuple[Objective | None, Objective | None, Objective | None]
-Reduction = Literal["weighted", "1-class"]
 
 
 class Row(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -99,9 +100,12 @@ def test_carries_a_graph_when_torch_would(
 
 
 @every_by_class
-def test_takes_classes_in_every_form(make: Make, relu_net: GapClassifier, images: Tensor) -> None:
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_takes_classes_in_every_form(
+    make: Make, mode: Callable, relu_net: GapClassifier, images: Tensor
+) -> None:
     interpreter = make(relu_net)
-    with torch.no_grad():
+    with mode():
         full = interpreter(images)
         assert full.shape[:2] == (3, 4)
         ids = torch.tensor([[3, 0], [1, 1], [2, 3]])
@@ -141,7 +145,7 @@ def test_refuses_classes_that_are_none(
     make: Make, relu_net: GapClassifier, images: Tensor, classes: object
 ) -> None:
     with pytest.raises(InputError, match="class"):
-        make(relu_net)(images, classes)  # type: ignore[arg-type]
+        make(relu_net)(images, classes)
 
 
 @every_by_class
@@ -155,17 +159,17 @@ def test_takes_integers_of_any_kind(make: Make, relu_net: GapClassifier, images:
         assert torch.equal(interpreter(images, np.int64(2)), interpreter(images, 2))
         assert torch.equal(interpreter(images, [np.int32(2)]), interpreter(images, [2]))
     with pytest.raises(InputError, match="array"):  # a class an image, or the same in every one?
-        interpreter(images, np.array([3, 0, 1]))  # type: ignore[arg-type]
+        interpreter(images, np.array([3, 0, 1]))
 
 
 @every
 def test_explains_nothing_but_a_gap_classifier(make: Make, relu_net: GapClassifier) -> None:
     plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(84, 4))
     with pytest.raises(InputError, match=r"GapClassifier, got Sequential; .*models\.wrap"):
-        make(plain)  # type: ignore[arg-type]
+        make(plain)
     around = torch.nn.DataParallel(relu_net)
     with pytest.raises(InputError, match="got DataParallel; pass the network inside"):
-        make(around)  # type: ignore[arg-type]
+        make(around)
 
 
 @every
@@ -186,6 +190,30 @@ def test_refuses_images_that_are_none(
     with pytest.raises(InputError, match=says) as caught:
         make(relu_net)(change(images))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "settings"),
+    [
+        (GradCAMPlusPlus, {"variant": ["general"]}),
+        (SmoothGrad, {"samples": [0], "noise": [-0.1, math.nan], "chunk_size": [0]}),
+        (IntegratedGradients, {"steps": [0, 2.5], "chunk_size": [0], "beta": [0.0, math.nan]}),
+        (IntegratedGradients, {"baseline": ["black"]}),
+        (RISE, {"masks": [0], "cells": [0], "keep": [0.0, 1.5], "score": ["loss"]}),
+        (RISE, {"chunk_size": [0]}),
+    ],
+)
+def test_refuses_bad_settings(make: Callable, settings: dict, relu_net: GapClassifier) -> None:
+    for name, values in settings.items():
+        for value in values:
+            with pytest.raises(InputError, match=name):
+                make(relu_net, **{name: value})
+
+
+@pytest.mark.parametrize("name", ["guided", "ig softplus, chunked"])
+def test_says_when_there_is_no_relu(name: str, smooth: GapClassifier, images: Tensor) -> None:
+    with pytest.raises(InputError, match="no ReLU"):
+        BY_CLASS[name](smooth)(images)
 
 
 @every
@@ -257,7 +285,7 @@ def test_logits_and_maps_agree_with_separate_calls(
     assert torch.equal(logits, relu_net(images))
     assert torch.equal(maps, interpreter(images, 1))
     if isinstance(interpreter, FeatureInterpreter):
-        relu_net.most_images = 0  # type: ignore[assignment]
+        relu_net.most_images = 0
         assert torch.equal(interpreter.from_features(relu_net.features(images), 1), maps)
 
 

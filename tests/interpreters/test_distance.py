@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastinterp import models
 from fastinterp._utils.errors import InputError
@@ -22,7 +23,6 @@ from fastinterp.interpreters import (
     Repr,
 )
 from fastinterp.interpreters.distance import (
-    class_set,
     interpretability_discrepancy,
     map_distance,
     margin_bound,
@@ -31,30 +31,17 @@ from fastinterp.interpreters.distance import (
 )
 from fastinterp.models.gap import GapClassifier
 
-
-class Random(GapClassifier):
-    """A random network: one or two convolutions, any number of classes, a bias or none."""
-
-    def __init__(self, classes: int = 4, channels: int = 5, bias: bool = True) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(1, 6, 3, padding=1)
-        self.last = nn.Conv2d(6, channels, 3, stride=2, padding=1)
-        self.weight = nn.Parameter(torch.randn(classes, channels))
-        self.bias = nn.Parameter(torch.randn(classes)) if bias else None
-        self.double()
-
-    def features(self, x: Tensor) -> Tensor:
-        return self.last(torch.tanh(self.first(x)))  # type: ignore[no-any-return]
+Pair: TypeAlias = tuple[Tensor, Tensor]
 
 
 @pytest.fixture
-def model() -> Random:
-    return Random()
+def model(smooth: GapClassifier) -> GapClassifier:
+    return smooth
 
 
 @pytest.fixture
-def pair() -> tuple[Tensor, Tensor]:
-    x = torch.rand(3, 1, 6, 5, dtype=torch.float64)
+def pair() -> Pair:
+    x = torch.rand(3, 2, 6, 5, dtype=torch.float64)
     return x, (x + 0.3 * torch.randn_like(x)).clamp(0, 1)
 
 
@@ -75,9 +62,9 @@ INTERPRETERS = {
 interpreters = pytest.mark.parametrize("make", INTERPRETERS.values(), ids=INTERPRETERS.keys())
 
 
-def norm(values: list[float], p: int, squared: bool) -> float:
-    total = sum(abs(value) ** p for value in values)
-    return total if p == 1 or squared else math.sqrt(total)
+NORMS = [(1, False), (2, False), (2, True)]
+norms = pytest.mark.parametrize(("p", "squared"), NORMS)
+normalization = pytest.mark.parametrize("normalized", [False, True])
 
 
 def by_loops(
@@ -89,64 +76,48 @@ def by_loops(
         total = 0.0
         for c in classes:
             clean, adv = maps[n, c].flatten().tolist(), maps_adv[n, c].flatten().tolist()
-            spread = max(clean) - min(clean) if normalized else 1.0
-            difference = [(a - b) / spread for a, b in zip(clean, adv, strict=True)]
-            total += norm(difference, p, squared)
+            unit = max(clean) - min(clean) if normalized else 1.0
+            size = sum(abs((a - b) / unit) ** p for a, b in zip(clean, adv, strict=True))
+            total += size if p == 1 or squared else math.sqrt(size)
         result.append(total / len(classes))
     return torch.tensor(result, dtype=maps.dtype)
 
 
 @interpreters
 @pytest.mark.parametrize("kind", SETS)
-@pytest.mark.parametrize(("p", "squared"), [(1, False), (2, False), (2, True)])
-@pytest.mark.parametrize("normalized", [False, True])
+@norms
+@normalization
 @torch.no_grad()
 def test_equation_3(
-    make: Any,
-    model: Random,
-    pair: tuple[Tensor, Tensor],
-    kind: Any,
-    p: Any,
-    squared: bool,
-    normalized: bool,
+    make: Any, model: GapClassifier, pair: Pair, kind: Any, p: Any, squared: bool, normalized: bool
 ) -> None:
     interpreter: Interpreter = make(model)
-    expected = by_loops(*(interpreter(x) for x in pair), kind, p, squared, normalized)
+    settings = {"p": p, "squared": squared, "normalized": normalized}
+    expected = by_loops(*(interpreter(x) for x in pair), kind, **settings)
     result = interpretability_discrepancy(
-        interpreter,
-        *pair,
-        LABELS,
-        TARGETS,
-        classes=kind,
-        p=p,
-        squared=squared,
-        normalized=normalized,
+        interpreter, *pair, LABELS, TARGETS, classes=kind, **settings
     )
     torch.testing.assert_close(result, expected)
 
 
 @torch.no_grad()
-def test_equation_4_is_the_default(model: Random, pair: tuple[Tensor, Tensor]) -> None:
-    clean, adv = (CAM(model)(x) for x in pair)
-    rows = torch.arange(3)
-    true, target = (
-        (clean[rows, c] - adv[rows, c]).abs().sum(dim=(1, 2)) for c in (LABELS, TARGETS)
-    )
+def test_equation_4_is_the_default(model: GapClassifier, pair: Pair) -> None:
+    expected = by_loops(*(CAM(model)(x) for x in pair), "2-class", 1, False, False)
     result = interpretability_discrepancy(CAM(model), *pair, LABELS, TARGETS)
-    torch.testing.assert_close(result, (true + target) / 2)
+    torch.testing.assert_close(result, expected)
 
 
 @torch.no_grad()
-def test_repr_averages_over_channels(model: Random, pair: tuple[Tensor, Tensor]) -> None:
+def test_repr_averages_over_channels(model: GapClassifier, pair: Pair) -> None:
     a, b = (model.features(x) for x in pair)
     expected = (a - b).abs().sum(dim=(2, 3)).mean(dim=1)
     for kind in SETS:
-        result = interpretability_discrepancy(Repr(model), *pair, LABELS, TARGETS, classes=kind)  # type: ignore[arg-type]
+        result = interpretability_discrepancy(Repr(model), *pair, LABELS, TARGETS, classes=kind)
         torch.testing.assert_close(result, expected)
 
 
-@pytest.mark.parametrize(("p", "squared"), [(1, False), (2, False), (2, True)])
-@pytest.mark.parametrize("normalized", [False, True])
+@norms
+@normalization
 def test_distance_is_differentiable_twice(p: Any, squared: bool, normalized: bool) -> None:
     maps = torch.rand(2, 2, 3, 2, dtype=torch.float64, requires_grad=True)
     maps_adv = (maps.detach() + torch.randn_like(maps)).requires_grad_()
@@ -158,7 +129,7 @@ def test_distance_is_differentiable_twice(p: Any, squared: bool, normalized: boo
     assert torch.autograd.gradgradcheck(distance, (maps, maps_adv), fast_mode=True)
 
 
-@pytest.mark.parametrize(("p", "squared"), [(1, False), (2, False), (2, True)])
+@norms
 def test_distance_of_equal_maps_is_zero_with_zero_gradient(p: Any, squared: bool) -> None:
     """Every ascent starts at x itself."""
     maps = torch.rand(2, 3, 4, 4)
@@ -180,7 +151,7 @@ def test_normalized_distance_ignores_the_scale_of_the_maps() -> None:
 
 @interpreters
 @torch.no_grad()
-def test_equation_8(make: Any, model: Random, pair: tuple[Tensor, Tensor]) -> None:
+def test_equation_8(make: Any, model: GapClassifier, pair: Pair) -> None:
     interpreter: Interpreter = make(model)
     clean, adv = (interpreter(x) for x in pair)
     logits = model(pair[1])
@@ -196,14 +167,12 @@ def test_equation_8(make: Any, model: Random, pair: tuple[Tensor, Tensor]) -> No
     result = weighted_discrepancy(interpreter, *pair, LABELS, reduction="1-class")
     torch.testing.assert_close(result, torch.stack(one_class))
     for reduction, wanted in (("weighted", expected), ("1-class", one_class)):
-        result = weighted_map_distance(clean, adv, logits, LABELS, reduction)  # type: ignore[arg-type]
+        result = weighted_map_distance(clean, adv, logits, LABELS, reduction)
         torch.testing.assert_close(result, torch.stack(wanted))
 
 
 @interpreters
-def test_equation_8_is_differentiable(
-    make: Any, model: Random, pair: tuple[Tensor, Tensor]
-) -> None:
+def test_equation_8_is_differentiable(make: Any, model: GapClassifier, pair: Pair) -> None:
     """Through the softmax as well, by both images; training needs the parameters, too."""
     interpreter: Interpreter = make(model)
     x, x_adv = (each.clone().requires_grad_() for each in pair)
@@ -218,7 +187,7 @@ def test_equation_8_is_differentiable(
 
 
 def test_equation_8_in_plain_torch_gives_the_fused_gradients(
-    model: Random, pair: tuple[Tensor, Tensor]
+    model: GapClassifier, pair: Pair
 ) -> None:
     grads = []
     for interpreter in (CAM(model), GradCAM(model)):  # equal maps, another way to eq. (8)
@@ -247,7 +216,7 @@ def incompleteness(interpreter: Interpreter, x: Tensor, classes: Tensor) -> Tens
 
 
 @pytest.mark.parametrize("name", COMPLETE)
-def test_proposition_1_on_random_networks(name: str) -> None:
+def test_proposition_1_on_random_networks(name: str, make_smooth: Any) -> None:
     """D >= margin / 2, whatever the network, the images, the labels and the perturbation."""
     generator = torch.Generator().manual_seed(7)
     fooled = 0
@@ -255,12 +224,12 @@ def test_proposition_1_on_random_networks(name: str) -> None:
         torch.manual_seed(trial)
         classes = int(torch.randint(2, 7, (), generator=generator))
         channels = int(torch.randint(1, 9, (), generator=generator))
-        network = Random(classes, channels, bias=trial % 2 == 0)
-        x = torch.rand(8, 1, 6, 5, dtype=torch.float64)
+        network = make_smooth(classes, channels, bias=trial % 2 == 0)
+        x = torch.rand(8, 2, 6, 5, dtype=torch.float64)
         size = 10 ** float(torch.empty(()).uniform_(-3, 1))
         x_adv = x + size * torch.randn_like(x)
         given = torch.randint(classes, (8,)) if trial % 3 == 0 else None
-        interpreter: Interpreter = COMPLETE[name](network)  # type: ignore[operator]
+        interpreter: Interpreter = COMPLETE[name](network)
         bound = margin_bound(interpreter, x, x_adv, given)
         both = torch.stack([bound.labels, bound.targets], dim=1)
         missed = incompleteness(interpreter, x, both) + incompleteness(interpreter, x_adv, both)
@@ -292,7 +261,7 @@ def test_proposition_1_is_tight() -> None:
     torch.testing.assert_close(bound.tightness, torch.tensor([1.0]).double())
 
 
-def test_margin_bound_reports_by_hand(model: Random, pair: tuple[Tensor, Tensor]) -> None:
+def test_margin_bound_reports_by_hand(model: GapClassifier, pair: Pair) -> None:
     bound = margin_bound(CAM(model), *pair, LABELS)
     logits, targets = model(pair[0]).detach(), model(pair[1]).argmax(dim=1)
     rows = torch.arange(3)
@@ -314,70 +283,77 @@ def test_proposition_1_on_a_released_network(shared: Path) -> None:
     assert (bound.discrepancy >= bound.margin / 2 - 1e-12).all()
 
 
-def refused(call: Any, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        call()
+refused = partial(pytest.raises, InputError)
 
 
 def test_refuses_maps_that_do_not_fit() -> None:
     maps = torch.rand(2, 3, 4, 4)
-    refused(lambda: map_distance(maps, maps[:, :2]), "one shape")
-    refused(lambda: map_distance(maps[:, 0, 0, 0], maps[:, 0, 0, 0]), "one shape")
-    refused(lambda: map_distance(maps, maps.double()), "dtype")
-    refused(lambda: map_distance(maps, maps, 3), "p must be")  # type: ignore[arg-type]
-    refused(lambda: map_distance(maps, maps, squared=True), "squared")
+    for other, settings, message in (
+        (maps[:, :2], {}, "one shape"),
+        (maps.double(), {}, "dtype"),
+        (maps.to("meta"), {}, "device"),
+        (maps, {"p": 3}, "p must be"),
+        (maps, {"squared": True}, "squared"),
+    ):
+        with refused(match=message):
+            map_distance(maps, other, **settings)
+    with refused(match="one shape"):
+        map_distance(maps[:, 0, 0, 0], maps[:, 0, 0, 0])
 
 
-def test_refuses_classes_that_are_not_given(model: Random, pair: tuple[Tensor, Tensor]) -> None:
-    refused(lambda: interpretability_discrepancy(CAM(model), *pair), "needs labels")
-    refused(lambda: interpretability_discrepancy(CAM(model), *pair, LABELS), "needs targets")
-    refused(
-        lambda: interpretability_discrepancy(CAM(model), *pair, LABELS, TARGETS[:2]), "one shape"
-    )
-    refused(lambda: class_set("3-class", LABELS, TARGETS), "classes must be")  # type: ignore[arg-type]
-    refused(lambda: interpretability_discrepancy(CAM(model), *pair, LABELS + 3, TARGETS), r"0\.\.3")
-    assert class_set("all-class", None, None) is None
+@pytest.mark.parametrize(
+    ("classes", "given", "message"),
+    [
+        ("2-class", (), "needs labels"),
+        ("2-class", (LABELS,), "needs targets"),
+        ("2-class", (LABELS, TARGETS[:2]), "targets"),
+        ("2-class", (LABELS + 3, TARGETS), r"0\.\.3"),
+        ("2-class", (LABELS.tolist(), TARGETS), "as_tensor"),
+        ("1-class", (LABELS[0],), r"shape \[N\]"),
+        ("3-class", (LABELS, TARGETS), "classes must be"),
+    ],
+)
+def test_refuses_classes_that_are_not_given(
+    model: GapClassifier, pair: Pair, classes: str, given: tuple, message: str
+) -> None:
+    with refused(match=message):
+        interpretability_discrepancy(CAM(model), *pair, *given, classes=classes)
 
 
+@pytest.mark.parametrize("make", [CAM, GradCAM])
 def test_takes_integer_labels_of_any_width_and_no_lists(
-    model: Random, pair: tuple[Tensor, Tensor]
+    make: Any, model: GapClassifier, pair: Pair
 ) -> None:
-    for interpreter in (CAM(model), GradCAM(model)):
-        expected = interpretability_discrepancy(interpreter, *pair, LABELS, TARGETS)
-        assert torch.equal(
-            interpretability_discrepancy(interpreter, *pair, LABELS.int(), TARGETS.byte()), expected
-        )
-        weighted = weighted_discrepancy(interpreter, *pair, LABELS)
-        assert torch.equal(weighted_discrepancy(interpreter, *pair, LABELS.int()), weighted)
-        bound = margin_bound(interpreter, *pair, LABELS)
-        assert torch.equal(margin_bound(interpreter, *pair, LABELS.int()).margin, bound.margin)
-        listed = LABELS.tolist()
-        three = (*pair, listed)
-        refused(
-            lambda: interpretability_discrepancy(interpreter, *three, TARGETS),  # noqa: B023
-            "as_tensor",
-        )
-        refused(lambda: weighted_discrepancy(interpreter, *pair, listed), "as_tensor")  # noqa: B023
-        refused(lambda: margin_bound(interpreter, *pair, listed), "as_tensor")  # noqa: B023
-    refused(
-        lambda: interpretability_discrepancy(CAM(model), *pair, LABELS[0], classes="1-class"),
-        r"shape \[N\]",
-    )
+    interpreter = make(model)
+    expected = interpretability_discrepancy(interpreter, *pair, LABELS, TARGETS)
+    found = interpretability_discrepancy(interpreter, *pair, LABELS.int(), TARGETS.byte())
+    assert torch.equal(found, expected)
+    weighted = weighted_discrepancy(interpreter, *pair, LABELS)
+    assert torch.equal(weighted_discrepancy(interpreter, *pair, LABELS.int()), weighted)
+    bound = margin_bound(interpreter, *pair, LABELS)
+    assert torch.equal(margin_bound(interpreter, *pair, LABELS.int()).margin, bound.margin)
+    for function in (weighted_discrepancy, margin_bound):
+        with refused(match="as_tensor"):
+            function(interpreter, *pair, LABELS.tolist())
+        with refused(match=r"0\.\.3"):
+            function(interpreter, *pair, LABELS + 1)
+        with refused(match="Repr has none"):
+            function(Repr(model), *pair, LABELS)
 
 
+@pytest.mark.parametrize(
+    ("classes", "labels", "reduction", "message"),
+    [
+        (2, LABELS, "weighted", "all C"),
+        (4, LABELS[:2], "weighted", "labels"),
+        (4, LABELS + 1, "weighted", r"0\.\.3"),
+        (4, LABELS.double(), "weighted", "int64"),
+        (4, LABELS, "2-class", "reduction"),
+    ],
+)
 def test_equation_8_refuses_what_it_cannot_weigh(
-    model: Random, pair: tuple[Tensor, Tensor]
+    model: GapClassifier, pair: Pair, classes: int, labels: Tensor, reduction: str, message: str
 ) -> None:
-    maps, logits = CAM(model)(pair[0]), model(pair[0])
-    refused(lambda: weighted_discrepancy(Repr(model), *pair, LABELS), "Repr has none")
-    refused(lambda: margin_bound(Repr(model), *pair), "Repr has none")
-    refused(lambda: weighted_map_distance(maps[:, :2], maps[:, :2], logits, LABELS), "all C")
-    refused(lambda: weighted_map_distance(maps, maps, logits, LABELS[:2]), "labels")
-    refused(lambda: weighted_map_distance(maps, maps, logits, LABELS + 1), r"0\.\.3")
-    refused(lambda: weighted_map_distance(maps, maps, logits, LABELS.double()), "int64")
-    refused(
-        lambda: weighted_map_distance(maps, maps, logits, LABELS, "2-class"),  # type: ignore[arg-type]
-        "reduction",
-    )
-    refused(lambda: weighted_discrepancy(GradCAM(model), *pair, LABELS + 1), r"0\.\.3")
-    refused(lambda: margin_bound(CAM(model), *pair, LABELS + 1), r"0\.\.3")
+    maps = CAM(model)(pair[0])[:, :classes]
+    with refused(match=message):
+        weighted_map_distance(maps, maps, model(pair[0]), labels, reduction)

@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.func import jacrev
 from torch.nn import functional as F
 
-from fastinterp._utils.errors import InputError
 from fastinterp.interpreters import Gradient, GuidedBackprop, SmoothGrad
 from fastinterp.models.gap import GapClassifier
 
@@ -57,19 +56,3 @@ def test_guided_backprop_by_hand(relu_net: GapClassifier, images: Tensor) -> Non
     maps = GuidedBackprop(relu_net)(images).detach()
     torch.testing.assert_close(maps, torch.stack(expected, dim=1))
     assert not torch.allclose(maps, Gradient(relu_net)(images))
-
-
-def test_guided_backprop_says_when_there_is_no_relu(smooth: GapClassifier, images: Tensor) -> None:
-    with pytest.raises(InputError, match="no ReLU"):
-        GuidedBackprop(smooth)(images)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [({"samples": 0}, "samples"), ({"noise": -0.1}, "noise"), ({"chunk_size": 0}, "chunk_size")],
-)
-def test_smoothgrad_refuses_bad_settings(
-    smooth: GapClassifier, settings: dict[str, float], message: str
-) -> None:
-    with pytest.raises(InputError, match=message):
-        SmoothGrad(smooth, **settings)  # type: ignore[arg-type]

@@ -80,7 +80,7 @@ def test_softplus_takes_the_place_of_relu(relu_net: GapClassifier, images: Tenso
     plain = IntegratedGradients(relu_net, 3)(images).detach()
     softened = interpreter(images).detach()
     assert torch.equal(IntegratedGradients(relu_net, 3)(images).detach(), plain)
-    relu_net.activation = lambda value: F.softplus(value, beta=2.0)  # type: ignore[assignment]
+    relu_net.activation = lambda value: F.softplus(value, beta=2.0)
     expected = IntegratedGradients(relu_net, 3)(images).detach()
     torch.testing.assert_close(softened, expected)
     assert not torch.allclose(softened, plain)
@@ -91,11 +91,6 @@ def test_softplus_maps_are_differentiable(relu_net: GapClassifier, images: Tenso
     for chunk_size in (2, 512):
         interpreter = IntegratedGradients(relu_net, 3, softplus=True, chunk_size=chunk_size)
         assert torch.autograd.gradcheck(lambda x: interpreter(x, [2]), (x,))  # noqa: B023
-
-
-def test_softplus_says_when_there_is_no_relu(smooth: GapClassifier, images: Tensor) -> None:
-    with pytest.raises(InputError, match="no ReLU"):
-        IntegratedGradients(smooth, 3, softplus=True)(images)
 
 
 def test_path_is_differentiable_by_both_ends(smooth: GapClassifier, images: Tensor) -> None:
@@ -112,7 +107,7 @@ def test_path_is_differentiable_by_both_ends(smooth: GapClassifier, images: Tens
 @pytest.mark.parametrize("grad", [False, True])
 def test_passes_stay_within_the_chunk(relu_net: GapClassifier, images: Tensor, grad: bool) -> None:
     for chunk_size in (2, 4, 100):
-        relu_net.most_images = 0  # type: ignore[assignment]
+        relu_net.most_images = 0
         with torch.set_grad_enabled(grad):
             maps = IntegratedGradients(relu_net, 10, chunk_size=chunk_size)(images, [0])
             if grad:
@@ -191,23 +186,6 @@ def test_of_a_loss_with_labels(smooth: GapClassifier, images: Tensor) -> None:
     torch.testing.assert_close(maps.flatten(1).sum(1), after - before, rtol=1e-2, atol=1e-4)
     maps.abs().sum().backward()
     assert smooth.weight.grad is not None and smooth.weight.grad.abs().sum() > 0
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"steps": 0}, "steps"),
-        ({"steps": 2.5}, "steps"),
-        ({"chunk_size": 0}, "chunk_size"),
-        ({"beta": 0.0}, "beta"),
-        ({"beta": float("nan")}, "beta"),
-    ],
-)
-def test_refuses_bad_settings(
-    smooth: GapClassifier, settings: dict[str, float], message: str
-) -> None:
-    with pytest.raises(InputError, match=message):
-        IntegratedGradients(smooth, **settings)  # type: ignore[arg-type]
 
 
 def test_refuses_paths_that_do_not_fit(smooth: GapClassifier, images: Tensor) -> None:

@@ -33,7 +33,7 @@ def test_replaces_it_and_its_gradient(name: str) -> None:
     value = leaf * 1  # an in-place form may not write into a leaf
     with ReplaceReLU(F.softplus) as mode:
         result = relu(value)
-    assert mode.met == 1
+    assert mode.replaced == 1
     torch.testing.assert_close(result, F.softplus(leaf))
     if result is value:  # in place: whoever holds the old name sees the new values
         assert name.endswith(("_", "True)"))
@@ -67,7 +67,7 @@ def test_other_functions_pass_through() -> None:
         value = torch.tensor([-1.0, 1.0])
         assert torch.equal(F.leaky_relu(value).sign(), value)
         assert torch.equal(value.clamp(min=0), torch.tensor([0.0, 1.0]))
-    assert mode.met == 0
+    assert mode.replaced == 0
 
 
 def test_guided_relu() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,18 @@ needs_extension = pytest.mark.skipif(
 )
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """torch with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
 
 # Empty, or what to watch while device code runs: tests/device_code/build.py.
 WATCHING = os.environ.get("FASTINTERP_DEVICE_CODE", "")

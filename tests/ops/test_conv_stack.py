@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-from support import assert_as_good_as_torch, needs_extension
+from support import assert_as_good_as_torch, threads
 from torch import Tensor
 
-from benchmarks.cases import lay_out
+from benchmarks.cases import LAYOUTS, lay_out
 from fastinterp import build_info
 from fastinterp.ops.conv_stack import Convolution, ConvStack, reference, serves
 
@@ -67,29 +63,23 @@ def to(dtype: torch.dtype, convolutions: list[Convolution]) -> list[Convolution]
     return [c._replace(weight=c.weight.to(dtype), bias=c.bias.to(dtype)) for c in convolutions]
 
 
-def by_torch(x: Tensor, convolutions: list[Convolution], grad: Tensor) -> tuple[Tensor, Tensor]:
+def value_and_gradient(run, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     x = x.detach().requires_grad_()
-    out = reference(x, convolutions)
-    return out.detach(), torch.autograd.grad(out, x, grad)[0]
-
-
-def by_stack(stack: ConvStack, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    x = x.detach().requires_grad_()
-    out = stack(x)
+    out = run(x)
     return out.detach(), torch.autograd.grad(out, x, grad)[0]
 
 
 @needs_kernel
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced", "transposed"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_error_is_at_most_twice_that_of_plain_torch(case, layout: str) -> None:
     x, convolutions = tensors(case)
     grad = torch.randn_like(reference(x, convolutions))
-    truths = by_torch(x, convolutions, grad)
+    truths = value_and_gradient(lambda x: reference(x, convolutions), x, grad)
     single = to(torch.float32, convolutions)
-    theirs = by_torch(x.float(), single, grad.float())
+    theirs = value_and_gradient(lambda x: reference(x, single), x.float(), grad.float())
     stack = ConvStack(single, case[1])
-    found = by_stack(stack, lay_out(x.float(), layout), lay_out(grad.float(), layout))
+    found = value_and_gradient(stack, lay_out(x.float(), layout), lay_out(grad.float(), layout))
     for ours, plain, truth, what in zip(found, theirs, truths, ("out", "gradient"), strict=True):
         assert ours.shape == truth.shape and ours.dtype == torch.float32
         assert_as_good_as_torch(ours, plain, truth, what)
@@ -97,20 +87,16 @@ def test_error_is_at_most_twice_that_of_plain_torch(case, layout: str) -> None:
         assert torch.equal(stack(x.float()), found[0])
 
 
-def rounded(x: Tensor) -> Tensor:
-    return x.bfloat16().to(x.dtype)
-
-
 class _Rounded(torch.autograd.Function):
-    """A number as bfloat16 keeps it; so is its gradient."""
+    """A number rounded to bfloat16, and its gradient too."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
-        return rounded(x)
+        return x.bfloat16().to(x.dtype)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
-        return rounded(grad)
+        return grad.bfloat16().to(grad.dtype)
 
 
 @needs_kernel
@@ -120,14 +106,14 @@ def test_bfloat16_rounds_what_is_multiplied_and_nothing_else(case, bf16: bool) -
     x, convolutions = tensors(case)
     x, convolutions = x.float(), to(torch.float32, convolutions)
     grad = torch.randn_like(reference(x, convolutions))
-    found = by_stack(ConvStack(convolutions, case[1], bf16=bf16), x, grad)
+    found = value_and_gradient(ConvStack(convolutions, case[1], bf16=bf16), x, grad)
 
-    exact = rounded(x).double().requires_grad_()
+    exact = x.bfloat16().double().requires_grad_()
     out: Tensor = exact
     for index, (weight, bias, stride, (top, bottom, left, right), pool) in enumerate(convolutions):
         out = _Rounded.apply(torch.relu(out)) if index else out
         out = torch.nn.functional.pad(out, (left, right, top, bottom))
-        out = torch.nn.functional.conv2d(out, rounded(weight.double()), bias.double(), stride)
+        out = torch.nn.functional.conv2d(out, weight.bfloat16().double(), bias.double(), stride)
         if pool > 1:
             out = torch.nn.functional.max_pool2d(out, pool, ceil_mode=True)
     (by_x,) = torch.autograd.grad(_Rounded.apply(out), exact, grad.double())
@@ -146,17 +132,13 @@ def test_results_do_not_depend_on_threads_or_on_the_batch(case, bf16: bool) -> N
     x, convolutions = x.float(), to(torch.float32, convolutions)
     stack = ConvStack(convolutions, case[1], bf16=bf16)
     grad = torch.randn_like(stack(x))
-    whole = by_stack(stack, x, grad)
-    threads = torch.get_num_threads()
-    try:
-        for count in (1, 3):
-            torch.set_num_threads(count)
-            assert all(map(torch.equal, by_stack(stack, x, grad), whole))
-    finally:
-        torch.set_num_threads(threads)
-    alone = by_stack(stack, x[1:2], grad[1:2])
+    whole = value_and_gradient(stack, x, grad)
+    for count in (1, 3):
+        with threads(count):
+            assert all(map(torch.equal, value_and_gradient(stack, x, grad), whole))
+    alone = value_and_gradient(stack, x[1:2], grad[1:2])
     assert all(torch.equal(one, all_[1:2]) for one, all_ in zip(alone, whole, strict=True))
-    for none, some in zip(by_stack(stack, x[:0], grad[:0]), whole, strict=True):
+    for none, some in zip(value_and_gradient(stack, x[:0], grad[:0]), whole, strict=True):
         assert none.shape == (0, *some.shape[1:])
 
 
@@ -165,7 +147,9 @@ def test_an_expanded_gradient_is_read_as_it_is() -> None:
     x, convolutions = tensors(CASES[0])
     stack = ConvStack(to(torch.float32, convolutions), CASES[0][1])
     grad = torch.randn(3, 10, 1, 1).expand(3, 10, 7, 7)
-    found, expected = (by_stack(stack, x.float(), g)[1] for g in (grad, grad.contiguous()))
+    found, expected = (
+        value_and_gradient(stack, x.float(), g)[1] for g in (grad, grad.contiguous())
+    )
     assert torch.equal(found, expected)
 
 
@@ -190,41 +174,9 @@ def test_nan_stays_what_it_is() -> None:
     x, convolutions = tensors(CASES[0])
     stack = ConvStack(to(torch.float32, convolutions), CASES[0][1])
     x[1, 0, 5, 5] = torch.nan
-    out, grad = by_stack(stack, x.float(), torch.ones(3, 10, 7, 7))
+    out, grad = value_and_gradient(stack, x.float(), torch.ones(3, 10, 7, 7))
     assert out[1].isnan().any() and not out[[0, 2]].isnan().any()
     assert not grad[[0, 2]].isnan().any()
-
-
-COMPARE = """
-import torch
-from fastinterp import build_info
-from fastinterp.ops.conv_stack import Convolution, ConvStack, reference
-torch.manual_seed(0)
-layers = [Convolution(torch.randn(16, 1, 4, 4), torch.randn(16), 2, (1, 1, 1, 1)),
-          Convolution(torch.randn(35, 16, 3, 3) / 12, torch.randn(35), 1, (1, 1, 1, 1), 2)]
-x = torch.rand(2, 1, 15, 15, requires_grad=True)
-outs = [ConvStack(layers, (15, 15))(x), reference(x, layers)]
-torch.testing.assert_close(*outs)
-torch.testing.assert_close(*(torch.autograd.grad(out.sum(), x)[0] for out in outs))
-print(build_info()["cpu_vectors"])
-"""
-
-
-@needs_extension
-@pytest.mark.parametrize("level", ["default", "avx2", "avx512"])
-def test_every_vector_width_computes_the_same(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if level == "avx512" and not torch.cpu._is_avx512_supported():
-        pytest.skip("torch itself runs avx512 when told to, and this processor has none")
-    monkeypatch.setenv("ATEN_CPU_CAPABILITY", level)
-    monkeypatch.setenv("FASTINTERP_BACKEND", "native")
-    done = subprocess.run(
-        [sys.executable, "-c", COMPARE],
-        cwd=Path(__file__).resolve().parents[2], capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    widths = ["baseline", "avx2", "avx512"]
-    limit = ["default", "avx2", "avx512"].index(level)
-    assert widths.index(done.stdout.strip()) <= limit
 
 
 def test_it_serves_plain_float32_images_on_a_cpu_alone() -> None:
@@ -237,23 +189,33 @@ def test_it_serves_plain_float32_images_on_a_cpu_alone() -> None:
         assert not serves(torch.nn.Parameter(image))
 
 
+WEIGHT, BIAS, NONE = torch.ones(4, 1, 3, 3), torch.ones(4), (0, 0, 0, 0)
+
+
 @needs_kernel
-def test_what_does_not_fit_is_refused() -> None:
-    weight, bias, none = torch.ones(4, 1, 3, 3), torch.ones(4), (0, 0, 0, 0)
-    for convolutions, size, words in (
+@pytest.mark.parametrize(
+    ("convolutions", "size", "words"),
+    [
         ([], (7, 7), "at least one"),
-        ([(weight, bias[:3], 1, none)], (7, 7), "its bias"),
-        ([(weight, bias, 1, none), (weight, bias, 1, none)], (7, 7), "the convolution before"),
-        ([(weight.double(), bias.double(), 1, none)], (7, 7), "float32"),
-        ([(weight, bias, 0, none)], (7, 7), "strides must be positive"),
-        ([(weight, bias, 1, (0, -1, 0, 0))], (7, 7), "padding not negative"),
-        ([(weight, bias, 1, none)], (2, 7), "larger than the padded maps"),
-        ([(weight, bias, 1, none, 0)], (7, 7), "windows of a pool must be 1 to 16 wide"),
-        ([(weight, bias, 1, none, 17)], (40, 40), "windows of a pool must be 1 to 16 wide"),
-    ):
-        with pytest.raises(RuntimeError, match=words):
-            ConvStack([Convolution(*c) for c in convolutions], size)
-    stack = ConvStack([Convolution(weight, bias, 1, none)], (7, 7))
-    for x in (torch.ones(2, 1, 7, 8), torch.ones(2, 3, 7, 7), torch.ones(1, 7, 7)):
-        with pytest.raises(RuntimeError, match=r"must be float32 \[N, 1, 7, 7\]"):
-            stack(x)
+        ([(WEIGHT, BIAS[:3], 1, NONE)], (7, 7), "its bias"),
+        ([(WEIGHT, BIAS, 1, NONE), (WEIGHT, BIAS, 1, NONE)], (7, 7), "the convolution before"),
+        ([(WEIGHT.double(), BIAS.double(), 1, NONE)], (7, 7), "float32"),
+        ([(WEIGHT, BIAS, 0, NONE)], (7, 7), "strides must be positive"),
+        ([(WEIGHT, BIAS, 1, (0, -1, 0, 0))], (7, 7), "padding not negative"),
+        ([(WEIGHT, BIAS, 1, NONE)], (2, 7), "larger than the padded maps"),
+        ([(WEIGHT, BIAS, 1, NONE, 0)], (7, 7), "windows of a pool must be 1 to 16 wide"),
+        ([(WEIGHT, BIAS, 1, NONE, 17)], (40, 40), "windows of a pool must be 1 to 16 wide"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_layers_that_do_not_fit_are_refused(convolutions, size, words: str) -> None:
+    with pytest.raises(RuntimeError, match=words):
+        ConvStack([Convolution(*c) for c in convolutions], size)
+
+
+@needs_kernel
+@pytest.mark.parametrize("shape", [(2, 1, 7, 8), (2, 3, 7, 7), (1, 7, 7)])
+def test_images_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
+    stack = ConvStack([Convolution(WEIGHT, BIAS, 1, NONE)], (7, 7))
+    with pytest.raises(RuntimeError, match=r"must be float32 \[N, 1, 7, 7\]"):
+        stack(torch.ones(shape))

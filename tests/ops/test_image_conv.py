@@ -9,8 +9,10 @@ from torch.nn import functional as F
 
 from fastinterp.ops.image_gradient import image_conv2d
 
-CHANNELS = [1, 3]
+every_channels = pytest.mark.parametrize("channels", [1, 3])
+# Kernel, stride, padding.
 CASES = [(4, 2, (1, 1)), (5, 1, (2, 2)), (3, 1, (1, 1)), (3, 2, (0, 1)), (7, 3, (0, 0))]
+every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
 def tensors(kernel: int, channels: int = 1, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -21,19 +23,13 @@ def tensors(kernel: int, channels: int = 1, dtype: torch.dtype = torch.float64) 
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("channels", CHANNELS)
-@pytest.mark.parametrize(("kernel", "stride", "padding"), CASES)
-def test_gradients(
-    kernel: int,
-    stride: int,
-    padding: tuple[int, int],
-    channels: int,
-    layout: torch.memory_format,
-) -> None:
-    x, weight, bias = tensors(kernel, channels)
+@every_channels
+@every_case
+def test_gradients(case, channels: int, layout: torch.memory_format) -> None:
+    x, weight, bias = tensors(case[0], channels)
     laid_out = x.to(memory_format=layout)
-    ours = image_conv2d(laid_out, weight, bias, stride, padding)
-    theirs = F.conv2d(laid_out, weight, bias, stride, padding)
+    ours = image_conv2d(laid_out, weight, bias, *case[1:])
+    theirs = F.conv2d(laid_out, weight, bias, *case[1:])
     assert "ImageConv2d" in type(ours.grad_fn).__name__
     above = torch.randn_like(theirs)
     found = torch.autograd.grad(ours, [x, weight, bias], above)
@@ -42,30 +38,25 @@ def test_gradients(
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("channels", CHANNELS)
-@pytest.mark.parametrize(("kernel", "stride", "padding"), CASES)
-def test_second_derivatives(
-    kernel: int, stride: int, padding: tuple[int, int], channels: int
-) -> None:
-    def run(*inputs: Tensor) -> Tensor:
-        return image_conv2d(*inputs, stride, padding)
-
-    x, weight, bias = tensors(kernel, channels)
-    assert torch.autograd.gradgradcheck(run, (x[:1], weight, bias))
+@every_channels
+@every_case
+def test_second_derivatives(case, channels: int) -> None:
+    x, weight, bias = tensors(case[0], channels)
+    inputs = (x[:1], weight, bias)
+    assert torch.autograd.gradgradcheck(lambda *ts: image_conv2d(*ts, *case[1:]), inputs)
 
 
-@pytest.mark.parametrize("channels", CHANNELS)
-@pytest.mark.parametrize(("kernel", "stride", "padding"), CASES)
-def test_float32_is_as_exact_as_torch(
-    kernel: int, stride: int, padding: tuple[int, int], channels: int
-) -> None:
+@every_channels
+@every_case
+def test_float32_is_as_exact_as_torch(case, channels: int) -> None:
+    kernel, *how = case
     errors = []
-    above = torch.randn_like(F.conv2d(*tensors(kernel, channels), stride, padding))
+    above = torch.randn_like(F.conv2d(*tensors(kernel, channels), *how))
     x, *rest = tensors(kernel, channels)
-    (truth,) = torch.autograd.grad(F.conv2d(x, *rest, stride, padding), x, above)
+    (truth,) = torch.autograd.grad(F.conv2d(x, *rest, *how), x, above)
     for function in (image_conv2d, F.conv2d):
         x, *rest = tensors(kernel, channels, torch.float32)
-        (found,) = torch.autograd.grad(function(x, *rest, stride, padding), x, above.float())
+        (found,) = torch.autograd.grad(function(x, *rest, *how), x, above.float())
         errors.append(float((found.double() - truth).norm() / truth.norm()))
     assert errors[0] <= max(2 * errors[1], 2**-23)
 
@@ -92,7 +83,7 @@ def test_other_images_go_through_torch() -> None:
     assert "ImageConv2d" not in type(detached.grad_fn).__name__
 
 
-@pytest.mark.parametrize("channels", CHANNELS)
+@every_channels
 def test_functional_transforms_work(channels: int) -> None:
     x, weight, bias = tensors(4, channels)
     weight, bias = weight.detach(), bias.detach()
@@ -105,7 +96,7 @@ def test_functional_transforms_work(channels: int) -> None:
     torch.testing.assert_close(each, together)
 
 
-@pytest.mark.parametrize("channels", CHANNELS)
+@every_channels
 def test_forward_over_reverse(channels: int) -> None:
     inputs = tuple(
         t.detach()[..., :5, :5] if t.dim() == 4 else t.detach() for t in tensors(4, channels)

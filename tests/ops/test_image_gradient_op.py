@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support import DTYPES, assert_as_good_as_torch, needs_extension
+from support import DTYPES, assert_as_good_as_torch, needs_extension, threads
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.cases import lay_out
+from benchmarks.cases import LAYOUTS, lay_out
 from fastinterp.ops.image_gradient import image_gradient, reference
 
 # Channels of the images, their size, filters, kernel, stride, padding.
@@ -52,7 +52,7 @@ def kernel(case, grad: Tensor, weight: Tensor) -> Tensor:
     return torch.ops.fastinterp.image_gradient(grad, weight, *size, stride, *padding)
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced", "transposed"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_error_is_at_most_twice_that_of_plain_torch(case, layout: str) -> None:
     for dtype in DTYPES:
@@ -90,14 +90,10 @@ def test_the_reference_differentiates(case) -> None:
 @pytest.mark.parametrize("case", CASES[:4], ids=str)
 def test_results_do_not_depend_on_threads_or_on_the_batch(case) -> None:
     grad, weight = (t.float() for t in tensors(case, images=5))
-    threads = torch.get_num_threads()
     whole = kernel(case, grad, weight)
-    try:
-        for count in (1, 3):
-            torch.set_num_threads(count)
+    for count in (1, 3):
+        with threads(count):
             assert torch.equal(kernel(case, grad, weight), whole)
-    finally:
-        torch.set_num_threads(threads)
     assert torch.equal(kernel(case, grad[1:2], weight), whole[1:2])
     assert kernel(case, grad[:0], weight).shape == (0, *whole.shape[1:])
 

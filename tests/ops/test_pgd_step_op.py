@@ -9,7 +9,7 @@ import torch
 from support import DEVICES, DTYPES, assert_as_good_as_torch, block_op, needs_extension
 from torch import Tensor
 
-from benchmarks.cases import IMAGE_SHAPES, lay_out
+from benchmarks.cases import IMAGE_SHAPES, LAYOUTS, lay_out
 from fastinterp import InputError, ops
 from fastinterp.ops import reference
 from fastinterp.ops.pgd_step import NORMS, project_l1
@@ -29,7 +29,7 @@ SETTINGS = [(0.01, 0.05), (3.0, 2.0), (0.5, 0.0)]
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced", "transposed"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("shape", IMAGE_SHAPES, ids=str)
 def test_error_is_at_most_twice_that_of_plain_torch(
@@ -103,7 +103,7 @@ def test_each_image_has_its_own_eps_and_step_size(norm: str, device: str) -> Non
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced", "transposed"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("norm", NORMS)
 def test_inplace(norm: str, dtype: torch.dtype, layout: str, device: str) -> None:
@@ -152,7 +152,7 @@ def test_empty_batch(device: str) -> None:
 @needs_extension
 @pytest.mark.parametrize("device", DEVICES)
 def test_opcheck(device: str) -> None:
-    for layout in ("contiguous", "channels_last", "sliced", "transposed"):
+    for layout in LAYOUTS:
         x_adv, grad, x = images((3, 2, 4, 5), torch.float32, device, layout)
         for norm in range(3):
             settings = (0.1, 0.2, None, None, 0.0, 1.0, norm)
@@ -184,14 +184,16 @@ def bad_calls():
     yield "step_size", (x_adv, grad, x, "0.1", 0.1), {}
     yield "step_size", (x_adv, grad, x, float("inf"), 0.1), {}
     yield "eps", (x_adv, grad, x, 0.1, torch.tensor([0.1, nan, 0.1])), {}
-    yield r"shape \[N\]", (x_adv, grad, x, 0.1, torch.ones(2)), {}
-    yield "same dtype", (x_adv, grad, x, 0.1, torch.ones(3).double()), {}
-    yield "same shape", (x_adv, grad[:2], x, 0.1, 0.1), {}
-    yield "same dtype", (x_adv, grad, x.double(), 0.1, 0.1), {}
-    yield "floating point", (x_adv.int(), grad, x, 0.1, 0.1), {}
+    yield r"eps float32 \[2\]", (x_adv, grad, x, 0.1, torch.ones(2)), {}
+    yield "eps float64", (x_adv, grad, x, 0.1, torch.ones(3).double()), {}
+    yield r"grad float32 \[2, 1, 4, 4\]", (x_adv, grad[:2], x, 0.1, 0.1), {}
+    yield "x float64", (x_adv, grad, x.double(), 0.1, 0.1), {}
+    yield "x .* on meta", (x_adv, grad, x.to("meta"), 0.1, 0.1), {}
+    yield "grad of type list", (x_adv, [1.0], x, 0.1, 0.1), {}
+    yield "x_adv int32", (x_adv.int(), grad, x, 0.1, 0.1), {}
     yield "norm must be", (x_adv, grad, x, 0.1, 0.1), {"norm": "l3"}
     yield "lower", (x_adv, grad, x, 0.1, 0.1), {"lower": 1.0, "upper": 0.0}
-    yield "batch dimension", (x_adv.sum(), grad.sum(), x.sum(), 0.1, 0.1), {}
+    yield r"x float32 \[\]", (x_adv.sum(), grad.sum(), x.sum(), 0.1, 0.1), {}
 
 
 @pytest.mark.parametrize(("match", "arguments", "options"), list(bad_calls()))
