@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._version import __version__
-from ..attacks.aai import KINDS
+from ..attacks.aai import AAI_KINDS
 from ..data.load import NAMES as DATASETS
 from ..evaluation import PROTOCOLS
 from ..evaluation.by_attack import CLASS_SETS, MEASURES
@@ -127,8 +127,8 @@ def _add_maps(add: Callable[..., Any]) -> None:
              "ig takes 100 steps, with softplus instead of ReLU")
     add("--classes", choices=CLASS_SETS, metavar="SET",
         help=f"isa: whose maps are compared: {', '.join(CLASS_SETS)}; default: each of these")
-    add("--kind", choices=KINDS, metavar="KIND",
-        help=f"aai: what the attack changes: {', '.join(KINDS)}; default: topk")
+    add("--kind", choices=AAI_KINDS, metavar="KIND",
+        help=f"aai: what the attack changes: {', '.join(AAI_KINDS)}; default: topk")
     add("--k", type=count, metavar="K", help="aai: number of top positions of a map; default: 8")
     add("--hinge", type=number, metavar="LAMBDA",
         help="aai: weight of the penalty on a changed prediction, eq. (7), such as 10; the best "

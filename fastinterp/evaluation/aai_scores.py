@@ -12,7 +12,7 @@ from torch import Tensor
 from .._utils.errors import InputError
 from .._utils.require import require_count, require_numbers, require_whole
 from ..attacks import AAI
-from ..attacks.aai import Kind
+from ..attacks.aai import AAIKind
 from ..attacks.ascent import Keep
 from ..attacks.checks import require_images, require_labels
 from ..attacks.modes import eval_mode
@@ -66,7 +66,7 @@ def aai_sweep(
     eps: Sequence[float] | float,
     steps: int = 200,
     step_size: float = PAPER_STEP_SIZE,
-    kind: Kind = "topk",
+    kind: AAIKind = "topk",
     k: int = PAPER_K,
     hinge: float = 0.0,
     keep: Keep = "last",

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .._utils.errors import InputError
 from .._utils.require import require_count, require_numbers
@@ -196,7 +197,7 @@ def flat_share(
     with eval_mode(model), own_autograd(images.device.type):
         for x, y in _batches(images, labels, batch_size):
             x = x.detach().clone().requires_grad_()
-            value = CROSS_ENTROPY.bind(model, x.detach(), y)(x).value.sum()
+            value = F.cross_entropy(model(x), y, reduction="sum")
             (grad,) = torch.autograd.grad(value, x, materialize_grads=True)
             flat += int((grad == 0).flatten(1).all(dim=1).sum())
     return flat / len(images)

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from torch import Tensor
 
 from .._utils.errors import InputError
-from ..attacks.aai import Kind
+from ..attacks.aai import AAIKind
 from ..attacks.step_size import PAPER_STEP_SIZE, default_step_size
 from ..data import ImageData
 from ..interpreters.distance import ClassSet
@@ -56,7 +56,7 @@ class Request:
     interpreter: str | None = None
     classes: str | None = None
     seed: int | None = None
-    kind: Kind | None = None
+    kind: AAIKind | None = None
     k: int | None = None
     hinge: float | None = None
 

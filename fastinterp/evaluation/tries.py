@@ -13,7 +13,7 @@ from .._utils.errors import InputError
 from ..attacks import CrossEntropy, Objective, Outputs, Threat, ascend
 from ..attacks.ascent import Keep
 from ..attacks.modes import convolutions_in
-from ..models.gap import GapClassifier, Keeps
+from ..models.gap import GapClassifier, Needs
 
 
 class FlushedCrossEntropy(CrossEntropy):
@@ -25,7 +25,7 @@ class FlushedCrossEntropy(CrossEntropy):
     is the same at all positions of a map, and that by the map's sum.
     """
 
-    needs: Keeps = "sums"
+    needs: Needs = "sums"
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Callable[[Outputs], Tensor]:
         cross_entropy = super().prepare(clean, labels)
@@ -68,7 +68,7 @@ class MarginTowards(Objective):
     Any wrong class is a success, so this is an untargeted attack that is steered.
     """
 
-    needs: Keeps = "logits"
+    needs: Needs = "logits"
 
     def __init__(self, rank: int) -> None:
         self.rank = rank

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from .._utils.device import usable_device
 from .._utils.errors import InputError
 from .._utils.require import require_count, require_nonnegative, require_one_of, require_whole
-from ..attacks.objectives import require_a_way_up
+from ..attacks.objectives import require_climbable
 from ..attacks.outputs import Precision
 from ..attacks.step_size import default_step_size, warn_if_short
 from ..attacks.threats import BALLS
@@ -106,7 +106,7 @@ class TrainConfig:
             InputError: the loop would start where the method's objective has no gradient.
         """
         if method.inner is not None:
-            require_a_way_up(method.inner, self.random_start)
+            require_climbable(method.inner, self.random_start)
             warn_if_short(method.name, self.eps, self.step_size, self.steps)
 
 

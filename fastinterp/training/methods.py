@@ -22,7 +22,7 @@ from ..attacks import (
     Outputs,
 )
 from ..interpreters import CAM, Interpreter, Repr
-from ..models.gap import Keeps, widest
+from ..models.gap import Needs, widest
 from ..ops.discrepancy import Reduction
 
 Inner = Literal["discrepancy", "cross-entropy"]
@@ -49,7 +49,7 @@ class Method:
     options: dict[str, str] = field(default_factory=dict)
 
     @cached_property
-    def needs(self) -> Keeps:
+    def needs(self) -> Needs:
         """What its objectives read of a pass; see `Objective`."""
         terms = (self.inner, self.on_clean, self.on_adv)
         return widest(term.needs for term in terms if term is not None)

@@ -11,8 +11,8 @@ from torch import Tensor
 from .._utils.errors import InputError
 from ..attacks.modes import convolutions_in
 from ..attacks.threats import Threat
+from ..models.compiled import CompiledClassifier
 from ..models.gap import GapClassifier, require_fit
-from .compiled import CompiledClassifier
 from .config import TrainConfig
 from .graphs import CudaRecorder, GraphedIterations, module_state
 from .methods import Method

@@ -80,7 +80,9 @@ def test_the_inner_gradient_against_a_formula(make_tiny, make_data) -> None:
     x, y = make_data(4, torch.float64)
     z = (x * 0.9 + 0.03).requires_grad_()
     climbed = method("int", interpreter=lambda m: IntegratedGradients(m, steps=3)).inner
-    (got,) = torch.autograd.grad(climbed.bind(model, x, y)(z).value.sum(), z)
+    (got,) = torch.autograd.grad(
+        climbed.prepare(Outputs(model, x).detach(), y)(Outputs(model, z)).sum(), z
+    )
     maps = integrated(model, x).detach()
 
     def value(z: Tensor) -> float:
@@ -91,8 +93,8 @@ def test_the_inner_gradient_against_a_formula(make_tiny, make_data) -> None:
             step = torch.zeros_like(z)
             step[index] = 1e-5
             with torch.enable_grad():
-                slope = (value(z.detach() + step) - value(z.detach() - step)) / 2e-5
-            assert float(got[index]) == pytest.approx(slope, rel=1e-4)
+                expected = (value(z.detach() + step) - value(z.detach() - step)) / 2e-5
+            assert float(got[index]) == pytest.approx(expected, rel=1e-4)
 
 
 def test_gradcam_is_cam_here(make_tiny, make_data) -> None:

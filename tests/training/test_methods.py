@@ -112,7 +112,7 @@ def test_outer_loss_and_gradient(make_tiny, setting, name: str, bias: bool) -> N
 @pytest.mark.parametrize("name", INNER)
 def test_inner_objective(setting, name: str) -> None:
     model, x, x_adv, y = setting
-    value = make(name).inner.bind(model, x, y)(x_adv).value
+    value = make(name).inner.prepare(Outputs(model, x).detach(), y)(Outputs(model, x_adv))
     assert torch.allclose(value, INNER[name](model, x, x_adv, y), rtol=1e-9)
 
 

@@ -11,8 +11,9 @@ from resumable import run
 from torch import nn
 
 from fastinterp import InputError, IntLoss, IntTrainer, NormalTrainer, models
-from fastinterp.attacks import CrossEntropy, Discrepancy
+from fastinterp.attacks import CrossEntropy, Discrepancy, Outputs
 from fastinterp.interpreters import IntegratedGradients
+from fastinterp.models.freeze import freeze
 from fastinterp.training import METHODS, Trainer, load_recipe, method, precision, run_recipe
 from fastinterp.training.run import STATE
 from fastinterp.training.state import read_record
@@ -43,9 +44,9 @@ def test_the_inner_gradient_points_the_same_way(objective, lowest: float, mean: 
     y = torch.arange(20) % 10
     grads = []
     for kind in ("float32", "bf16"):
-        bound = objective.bind(model, x, y, precision=kind)
-        tensors, slopes = zip(*bound.slopes(x_adv), strict=True)
-        grads.append(torch.autograd.grad(tensors, x_adv, slopes)[0].flatten(1))
+        value = objective.prepare(Outputs(model, x).detach(), y)
+        values = value(Outputs(freeze(model, x, kind), x_adv, kind))
+        grads.append(torch.autograd.grad(values.sum(), x_adv)[0].flatten(1))
     assert [grad.dtype for grad in grads] == [torch.float32] * 2
     cosines = nn.functional.cosine_similarity(*grads, dim=1)
     assert cosines.min() > lowest and cosines.mean() > mean
