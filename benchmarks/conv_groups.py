@@ -14,6 +14,8 @@ from benchmarks.group import Entries, Group, Skipped
 from benchmarks.op_groups import COPY, FUSED, REFERENCE, copy_entry
 from benchmarks.timing import Thunk
 from benchmarks.train_peers import Setting
+from fastinterp.models.freeze import convolutions as convolutions_of
+from fastinterp.models.freeze import fold
 from fastinterp.ops import conv_stack, image_gradient
 from fastinterp.ops.conv_stack import Convolution, ConvStack, serves
 
@@ -69,7 +71,7 @@ def all_groups(device: str) -> list[Group]:
 
 def _stack(setting: Setting) -> Entries:
     size = (setting.size, setting.size)
-    found = setting.model().folded("maps", size).convolutions(size)
+    found = convolutions_of(fold(setting.model(), "maps", setting.images()[0]), size)
     assert found is not None
     convolutions = [c._replace(weight=c.weight.detach(), bias=c.bias.detach()) for c in found]
     x = setting.images()[0].requires_grad_()

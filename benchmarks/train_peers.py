@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from benchmarks.timing import Thunk
 from fastinterp import models
 from fastinterp.attacks import Outputs
-from fastinterp.attacks.passes import Passes
 from fastinterp.models import GapClassifier
 from fastinterp.models.folded import FoldedClassifier
+from fastinterp.models.freeze import fold, freeze
 from fastinterp.models.layers import SameConv2d, pad_same
 from fastinterp.training.graphs import WARM_UP, capture
 from fastinterp.training.seeds import derive
@@ -96,7 +96,7 @@ def folded_convolutions_alone(setting: Setting) -> Thunk:
     the derivative by images of few channels is ours, and so are the inner loop's passes where they
     are one kernel."""
     model = setting.model()
-    folded = model.folded("maps", (setting.size, setting.size))
+    folded = fold(model, "maps", setting.images()[0])
     if not isinstance(folded, FoldedClassifier):
         convolutions = [p for name, p in model.named_parameters() if name != "weight"]
         return _passes(setting, setting.layout, model, convolutions, as_a_stack=True)
@@ -122,7 +122,7 @@ def _passes(
 
     def run() -> tuple[Tensor, ...]:
         clean = model.features(x)
-        inner = Passes(model, x) if as_a_stack else partial(Outputs, model)
+        inner = partial(Outputs, freeze(model, x) if as_a_stack else model)
         for _ in range(setting.steps):
             torch.autograd.grad(inner(x_adv).features, x_adv, above)
         adv = model.features(x_adv.detach())

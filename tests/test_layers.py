@@ -80,16 +80,6 @@ def reachable(module: str) -> set[str]:
     return found
 
 
-# Two circles that are still to be opened.
-CIRCLES = {
-    "fastinterp.models.folded",
-    "fastinterp.models.networks",
-    "fastinterp.training.progress",
-    "fastinterp.training.run",
-    "fastinterp.training.trainer",
-}
-
-
 def test_no_circle_of_files() -> None:
     circles = {module for module in MODULES if module in reachable(module)}
-    assert circles <= CIRCLES
+    assert circles == set()

@@ -138,7 +138,7 @@ def require_range(who: str, name: str, y: Tensor, num_classes: int) -> None:
     """Raise unless every label lies in 0..num_classes-1. This waits for a GPU."""
     if y.numel() == 0:
         return
-    low, high = (int(v) for v in y.aminmax())
+    low, high = map(int, y.aminmax())
     if low < 0 or high >= num_classes:
         raise InputError(
             f"{who}: {name} must lie in 0..{num_classes - 1} for {num_classes} classes, "

@@ -7,11 +7,10 @@ from .ig_norm import IGNorm
 from .isa import ISA, ISAResult
 from .map_objectives import Capped, MakeInterpreter, MapDiscrepancy, MapDistance, TopK
 from .minimal import MinimalPGD, MinimalResult
-from .objectives import KL, CrossEntropy, Discrepancy, Margin, Objective, Scored
+from .objectives import KL, CrossEntropy, Discrepancy, Margin, Objective
 from .outputs import Outputs
 from .pgd import PGD
-from .soft_sign import SoftSignBall
-from .threats import Ball, L1Ball, L2Ball, LinfBall, Threat
+from .threats import Ball, L1Ball, L2Ball, LinfBall, SoftSignBall, Threat
 from .unforeseen import JPEG, Elastic, Fog, Gabor, Snow
 
 __all__ = [
@@ -41,7 +40,6 @@ __all__ = [
     "MinimalResult",
     "Objective",
     "Outputs",
-    "Scored",
     "Snow",
     "SoftSignBall",
     "Threat",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -10,19 +9,18 @@ from torch import Tensor, nn
 
 from .._utils.described import Described
 from .._utils.errors import InputError
-from .._utils.require import require_count, require_number
+from .._utils.require import require_count, require_nonnegative, require_one_of
 from ..interpreters import Interpreter
-from ..models.gap import Keeps
-from .ascent import Keep, ascend, require_keep
+from ..models.gap import Needs
+from .ascent import Keep, ascend
 from .checks import require_batch, require_images
 from .map_objectives import Capped, MapDistance, TopK, require_same_model
-from .objectives import Margin, Objective
+from .objectives import Margin, Objective, Value
 from .outputs import Outputs
-from .slopes import Value
 from .threats import BALLS, Threat
 
-Kind = Literal["topk", "discrepancy"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+AAIKind = Literal["topk", "discrepancy"]
+AAI_KINDS: tuple[AAIKind, ...] = get_args(AAIKind)
 
 
 class AAI(Described):
@@ -31,26 +29,25 @@ class AAI(Described):
     "topk" dims the k positions that the clean map of the true class shows brightest (Ghorbani et
     al., 2019). "discrepancy" climbs the 1-class discrepancy of eq. (3).
 
-    The prediction stays: the hinge of eq. (7) holds it while the attack climbs, and the answer is
-    the best iterate that is predicted as x is, or x itself where there is none. The paper's Tables
-    2, A4 and A5 had neither, `hinge=0, keep="last"`, and averaged over the images whose prediction
-    stayed by itself.
+    The prediction stays the same: the hinge of eq. (7) holds it during the attack, and the result
+    is the best iterate that is predicted as x is, or x itself where there is none. The paper's
+    Tables 2, A4 and A5 did without both, `hinge=0, keep="last"`, and averaged over the images whose
+    prediction did not change.
 
     Args:
         model: the network that is attacked.
         interpreter: explains the same model.
         eps: radius of the ball around x, in pixel units: a number, or a tensor [N].
-        step_size: of one step, likewise.
-        steps: how many.
+        step_size: of one step, a number or a tensor [N].
+        steps: number of steps.
         kind: "topk" or "discrepancy".
         k: positions of a map, for "topk"; all its channels count together.
         p: norm of the discrepancy, 1 or 2.
-        hinge: lambda of eq. (7), on the class that is predicted at x; 0: nothing holds it.
+        hinge: lambda of eq. (7), for the class that is predicted at x; 0: no hinge.
         norm: of the ball, "linf", "l2" or "l1".
         random_start: start at a point drawn uniformly from the ball instead of at x.
-        keep: which iterate is the answer. "best": the one with the highest objective, with a
-            hinge among those that keep the prediction. "last": the last one, whatever it is
-            predicted as.
+        keep: which iterate is returned. "best": the one with the highest objective, with a hinge
+            among those that keep the prediction. "last": the last one, whatever its prediction.
         generator: for reproducible random starts.
         lower, upper: the range of valid pixels.
 
@@ -65,7 +62,7 @@ class AAI(Described):
         eps: float | Tensor,
         step_size: float | Tensor = 0.01,
         steps: int = 200,
-        kind: Kind = "topk",
+        kind: AAIKind = "topk",
         k: int = 8,
         *,
         p: Literal[1, 2] = 1,
@@ -78,23 +75,17 @@ class AAI(Described):
         upper: float = 1.0,
     ) -> None:
         require_same_model("AAI", model, interpreter)
-        if norm not in BALLS:
-            raise InputError(f"AAI: norm must be one of {', '.join(BALLS)}, got {norm!r}.")
-        if kind not in KINDS:
-            raise InputError(f'AAI: kind must be "topk" or "discrepancy", got {kind!r}.')
+        require_one_of("AAI: norm", norm, BALLS)
+        require_one_of("AAI: kind", kind, AAI_KINDS)
+        require_one_of("AAI: p", p, (1, 2))
+        require_one_of("AAI: keep", keep, ("last", "best"))
+        require_nonnegative("AAI: hinge", hinge)
         steps = require_count("AAI: steps", steps, 0)
-        if p not in (1, 2):
-            raise InputError(f"AAI: p must be 1 or 2, got {p!r}.")
-        if not require_number("AAI: hinge", hinge) >= 0:
-            raise InputError(f"AAI: hinge must be at least 0, got {hinge!r}.")
-        require_keep(keep)
-        if keep == "first_fooled":
-            raise InputError('AAI: keep must be "last" or "best"; an AAI does not fool the model.')
         self.model = model
         self.interpreter = interpreter
         self.threat: Threat = BALLS[norm](eps, step_size, lower, upper)
         self.steps = steps
-        self.kind: Kind = kind
+        self.kind: AAIKind = kind
         self.p: Literal[1, 2] = p
         self.hinge = hinge
         self.top = TopK(interpreter, k)
@@ -122,11 +113,10 @@ class AAI(Described):
             x_adv, like x, detached.
 
         Raises:
-            InputError: shapes, dtypes, devices, pixels or labels do not fit, or the climb of a
-                discrepancy would begin at x, where it is flat.
+            InputError: shapes, dtypes, devices, pixels or labels do not fit, or a discrepancy
+                would be climbed from x, where its gradient is zero.
         """
         y = require_batch("AAI", self.model, x, y, False, self.lower, self.upper)
-        threat = self.threat
         if start is not None:
             require_images("AAI: start", start, self.lower, self.upper)
             if start.shape != x.shape or start.device != x.device:
@@ -134,14 +124,13 @@ class AAI(Described):
                     f"AAI: start must be like x, {list(x.shape)} on {x.device}, "
                     f"got {list(start.shape)} on {start.device}."
                 )
-            threat = StartAt(threat, start.detach().to(x))
         elif self.kind == "discrepancy" and not self.random_start:
             raise InputError(
                 "AAI: the discrepancy has no gradient at x; pass random_start=True or a start."
             )
         return ascend(
             self.model,
-            threat,
+            self.threat,
             self.objective(y),
             x,
             y,
@@ -149,6 +138,7 @@ class AAI(Described):
             random_start=self.random_start,
             generator=generator or self.generator,
             keep=self.keep,
+            start=None if start is None else start.to(x),
         )
 
     def objective(self, y: Tensor) -> Objective:
@@ -158,8 +148,8 @@ class AAI(Described):
             change = MapDistance(self.interpreter, y[:, None], self.p)
         if self.hinge == 0:
             return change
-        kept = change + self.hinge * Hinge()
-        return kept + SamePrediction() if self.keep == "best" else kept
+        held = change + self.hinge * Hinge()
+        return held + SamePrediction() if self.keep == "best" else held
 
 
 class Hinge(Objective):
@@ -168,16 +158,16 @@ class Hinge(Objective):
     Of images that the model gets right, t is the true class, as in the paper.
     """
 
-    needs: Keeps = "logits"
+    needs: Needs = "logits"
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
         return Capped(Margin(targeted=True), 0.0).prepare(clean, clean.logits.argmax(dim=1))
 
 
 class SamePrediction(Objective):
-    """Minus infinity where x' is not predicted as x is, else 0: no such x' can be the best one."""
+    """Minus infinity where x' is not predicted as x is, so that it is never the best; else 0."""
 
-    needs: Keeps = "logits"
+    needs: Needs = "logits"
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
         predicted = clean.logits.argmax(dim=1)
@@ -187,29 +177,3 @@ class SamePrediction(Objective):
             return adv.logits.new_zeros(len(changed)).masked_fill(changed, -torch.inf)
 
         return value
-
-
-@dataclass(frozen=True)
-class StartAt:
-    """A threat whose climb starts at given images.
-
-    Attributes:
-        threat: where x' may go.
-        start: [N, ...], inside it.
-    """
-
-    threat: Threat
-    start: Tensor
-
-    def init(self, x: Tensor, random_start: bool, generator: torch.Generator | None) -> Tensor:
-        # A copy outside inference mode, which the climb may write into.
-        return self.start.clone()
-
-    def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:
-        return self.threat.step(x, z, grad)
-
-    def render(self, x: Tensor, z: Tensor) -> Tensor:
-        return self.threat.render(x, z)
-
-    def rows(self, index: Tensor) -> StartAt:
-        return StartAt(self.threat.rows(index), self.start[index])

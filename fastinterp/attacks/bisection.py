@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from .._utils.errors import InputError
-from .._utils.require import require_count, require_number
+from .._utils.require import require_count, require_nonnegative, require_number
 
 
 @dataclass(frozen=True)
 class Bisection:
-    """How a number per image is searched for between `lower` and `upper`.
+    """A search for one number for each image, between `lower` and `upper`.
 
     The first value tried is `start`. Towards `upper` the next value is the middle of what is left,
     but at most twice the last one, so that a small `start` finds small answers in few rounds.
@@ -24,9 +24,8 @@ class Bisection:
         start: first value tried, in lower..upper.
         lower, upper: the range. Neither end is tried itself.
         rounds: values tried for an image, at most.
-        tolerance: an image is settled, and no longer tried, once its range is at most this wide.
-            With 0, the default and the protocol of the paper's tables, none ever is: every image
-            stays in the batch for all rounds.
+        tolerance: an image leaves the search once its range is at most this wide. With 0, the
+            default and the protocol of the paper's tables, every image stays for all rounds.
 
     Raises:
         InputError: an empty range, a start outside it, rounds below 1 or a negative tolerance.
@@ -39,16 +38,15 @@ class Bisection:
     tolerance: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("start", "lower", "upper", "tolerance"):
+        for name in ("start", "lower", "upper"):
             require_number(f"Bisection: {name}", getattr(self, name))
         require_count("Bisection: rounds", self.rounds)
+        require_nonnegative("Bisection: tolerance", self.tolerance)
         if not 0 <= self.lower < self.start < self.upper:
             raise InputError(
-                "a bisection needs 0 <= lower < start < upper, "
+                "Bisection: 0 <= lower < start < upper is needed, "
                 f"got {self.lower}, {self.start}, {self.upper}."
             )
-        if not self.tolerance >= 0:
-            raise InputError(f"tolerance must be at least 0, got {self.tolerance}.")
 
     def search(
         self,
@@ -62,7 +60,7 @@ class Bisection:
         largest is wanted; where that is not so, one of several boundaries is found.
 
         Args:
-            succeeds: (rows [M] int64, values [M]) -> bool [M], for the images that are not settled.
+            succeeds: (rows [M] int64, values [M]) -> bool [M], for the images still searched.
             like: a tensor [N, ...] whose dtype and device the values take.
 
         Returns:

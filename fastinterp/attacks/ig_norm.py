@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .._utils.errors import InputError
-from .._utils.require import require_count
-from ..models.gap import Keeps
-from .objectives import Objective
+from .._utils.require import require_count, require_one_of
+from ..models.gap import Needs
+from .objectives import Objective, Units, Value
 from .outputs import Outputs
-from .slopes import Value
 
 
 class IGNorm(Objective):
@@ -30,14 +28,11 @@ class IGNorm(Objective):
     """
 
     flat_at_x = True
-    needs: Keeps = "logits"
+    needs: Needs = "logits"
 
-    def __init__(self, steps: int = 5, units: Literal["paper", "release"] = "paper") -> None:
-        steps = require_count("IGNorm: steps", steps)
-        if units not in ("paper", "release"):
-            raise InputError(f'IGNorm: units must be "paper" or "release", got {units!r}.')
-        self.steps = steps
-        self.units = units
+    def __init__(self, steps: int = 5, units: Units = "paper") -> None:
+        self.steps = require_count("IGNorm: steps", steps)
+        self.units = require_one_of("IGNorm: units", units, get_args(Units))
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
         model, x, m = clean.model, clean.x, self.steps

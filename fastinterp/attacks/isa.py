@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from .._utils.described import Described
 from .._utils.errors import InputError
-from .._utils.require import require_count, require_number
+from .._utils.require import (
+    require_count,
+    require_nonnegative,
+    require_number,
+    require_one_of,
+    require_positive,
+)
 from ..interpreters import Interpreter
 from ..interpreters.distance import ClassSet, class_set, map_distance
 from ..ops.pgd_step import Norm
@@ -22,8 +28,7 @@ from .minimal import MinimalPGD
 from .modes import eval_mode, own_autograd
 from .objectives import Margin
 from .outputs import Outputs
-from .soft_sign import SoftSignBall
-from .threats import BALLS, Threat, require_radius
+from .threats import BALLS, SoftSignBall, Threat, require_radius
 
 
 @dataclass(frozen=True)
@@ -33,10 +38,10 @@ class ISAResult:
     Attributes:
         x_adv: [N, C_in, H, W].
         success: bool [N], whether x_adv is classified as the target.
-        eps: [N], the radius that x_adv was sought in. 0 where x itself is classified as the target,
-            infinity where no radius was found with which the model is fooled; x_adv is x there.
-        weight: [N], of the discrepancy: the largest with which the attack succeeded, 0 where it did
-            with none. NaN where eps is 0 or infinite.
+        eps: [N], the radius around x in which x_adv lies. 0 where x itself is classified as the
+            target, infinity where no radius fools the model; x_adv is x in both cases.
+        weight: [N], the largest weight of the discrepancy with which the attack succeeded, 0 where
+            it succeeded with none. NaN where eps is 0 or infinite.
         discrepancy: [N], eq. (3) between x and x_adv.
     """
 
@@ -102,30 +107,25 @@ class ISA(Described):
         upper: float = 1.0,
     ) -> None:
         require_same_model("ISA", model, interpreter)
-        if norm not in ("l1", "l2"):
-            raise InputError(f'ISA: norm must be "l1" or "l2", got {norm!r}.')
+        require_one_of("ISA: norm", norm, ("l1", "l2"))
+        require_one_of("ISA: ball", ball, BALLS)
         if not require_number("ISA: penalty", penalty) >= 1:
             raise InputError(f"ISA: penalty must be at least 1, got {penalty!r}.")
-        if not require_number("ISA: margin", margin) >= 0:
-            raise InputError(f"ISA: margin must be at least 0, got {margin!r}.")
-        if ball not in BALLS:
-            raise InputError(f"ISA: ball must be one of {', '.join(BALLS)}, got {ball!r}.")
+        require_nonnegative("ISA: margin", margin)
+        require_positive("ISA: relative_step", relative_step)
+        require_positive("ISA: gain", gain)
         steps = require_count("ISA: steps", steps)
-        if not require_number("ISA: relative_step", relative_step) > 0:
-            raise InputError(f"ISA: relative_step must be positive, got {relative_step!r}.")
-        require_number("ISA: gain", gain)
         for name, search in (("radii", radii), ("weights", weights)):
             if search is not None and not isinstance(search, Bisection):
                 raise InputError(f"ISA: {name} must be a Bisection, got {search!r}.")
-        nobody = torch.zeros(0, dtype=torch.int64)
-        class_set(classes, nobody, nobody)  # raises if unknown
+        require_one_of("ISA: classes", classes, get_args(ClassSet))
 
         def threat(eps: Tensor) -> Threat:
             if ball == "linf":
                 return SoftSignBall(eps, relative_step * eps, lower, upper, gain)
             return BALLS[ball](eps, relative_step * eps, lower, upper)
 
-        threat(torch.zeros(0))  # raises if the gain or the range of pixels is no good
+        threat(torch.zeros(0))  # raises if the range of pixels is empty
         self.model = model
         self.interpreter = interpreter
         self.classes: ClassSet = classes
@@ -164,7 +164,11 @@ class ISA(Described):
         Raises:
             InputError: shapes, dtypes, devices, pixels, labels or targets do not fit.
         """
-        y, targets = self._check(x, y, targets)
+        targets = require_batch("ISA", self.model, x, targets, True, self.lower, self.upper)
+        y = require_labels("ISA", "labels", y, x)
+        require_range("ISA", "labels", y, self.interpreter.model.num_classes)
+        if bool((y == targets).any()):
+            raise InputError("ISA: a target must be another class than the true one.")
         x = x.detach()
         radii = self._radii(x, targets, eps)
         left = ((radii > 0) & radii.isfinite()).nonzero().squeeze(1)
@@ -183,7 +187,7 @@ class ISA(Described):
         return result
 
     def _radii(self, x: Tensor, targets: Tensor, eps: Tensor | float | None) -> Tensor:
-        """[N], as asked for or else as found; infinity where no attack fools the model."""
+        """[N], as given or found; infinity where no attack fools the model."""
         if eps is None:
             return self.penalty * self.smallest(x, targets).eps
         if not isinstance(eps, Tensor):
@@ -201,7 +205,7 @@ class ISA(Described):
         return is_fooled(self.model(x), targets, targeted=True)
 
     def _hide(self, x: Tensor, y: Tensor, targets: Tensor, eps: Tensor) -> ISAResult:
-        """The largest weight that still lets the attack succeed, for images that all go on."""
+        """The attack with the largest weight that succeeds, for images with a finite radius > 0."""
         wanted = class_set(self.classes, y, targets)
         classes = wanted if isinstance(wanted, Tensor) else None
         read = map_reader(self.interpreter, classes)
@@ -226,17 +230,9 @@ class ISA(Described):
 
         weight, found = self.weights.search(attack, x, "largest")
         rest = (~found).nonzero().squeeze(1)
-        if len(rest):  # hiding does not go; fooling alone may
+        if len(rest):  # no weight succeeded; fooling the model alone may
             weight[rest] = 0
             attack(rest, weight[rest])
         with torch.no_grad():
             moved = map_distance(maps, read(Outputs(self.model, x_adv)), self.p).mean(dim=1)
         return ISAResult(x_adv, success, eps, weight, moved)
-
-    def _check(self, x: Tensor, y: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        targets = require_batch("ISA", self.model, x, targets, True, self.lower, self.upper)
-        y = require_labels("ISA", "labels", y, x)
-        require_range("ISA", "labels", y, self.interpreter.model.num_classes)
-        if bool((y == targets).any()):
-            raise InputError("ISA: a target must be another class than the true one.")
-        return y, targets

@@ -1,4 +1,4 @@
-"""What attacks climb on the maps of any interpreter: their distance, their brightest spots."""
+"""Objectives on the maps of any interpreter: their distance, and their brightest positions."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from .._utils.errors import InputError
-from .._utils.require import require_count, require_number
+from .._utils.require import require_count, require_number, require_one_of
 from ..interpreters import CAM, Classes, GradCAM, GradCAMPlusPlus, Interpreter, Repr
 from ..interpreters.base import FeatureInterpreter
 from ..interpreters.distance import map_distance, weighted_map_distance
 from ..models.gap import GapClassifier
 from ..ops.discrepancy import Reduction
-from .objectives import Objective, require_objective
+from .objectives import Objective, Units, Value, require_objective
 from .outputs import Outputs
-from .slopes import Value
 
 MakeInterpreter = Callable[[GapClassifier], Interpreter]
 
@@ -30,7 +29,7 @@ def map_reader(interpreter: Interpreter, classes: Classes) -> Callable[[Outputs]
 
 
 def require_same_model(who: str, model: nn.Module, interpreter: Interpreter) -> None:
-    """Raise unless the interpreter explains the very model that is attacked."""
+    """Raise unless the interpreter explains the model that is attacked."""
     if getattr(interpreter, "model", None) is model:
         return
     if isinstance(interpreter, type) or not isinstance(interpreter, Interpreter):
@@ -52,10 +51,10 @@ class MapDistance(Objective):
         classes: for each image, int64 [N, C']; None: all of them.
         p: 1 or 2.
         squared: for p = 2, the square of the norm.
-        maps: the clean maps [N, C', ...], where they are known already.
+        maps: the clean maps [N, C', ...], if known already.
 
     Raises:
-        InputError: p is not 1 or 2, or the norm is to be squared and is not that of p = 2.
+        InputError: p is not 1 or 2, or squared is given with p = 1.
     """
 
     flat_at_x = True
@@ -69,8 +68,7 @@ class MapDistance(Objective):
         squared: bool = False,
         maps: Tensor | None = None,
     ) -> None:
-        if p not in (1, 2):
-            raise InputError(f"MapDistance: p must be 1 or 2, got {p!r}.")
+        require_one_of("MapDistance: p", p, (1, 2))
         if squared and p != 2:
             raise InputError("MapDistance: squared is for p = 2; leave it out for p = 1.")
         self.interpreter = interpreter
@@ -117,7 +115,7 @@ class MapDiscrepancy(Objective):
         self,
         make_interpreter: MakeInterpreter,
         reduction: Reduction = "weighted",
-        units: Literal["paper", "release"] = "paper",
+        units: Units = "paper",
     ) -> None:
         made = isinstance(make_interpreter, Interpreter) and not isinstance(make_interpreter, type)
         if made or not callable(make_interpreter):
@@ -125,15 +123,9 @@ class MapDiscrepancy(Objective):
                 "MapDiscrepancy: make_interpreter must be a function that makes an interpreter of "
                 f"the model, such as the class GradCAM, got a {type(make_interpreter).__name__}."
             )
-        if reduction not in get_args(Reduction):
-            raise InputError(
-                f'MapDiscrepancy: reduction must be "weighted" or "1-class", got {reduction!r}.'
-            )
-        if units not in ("paper", "release"):
-            raise InputError(f'MapDiscrepancy: units must be "paper" or "release", got {units!r}.')
         self.make_interpreter = make_interpreter
-        self.reduction: Reduction = reduction
-        self.units = units
+        self.reduction = require_one_of("MapDiscrepancy: reduction", reduction, get_args(Reduction))
+        self.units = require_one_of("MapDiscrepancy: units", units, get_args(Units))
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
         interpreter = self.make_interpreter(clean.gap)
@@ -191,7 +183,7 @@ class TopK(Objective):
 
 
 class Capped(Objective):
-    """min(value of the term, cap): what lies above the cap is not worth climbing.
+    """min(value of the term, cap): above the cap the gradient is zero.
 
     `Capped(Margin(targeted=True), 0)` is minus the hinge of eq. (7), and with cap 0.1 and the
     targets as labels minus the first term of eq. (6).
@@ -228,10 +220,10 @@ def _flat(maps: Tensor) -> Tensor:
 
 
 def release_scale(interpreter: Interpreter, maps: Tensor, p: Literal[1, 2]) -> float:
-    """What eq. (3) is multiplied by in the units of the authors' program, the l2 norm squared.
+    """The factor from eq. (3), squared for l2, to the units of the authors' program.
 
     Their CAM, GradCAM and GradCAM++ leave out the 1/u of eq. (1), and their distance of
-    representations is the sum over channels where eq. (3) is the mean. Other maps are the same.
+    representations sums over channels where eq. (3) takes the mean. Other maps are the same.
 
     Args:
         maps: of the interpreter, [N, C', ...].

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from .._utils.described import Described
 from .._utils.errors import InputError
-from .._utils.require import require_count, require_number
+from .._utils.require import require_count, require_one_of, require_positive
 from ..ops.pgd_step import Norm
 from .ascent import Keep, ascend, is_fooled, require_keep
 from .bisection import Bisection
 from .checks import as_module, require_batch
 from .modes import eval_mode, own_autograd
-from .objectives import CrossEntropy, Objective, require_a_way_up
+from .objectives import CrossEntropy, Objective, require_climbable
 from .threats import BALLS, Threat
 
 
@@ -28,8 +28,8 @@ class MinimalResult:
         x_adv: [N, ...], the image that fools the model within eps; the last one tried where none
             does.
         success: bool [N].
-        eps: [N], the smallest radius with a successful attack: 0 where x itself is one, infinity
-            where none was found.
+        eps: [N], the smallest radius with a successful attack: 0 where x itself fools the model,
+            infinity where no radius was found.
     """
 
     x_adv: Tensor
@@ -40,8 +40,8 @@ class MinimalResult:
 class MinimalPGD(Described):
     """Projected gradient descent with the smallest radius that succeeds, by bisection (appendix D).
 
-    All images run as one batch, each with its own radius. The attack of a round is a new one from
-    x, with steps of `relative_step` times the radius. Images that the model gets wrong (targeted:
+    All images run as one batch, each with its own radius. Each round attacks anew from x, with
+    steps of `relative_step` times the radius. Images that the model gets wrong (targeted:
     classifies as the target) from the start, and images whose range is narrower than the
     bisection's tolerance, leave the batch.
 
@@ -76,16 +76,14 @@ class MinimalPGD(Described):
         lower: float = 0.0,
         upper: float = 1.0,
     ) -> None:
-        if norm not in BALLS:
-            raise InputError(f"MinimalPGD: norm must be one of {', '.join(BALLS)}, got {norm!r}.")
+        require_one_of("MinimalPGD: norm", norm, BALLS)
         steps = require_count("MinimalPGD: steps", steps)
-        if not require_number("MinimalPGD: relative_step", relative_step) > 0:
-            raise InputError(f"MinimalPGD: relative_step must be positive, got {relative_step}.")
+        require_positive("MinimalPGD: relative_step", relative_step)
         require_keep(keep)
         if search is not None and not isinstance(search, Bisection):
             raise InputError(f"MinimalPGD: search must be a Bisection, got {search!r}.")
         objective = CrossEntropy(targeted) if objective is None else objective
-        require_a_way_up(objective, random_start=False)
+        require_climbable(objective, random_start=False)
         self.model = as_module("MinimalPGD", model)
         self.steps = steps
         self.targeted = targeted
@@ -113,7 +111,16 @@ class MinimalPGD(Described):
 
         def succeeds(rows: Tensor, eps: Tensor) -> Tensor:
             chosen = left[rows]
-            attacked = self._attack(x[chosen], y[chosen], eps, chosen)
+            attacked = ascend(
+                self.model,
+                self.threat(eps),
+                self.objective.rows(chosen),
+                x[chosen],
+                y[chosen],
+                self.steps,
+                keep=self.keep,
+                targeted=self.targeted,
+            )
             success = self._fooled(attacked, y[chosen])
             # A success is never replaced by a later failure with a smaller radius.
             replace = success | ~known[rows]
@@ -127,20 +134,6 @@ class MinimalPGD(Described):
         eps[left] = torch.where(found, smallest, torch.inf)
         return MinimalResult(x_adv, success=eps.isfinite(), eps=eps)
 
-    def _attack(self, x: Tensor, y: Tensor, eps: Tensor, rows: Tensor) -> Tensor:
-        return ascend(
-            self.model,
-            self.threat(eps),
-            self.objective.rows(rows),
-            x,
-            y,
-            self.steps,
-            keep=self.keep,
-            targeted=self.targeted,
-        )
-
     def _fooled(self, x: Tensor, y: Tensor) -> Tensor:
         with eval_mode(self.model), own_autograd(x.device.type), torch.no_grad():
-            if len(x) == 0:
-                return torch.zeros(0, dtype=torch.bool, device=x.device)
-            return is_fooled(self.model(x), y, self.targeted)
+            return is_fooled(self.model(x), y, self.targeted) if len(x) else y == y

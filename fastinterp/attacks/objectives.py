@@ -1,76 +1,32 @@
-"""What an attack climbs: a number per image, at x'. Also the terms of the training losses."""
+"""What attacks climb: a number for each image at x'. Also the terms of the training losses."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from numbers import Real
-from typing import Any, Literal, NamedTuple
+from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from .. import ops
 from .._utils.described import Described
 from .._utils.errors import InputError
-from ..models.gap import Keeps, widest
+from .._utils.require import require_one_of
+from ..models.gap import Needs, widest
 from ..ops.discrepancy import Reduction
-from .outputs import Outputs, Precision
-from .passes import Passes
-from .slopes import ScaledValue, Slopes, SumValue, Value, slopes_of
+from .outputs import Outputs
 
-
-class Scored(NamedTuple):
-    """An objective at x'.
-
-    Attributes:
-        value: [N], to be climbed.
-        outputs: the pass at x' that gave it.
-    """
-
-    value: Tensor
-    outputs: Outputs
-
-    @property
-    def logits(self) -> Tensor:
-        """[N, C] at x', from the same pass."""
-        return self.outputs.logits
-
-
-class Bound:
-    """An objective with everything that depends on x and the labels already computed."""
-
-    def __init__(
-        self, objective: Objective, clean: Outputs, labels: Tensor, passes: Passes
-    ) -> None:
-        self._objective = objective
-        self._clean = clean
-        self._labels = labels
-        self._passes = passes
-        with torch.no_grad():
-            self._value = objective.prepare(clean, labels)
-
-    def __call__(self, x_adv: Tensor) -> Scored:
-        """Images x_adv [N, ...] -> value [N] and the pass at x_adv."""
-        outputs = self._passes(x_adv)
-        return Scored(self._value(outputs), outputs)
-
-    def slopes(self, x_adv: Tensor) -> Slopes:
-        """Where the backward pass to x_adv may begin; see `SlopedValue`."""
-        return slopes_of(self._value, self._passes(x_adv))
-
-    def rows(self, index: Tensor) -> Bound:
-        """The same for the images named by `index` [M] alone; no pass is repeated."""
-        objective, clean = self._objective.rows(index), self._clean.rows(index)
-        return Bound(objective, clean, self._labels[index], self._passes)
+Value = Callable[[Outputs], Tensor]
+Units = Literal["paper", "release"]
 
 
 class Objective(Described, ABC):
     """A number per image, [N], that an attack climbs.
 
-    A new objective implements `prepare`. A function that it returns will do; a `SlopedValue` saves
-    the ascent a part of its backward pass. Objectives add up and scale: `a + 0.01 * b`, where the
+    A new objective implements `prepare`. Objectives add up and scale: `a + 0.01 * b`, where the
     weight may also be a tensor [N]. The terms of a sum share one forward pass.
 
     Attributes:
@@ -78,12 +34,12 @@ class Objective(Described, ABC):
             Such an objective is climbed from a random start.
         needs: what it reads of a pass beside the images: "logits"; "sums", A's over its positions;
             "maps", `features` and `weight` as far as the class maps that they give; or "features",
-            A itself. What is not needed may come from a shorter network with the same logits; see
-            `GapClassifier.folded`.
+            A itself. The less it needs, the cheaper the network that serves; see
+            `fastinterp.models.freeze.fold`.
     """
 
     flat_at_x: bool = False
-    needs: Keeps = "features"
+    needs: Needs = "features"
 
     @abstractmethod
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
@@ -91,23 +47,6 @@ class Objective(Described, ABC):
 
         What depends on the clean images alone belongs outside the returned function.
         """
-
-    def bind(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        labels: Tensor,
-        clean: Outputs | None = None,
-        precision: Precision = "float32",
-    ) -> Bound:
-        """Compute what depends on x [N, ...] and labels [N] once; the rest depends on x'.
-
-        Args:
-            clean: the model's outputs at x, where the caller has them already.
-            precision: of the passes at x'; see `Outputs`.
-        """
-        clean = (clean or Outputs(model, x)).detach()
-        return Bound(self, clean, labels, Passes(clean.model, x, precision))
 
     def rows(self, index: Tensor) -> Objective:
         """This objective for some of the images. Only one that holds tensors [N] overrides it."""
@@ -133,7 +72,7 @@ class Objective(Described, ABC):
 class CrossEntropy(Objective):
     """Cross-entropy at x'. Targeted: its negative, with the targets as labels."""
 
-    needs: Keeps = "logits"
+    needs: Needs = "logits"
 
     def __init__(self, targeted: bool = False) -> None:
         self.sign = -1.0 if targeted else 1.0
@@ -152,7 +91,7 @@ class Margin(Objective):
     Targeted: f_target - max_{j != target} f_j, with the targets as labels.
     """
 
-    needs: Keeps = "logits"
+    needs: Needs = "logits"
 
     def __init__(self, targeted: bool = False) -> None:
         self.sign = -1.0 if targeted else 1.0
@@ -172,7 +111,7 @@ class KL(Objective):
     """KL(softmax f(x) || softmax f(x')), the regulariser of TRADES (Zhang et al., 2019)."""
 
     flat_at_x = True
-    needs: Keeps = "logits"
+    needs: Needs = "logits"
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
         log_p = F.log_softmax(clean.logits, dim=1)  # [N, C]
@@ -196,60 +135,39 @@ class Discrepancy(Objective):
     """
 
     flat_at_x = True
-    needs: Keeps = "maps"
+    needs: Needs = "maps"
 
     def __init__(
         self,
         reduction: Reduction = "weighted",
-        units: Literal["paper", "release"] = "paper",
+        units: Units = "paper",
     ) -> None:
-        if reduction not in ("weighted", "1-class"):
-            raise InputError(
-                f'Discrepancy: reduction must be "weighted" or "1-class", got {reduction!r}.'
-            )
-        if units not in ("paper", "release"):
-            raise InputError(f'Discrepancy: units must be "paper" or "release", got {units!r}.')
-        self.reduction: Reduction = reduction
-        self.units = units
+        self.reduction = require_one_of("Discrepancy: reduction", reduction, get_args(Reduction))
+        self.units = require_one_of("Discrepancy: units", units, get_args(Units))
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
-        return _FusedDiscrepancy(clean, labels, self.reduction, self._scale(clean.features))
-
-    def _scale(self, features: Tensor) -> int:
-        if self.units == "paper":
-            return 1
-        positions = features.shape[2] * features.shape[3]
-        return 2 * positions if self.reduction == "weighted" else positions
-
-
-class _FusedDiscrepancy:
-    """scale * D between the maps at x and x', and its slope by A', which the op leaves behind."""
-
-    def __init__(self, clean: Outputs, labels: Tensor, reduction: Reduction, scale: int) -> None:
-        self.features = clean.features
-        self.labels, self.reduction, self.scale = labels, reduction, scale
+        features = clean.features
         # Under autocast the features are of a half type and the classifier is not.
-        self.weight = clean.weight.to(self.features.dtype)
-        self.bias = None if clean.bias is None else clean.bias.to(self.features.dtype)
+        weight = clean.weight.to(features.dtype)
+        bias = None if clean.bias is None else clean.bias.to(features.dtype)
+        scale = 1
+        if self.units == "release":
+            positions = features.shape[2] * features.shape[3]
+            scale = 2 * positions if self.reduction == "weighted" else positions
 
-    def __call__(self, adv: Outputs) -> Tensor:
-        literal: Tensor = self._call(ops.discrepancy, adv)
-        return literal if self.scale == 1 else self.scale * literal
+        def value(adv: Outputs) -> Tensor:
+            literal: Tensor = ops.discrepancy(
+                features,
+                adv.features,
+                weight,
+                labels,
+                bias=bias,
+                reduction=self.reduction,
+                validate=False,
+            )
+            return scale * literal
 
-    def slopes(self, adv: Outputs) -> Slopes:
-        _, slope = self._call(ops.discrepancy_and_gradient, adv)
-        return [(adv.features, slope if self.scale == 1 else slope.mul_(self.scale))]
-
-    def _call(self, op: Callable[..., Any], adv: Outputs) -> Any:
-        return op(
-            self.features,
-            adv.features,
-            self.weight,
-            self.labels,
-            bias=self.bias,
-            reduction=self.reduction,
-            validate=False,
-        )
+        return value
 
 
 class Sum(Objective):
@@ -261,7 +179,15 @@ class Sum(Objective):
         self.needs = widest(term.needs for term in terms)
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
-        return SumValue([term.prepare(clean, labels) for term in self.terms])
+        values = [term.prepare(clean, labels) for term in self.terms]
+
+        def value(adv: Outputs) -> Tensor:
+            total = values[0](adv)
+            for other in values[1:]:
+                total = total + other(adv)
+            return total
+
+        return value
 
     def rows(self, index: Tensor) -> Objective:
         return Sum(*(term.rows(index) for term in self.terms))
@@ -276,7 +202,12 @@ class Scaled(Objective):
         self.flat_at_x, self.needs = term.flat_at_x, term.needs
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
-        return ScaledValue(self.term.prepare(clean, labels), self.weight)
+        term, weight = self.term.prepare(clean, labels), self.weight
+
+        def value(adv: Outputs) -> Tensor:
+            return weight * term(adv)
+
+        return value
 
     def rows(self, index: Tensor) -> Objective:
         weight = self.weight
@@ -295,8 +226,8 @@ def require_objective(name: str, objective: object) -> None:
     raise InputError(f"{name} must be an Objective such as CrossEntropy() or Margin(), got {got}.")
 
 
-def require_a_way_up(objective: Objective, random_start: bool) -> None:
-    """Raise if the climb would begin where the objective's gradient is zero."""
+def require_climbable(objective: Objective, random_start: bool) -> None:
+    """Raise if the attack would start where the objective's gradient is zero."""
     require_objective("objective", objective)
     if objective.flat_at_x and not random_start:
         raise InputError(

@@ -1,4 +1,4 @@
-"""What a model says about one batch, computed when first asked for and shared by all who ask."""
+"""A model's features and logits for one batch, each computed once, when first read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Outputs:
     """One forward pass of `model` at images `x` [N, ...].
 
     The terms of an objective (cross-entropy plus a discrepancy, say) share one pass this way, and a
-    trainer hands the pass it made for its own loss to the inner loop (`detach`).
+    trainer gives the pass that it made for its own loss to the inner loop.
 
     Attributes:
         model: any classifier; `features`, `weight` and `bias` need a GapClassifier.
@@ -46,7 +46,7 @@ class Outputs:
             gap = self.gap
             with self._pass():
                 features = gap.features(self.x)
-            self._features = self._widen(features)
+            self._features = self._finish(features)
         return self._features
 
     @property
@@ -54,11 +54,11 @@ class Outputs:
         """[N, C]."""
         if self._logits is None:
             if isinstance(self.model, GapClassifier):
-                self._logits = self.model.logits(self.features)
+                logits = self.model.logits(self.features)
             else:
                 with self._pass():
                     logits = self.model(self.x)
-                self._logits = self._widen(logits)
+            self._logits = self._finish(logits)
         return self._logits
 
     @property
@@ -74,10 +74,10 @@ class Outputs:
         return bias.detach() if self._detached and bias is not None else bias
 
     def detach(self) -> Outputs:
-        """The same values as constants: no gradient reaches the model through them.
+        """The same values as constants: no gradient reaches the model or x through them.
 
-        The classifier counts as a constant too. Inner loops want the gradient of x' alone, and the
-        fused discrepancy is at its cheapest when nothing else asks for one.
+        The classifier is a constant too: the fused discrepancy is cheapest where only x' needs a
+        gradient.
         """
         other = Outputs(self.model, self.x.detach(), self.precision)
         other._features = None if self._features is None else self._features.detach()
@@ -86,7 +86,7 @@ class Outputs:
         return other
 
     def rows(self, index: Tensor) -> Outputs:
-        """The images named by `index` [M], with what was already computed for them."""
+        """The images at `index` [M], with what was already computed for them."""
         other = Outputs(self.model, self.x[index], self.precision)
         other._features = None if self._features is None else self._features[index]
         other._logits = None if self._logits is None else self._logits[index]
@@ -98,7 +98,7 @@ class Outputs:
         """The model, if it has feature maps and a linear classifier."""
         if not isinstance(self.model, GapClassifier):
             raise InputError(
-                "The interpretability discrepancy needs a GapClassifier, got "
+                "This objective reads feature maps and needs a GapClassifier, got "
                 f"{type(self.model).__name__}; make one of it with fastinterp.models.wrap."
             )
         return self.model
@@ -109,5 +109,6 @@ class Outputs:
         # Without its cache: cached casts would be lost between two replays of a CUDA graph.
         return torch.autocast(self.x.device.type, torch.bfloat16, cache_enabled=False)
 
-    def _widen(self, result: Tensor) -> Tensor:
+    def _finish(self, result: Tensor) -> Tensor:
+        result = result.detach() if self._detached else result
         return result.to(self.x.dtype) if self.precision == "bf16" else result

@@ -9,40 +9,40 @@ from torch import Tensor, nn
 
 from .._utils.described import Described
 from .._utils.errors import InputError
-from .._utils.require import require_count, require_number
+from .._utils.require import require_count, require_number, require_one_of
 from ..ops.pgd_step import Norm
 from .ascent import Keep, ascend, is_fooled, require_keep
 from .checks import as_module, require_batch, require_generator
 from .modes import eval_mode, own_autograd
-from .objectives import CrossEntropy, Objective, require_a_way_up
-from .step_size import fine_step, warn_if_short
-from .threats import BALLS, Threat, require_moving, require_radius
+from .objectives import CrossEntropy, Objective, require_climbable
+from .outputs import Outputs
+from .step_size import fine_step, require_moving, warn_if_short
+from .threats import BALLS, Threat, require_radius
 
 
 class PGD(Described):
     """Projected gradient descent (Madry et al., 2018).
 
-    `attack = PGD(model, eps=8 / 255, step_size=2 / 255, steps=10)`, then `x_adv = attack(x, y)`, as
-    in torchattacks, and with its order of arguments; but `alpha` is called `step_size` here, and
-    the climb starts at x unless `random_start=True`, where theirs starts at random. The defaults
-    are the paper's protocol: start at x, climb the cross-entropy, judge the last iterate.
+    `attack = PGD(model, eps=8 / 255, step_size=2 / 255, steps=10)`, then `x_adv = attack(x, y)`.
+    The arguments have torchattacks' order, but its `alpha` is `step_size` here, and the attack
+    starts at x unless `random_start=True`. The defaults are the paper's protocol: start at x, climb
+    the cross-entropy, return the last iterate.
 
     Args:
-        model: any classifier of images in [lower, upper]; normalisation belongs inside it. A plain
-            function from images to logits will do: it is called as it is, where a module is put
-            into eval mode.
+        model: any classifier of images in [lower, upper], a module (attacked in eval mode) or a
+            function from images to logits; normalisation belongs inside it.
         eps: radius of the ball around x, in pixel units: a number, or a tensor [N].
-        step_size: of one step, likewise, torchattacks' `alpha`. linf: per pixel. l2, l1: the
-            length of the step. None: 2.5 eps / steps, which is 2/255 for the other defaults.
-        steps: how many.
+        step_size: of one step, a number or a tensor [N]. linf: per pixel. l2, l1: the length of
+            the step. None: 2.5 eps / steps, which is 2/255 for the other defaults.
+        steps: number of steps.
         norm: "linf", "l2" or "l1".
         random_start: start at a point drawn uniformly from the ball instead of at x.
         targeted: y are the classes to reach, not the true ones.
-        restarts: how many times to try. For each image the first try that fools the model is
-            kept, else the one with the highest objective. More than one needs `random_start`.
+        restarts: number of attempts. Each image gets the first attempt that fools the model, else
+            the one with the highest objective. More than one needs `random_start`.
         objective: what to climb; by default cross-entropy (targeted: its negative). A
             discrepancy or divergence from x is flat at x and needs `random_start`.
-        keep: which iterate of a try is its answer: "last", "first_fooled" or "best"; see `ascend`.
+        keep: which iterate an attempt returns: "last", "first_fooled" or "best"; see `ascend`.
         generator: for reproducible random starts.
         lower, upper: the range of valid pixels.
 
@@ -69,20 +69,19 @@ class PGD(Described):
         lower: float = 0.0,
         upper: float = 1.0,
     ) -> None:
-        if norm not in BALLS:
-            raise InputError(f"PGD: norm must be one of {', '.join(BALLS)}, got {norm!r}.")
+        require_one_of("PGD: norm", norm, BALLS)
         steps = require_count("PGD: steps", steps, 0)
         restarts = require_count("PGD: restarts", restarts)
         require_number("PGD: lower", lower)
         require_number("PGD: upper", upper)
         if restarts > 1 and not random_start:
             raise InputError(
-                "PGD: restarts from the same point find the same image; "
-                "pass random_start=True or restarts=1."
+                "PGD: every restart from x finds the same image; pass random_start=True or "
+                "restarts=1."
             )
         require_keep(keep)
         objective = CrossEntropy(targeted) if objective is None else objective
-        require_a_way_up(objective, random_start)
+        require_climbable(objective, random_start)
         require_generator("PGD", generator)
         self.model = as_module("PGD", model)
         if step_size is None:
@@ -117,16 +116,17 @@ class PGD(Described):
         require_generator("PGD", generator)
         generator = generator or self.generator
         y = require_batch("PGD", self.model, x, y, self.targeted, self.lower, self.upper)
-        x_adv = self._attempt(self.threat, x, y, generator)
+        x_adv = self._attempt(self.threat, self.objective, x, y, generator)
         if self.restarts == 1 or len(x) == 0:
             return x_adv
-        value, fooled = self._judge(x, x_adv, y, self.objective)
+        value, fooled = self._judge(self.objective, x, x_adv, y)
         for _ in range(1, self.restarts):
             left = (~fooled).nonzero().squeeze(1)
             if len(left) == 0:
                 break
-            again = self._attempt(self.threat.rows(left), x[left], y[left], generator, left)
-            new_value, new_fooled = self._judge(x[left], again, y[left], self.objective.rows(left))
+            threat, objective = self.threat.rows(left), self.objective.rows(left)
+            again = self._attempt(threat, objective, x[left], y[left], generator)
+            new_value, new_fooled = self._judge(objective, x[left], again, y[left])
             better = new_fooled | (new_value > value[left])
             chosen = left[better]
             x_adv[chosen], value[chosen] = again[better], new_value[better]
@@ -136,15 +136,15 @@ class PGD(Described):
     def _attempt(
         self,
         threat: Threat,
+        objective: Objective,
         x: Tensor,
         y: Tensor,
         generator: torch.Generator | None,
-        rows: Tensor | None = None,
     ) -> Tensor:
         return ascend(
             self.model,
             threat,
-            self.objective if rows is None else self.objective.rows(rows),
+            objective,
             x,
             y,
             self.steps,
@@ -155,9 +155,10 @@ class PGD(Described):
         )
 
     def _judge(
-        self, x: Tensor, x_adv: Tensor, y: Tensor, objective: Objective
+        self, objective: Objective, x: Tensor, x_adv: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor]:
         """x' [N, ...] -> the objective's value [N] and whether the model is fooled [N]."""
         with eval_mode(self.model), own_autograd(x.device.type), torch.no_grad():
-            scored = objective.bind(self.model, x, y)(x_adv)
-            return scored.value, is_fooled(scored.logits, y, self.targeted)
+            value = objective.prepare(Outputs(self.model, x).detach(), y)
+            adv = Outputs(self.model, x_adv)
+            return value(adv), is_fooled(adv.logits, y, self.targeted)

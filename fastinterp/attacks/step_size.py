@@ -1,43 +1,58 @@
-"""How long a step is where nobody says, and whether the steps can cross the ball."""
+"""How long a step is by default, and checks that the steps reach the boundary of the ball."""
 
 from __future__ import annotations
 
 import warnings
-from typing import overload
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from .._utils.errors import InputError
+
 PAPER_STEP_SIZE = 0.01
+Size = TypeVar("Size", float, Tensor, "float | Tensor")
 
 
 def default_step_size(norm: str, eps: float, steps: int) -> float:
-    """The paper's 0.01 for linf, on every data set. It has no l2 or l1, which get `fine_step`."""
+    """The paper's 0.01 for linf, on every data set; `fine_step` for l2 and l1, which it lacks."""
     return PAPER_STEP_SIZE if norm == "linf" else fine_step(eps, steps)
 
 
-@overload
-def fine_step(eps: float, steps: int) -> float: ...
-@overload
-def fine_step(eps: float | Tensor, steps: int) -> float | Tensor: ...
-def fine_step(eps: float | Tensor, steps: int) -> float | Tensor:
-    """2.5 eps / steps: long enough to reach the edge of the ball from within, and to turn there."""
+def fine_step(eps: Size, steps: int) -> Size:
+    """2.5 eps / steps: the boundary is reached from anywhere, and steps are left to turn there."""
     return 2.5 * eps / max(steps, 1)
 
 
-def warn_if_short(who: str, eps: float | Tensor, step_size: float | Tensor, steps: int) -> None:
-    """Warn where all steps in one direction would not lead from x to the edge of the ball."""
+def require_moving(who: str, eps: float | Tensor, step_size: float | Tensor, steps: int) -> None:
+    """Raise if step_size is 0 for an image whose eps is not, unless there are no steps."""
     if steps == 0:
         return
     radius, size = torch.as_tensor(eps), torch.as_tensor(step_size)
-    missing = radius - steps * size.to(radius.device)
-    if missing.numel() == 0 or bool((missing <= 1e-6 * radius).all()):
+    if radius.numel() != size.numel() and 1 not in (radius.numel(), size.numel()):
+        raise InputError(
+            f"{who}: eps and step_size [N] must be of one length, "
+            f"got {radius.numel()} and {size.numel()}."
+        )
+    if bool(((size == 0) & (radius > 0).to(size.device)).any()):
+        raise InputError(
+            f"{who}: step_size must be above 0 where eps is, got 0; "
+            "pass steps=0 for the start alone."
+        )
+
+
+def warn_if_short(who: str, eps: float | Tensor, step_size: float | Tensor, steps: int) -> None:
+    """Warn where all steps in one direction would not lead from x to the boundary of the ball."""
+    radius = torch.as_tensor(eps).reshape(-1)
+    reach = steps * torch.as_tensor(step_size).reshape(-1).to(radius.device)
+    missing = radius - reach
+    if steps == 0 or bool((missing <= 1e-6 * radius).all()):
         return
     row = int(missing.argmax())
-    radius, size = (t.reshape(-1)[row if t.numel() > 1 else 0] for t in (radius, size))
+    radius, reach = radius.expand_as(missing), reach.expand_as(missing)
     warnings.warn(
-        f"{who}: {steps} steps of {float(size):g} end {steps * float(size):g} from where they "
-        f"start at most, in a ball of radius {float(radius):g}; raise step_size or steps to search "
-        "all of it.",
+        f"{who}: steps x step_size = {float(reach[row]):g} is smaller than eps = "
+        f"{float(radius[row]):g}, so the attack cannot reach the boundary of the ball. "
+        "Increase steps or step_size.",
         stacklevel=3,
     )

@@ -1,8 +1,7 @@
-"""Where x' may go: how a perturbation starts, climbs and becomes an image."""
+"""Where x' may go: how a perturbation starts, moves and becomes an image."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
@@ -10,15 +9,16 @@ import torch
 from torch import Tensor
 
 from .._utils.errors import InputError
+from .._utils.require import require_nonnegative, require_positive
 from ..ops import pgd_step
 from ..ops.pgd_step import Norm
 
 
 class Threat(Protocol):
-    """A set of perturbed images, and how to climb inside it.
+    """A set of perturbed images, and how to move inside it.
 
-    The state z of the climb is a tensor whose first dimension is the batch. For the balls below z
-    is x' itself; other threats may keep anything that `render` makes an image of.
+    The attack moves a tensor z whose first dimension is the batch. For the balls below z is x'
+    itself; for other threats it is whatever `render` makes an image of.
     """
 
     def init(self, x: Tensor, random_start: bool, generator: torch.Generator | None) -> Tensor:
@@ -26,7 +26,7 @@ class Threat(Protocol):
         ...
 
     def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:
-        """Climb along grad (d value / d z) and return to the set. May write into z."""
+        """Move z along grad (d value / d z) and back into the set. May write into z."""
         ...
 
     def render(self, x: Tensor, z: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ class Threat(Protocol):
         ...
 
     def rows(self, index: Tensor) -> Threat:
-        """The threat for the images named by `index` [M] alone."""
+        """The threat for the images at `index` [M] alone."""
         ...
 
 
@@ -44,7 +44,8 @@ class Ball:
 
     Attributes:
         eps: radius, in pixel units: a number, or a tensor [N] with one for each image.
-        step_size: of one step, likewise. See `fastinterp.ops.pgd_step` for its meaning by norm.
+        step_size: of one step, a number or a tensor [N]; `fastinterp.ops.pgd_step` says what it
+            means in each norm.
         lower, upper: the range of valid pixels.
 
     Raises:
@@ -71,10 +72,9 @@ class Ball:
         """
         if not random_start:
             return x.clone()
-        noise = self._noise(x, generator)  # [N, d], uniform in the unit ball
-        radius = _column(self.eps, x)
+        noise = self._noise(x, generator).view_as(x)
         # In place, so that x's memory format stays.
-        return x.clone().add_((radius * noise).view_as(x)).clamp_(self.lower, self.upper)
+        return x.clone().add_(per_image(self.eps, x) * noise).clamp_(self.lower, self.upper)
 
     def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:
         return pgd_step(
@@ -94,9 +94,10 @@ class Ball:
         return z
 
     def rows(self, index: Tensor) -> Ball:
-        return replace(self, eps=_rows(self.eps, index), step_size=_rows(self.step_size, index))
+        return replace(self, eps=rows_of(self.eps, index), step_size=rows_of(self.step_size, index))
 
     def _noise(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """[N, d], drawn uniformly from the unit ball."""
         raise NotImplementedError
 
 
@@ -106,7 +107,7 @@ class LinfBall(Ball):
     norm: ClassVar[Norm] = "linf"
 
     def _noise(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        return _uniform(x, generator).mul_(2).sub_(1)
+        return draw_like(x, generator).uniform_(generator=generator).to(x).mul_(2).sub_(1)
 
 
 class L2Ball(Ball):
@@ -143,6 +144,31 @@ class L1Ball(Ball):
         return (torch.copysign(parts[:, 1:], signs) / parts.sum(dim=1, keepdim=True)).to(x)
 
 
+@dataclass(frozen=True)
+class SoftSignBall(LinfBall):
+    """Every pixel may change by eps at most; a step is step_size * clip(gain * grad, -1, 1).
+
+    Where the gradient is large that is the step along its sign. Where it is tiny, because the parts
+    of an objective cancel or nothing depends on the pixel, the pixel moves little or not at all.
+
+    Attributes:
+        gain: positive; the greater, the closer to the sign.
+    """
+
+    gain: float = 1000.0
+    norm: ClassVar[Norm] = "linf"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive("gain", self.gain)
+
+    def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:
+        eps, step_size = (per_image(value, x) for value in (self.eps, self.step_size))
+        moved = z + step_size * (self.gain * grad).clamp_(-1, 1)
+        inside = torch.minimum(torch.maximum(moved, x - eps), x + eps)
+        return inside.clamp_(self.lower, self.upper)
+
+
 BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}
 
 
@@ -156,39 +182,21 @@ def require_radius(name: str, value: object) -> None:
             )
         if not bool(((value >= 0) & value.isfinite()).all()):
             raise InputError(f"{name} must hold finite numbers >= 0, got a negative or NaN one.")
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InputError(f"{name} must be a number or a tensor [N], got {value!r}.")
-    if not (math.isfinite(value) and value >= 0):
-        raise InputError(f"{name} must be a finite number >= 0, got {value!r}.")
-
-
-def require_moving(who: str, eps: float | Tensor, step_size: float | Tensor, steps: int) -> None:
-    """Raise if steps of size 0 would leave an image where it starts, in a ball that has room."""
-    if steps == 0:
-        return
-    resting, room = torch.as_tensor(step_size) == 0, torch.as_tensor(eps) > 0
-    if resting.numel() != room.numel() and 1 not in (resting.numel(), room.numel()):
-        raise InputError(
-            f"{who}: eps and step_size [N] must be of one length, "
-            f"got {room.numel()} and {resting.numel()}."
-        )
-    if bool((resting & room.to(resting.device)).any()):
-        raise InputError(
-            f"{who}: step_size must be above 0 where eps is, got 0; "
-            "pass steps=0 for the start alone."
-        )
+    else:
+        require_nonnegative(name, value)
 
 
 def _like(value: float | Tensor, x: Tensor) -> float | Tensor:
     return value.to(x) if isinstance(value, Tensor) else value
 
 
-def _column(value: float | Tensor, x: Tensor) -> float | Tensor:
-    return value.to(x).reshape(-1, 1) if isinstance(value, Tensor) else value
+def per_image(value: float | Tensor, x: Tensor) -> float | Tensor:
+    """A tensor [N] in the shape that broadcasts over x [N, ...]."""
+    return value.to(x).reshape(-1, *[1] * (x.dim() - 1)) if isinstance(value, Tensor) else value
 
 
-def _rows(value: float | Tensor, index: Tensor) -> float | Tensor:
+def rows_of(value: float | Tensor, index: Tensor) -> float | Tensor:
+    """The entries of a tensor [N] at `index`; a number for all images stays one."""
     if not isinstance(value, Tensor) or value.numel() == 1:
         return value
     return value[index.to(value.device)]
@@ -199,8 +207,3 @@ def draw_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
     device = x.device if generator is None else generator.device
     dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
     return torch.empty((len(x), x[:1].numel()), device=device, dtype=dtype)
-
-
-def _uniform(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """[N, d] from [0, 1), in x's dtype, on x's device."""
-    return draw_like(x, generator).uniform_(generator=generator).to(x)

@@ -23,6 +23,7 @@ from ..evaluation.tables import text_table, write_rows
 from ..interpreters.registry import interpreter_named
 from ..models import GapClassifier
 from ..ops import backend
+from ..training.families import families, recipe_name
 
 
 def demo(args: Namespace) -> int:
@@ -43,16 +44,14 @@ def doctor(args: Namespace) -> int:
 
 def train(args: Namespace) -> int:
     if args.list:
-        lines = [(name, training.load_recipe(name).description) for name in training.list_recipes()]
-        print(text_table(("recipe", "description"), lines))
+        lines = [
+            (each.pattern, ", ".join(each.networks), each.title) for each in families().values()
+        ]
+        print(text_table(("recipe", "networks", "data"), lines))
+        print("\nA recipe without NETWORK, such as mnist-int, trains the first. METHOD is one of:")
+        print("\n".join(f"  {name:12} {row.title}" for name, row in training.METHODS.items()))
         return 0
-    if args.recipe is None:
-        hint = "`fastinterp train --list` lists them."
-        for word in args.set:
-            if "=" not in word:
-                hint = f"{word!r} was read as a setting, so write the recipe before the options."
-        raise InputError(f"train needs a recipe; {hint}")
-    recipe = training.load_recipe(args.recipe, args.set)
+    recipe = training.load_recipe(_recipe_name(args), args.set)
     out = Path(args.out or Path("runs") / recipe.name)
     if out.exists() and not out.is_dir():
         raise InputError(f"--out names a file, {out}; give the name of a folder.")
@@ -61,6 +60,24 @@ def train(args: Namespace) -> int:
     print(text_table(list(last), [list(last.values())]))
     print(f"written: {out / 'model.safetensors'}")
     return 0
+
+
+def _recipe_name(args: Namespace) -> str:
+    """The recipe's name or file, or the name made from --dataset, --model and --method."""
+    parts = [args.dataset, args.model, args.method]
+    if args.recipe is not None:
+        if any(parts):
+            raise InputError(
+                "train takes a recipe or --dataset, --model and --method; leave one of them out."
+            )
+        return str(args.recipe)
+    if args.dataset is not None:
+        return recipe_name(args.dataset, args.model, args.method or "int")
+    hint = "`fastinterp train --list` lists them."
+    for word in args.set:
+        if "=" not in word:
+            hint = f"{word!r} was read as a setting, so write the recipe before the options."
+    raise InputError(f"train needs a recipe or --dataset; {hint}")
 
 
 def evaluate(args: Namespace) -> int:

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from .._version import __version__
-from ..attacks.aai import KINDS
+from ..attacks.aai import AAI_KINDS
 from ..data.load import NAMES as DATASETS
 from ..evaluation import PROTOCOLS
 from ..evaluation.by_attack import CLASS_SETS, MEASURES
 from ..evaluation.isa_scores import TABLE1
 from ..interpreters.registry import CLASS_WISE, INTERPRETERS
+from ..training import METHODS
+from ..training.families import TITLES, families
 from . import commands
 from .arguments import Parser, count, count_or_all, index, number, seed
 
@@ -66,6 +68,12 @@ def _train(every: Any) -> None:
     )
     add("recipe", nargs="?", metavar="RECIPE", help="name of a recipe (see --list) or a TOML file")
     add("--list", action="store_true", help="list the recipes and exit")
+    part = parser.add_argument_group("the parts of a recipe's name, instead of RECIPE").add_argument
+    part("--dataset", choices=tuple(families()), metavar="NAME", help=", ".join(families()))
+    part("--model", choices=tuple(TITLES), metavar="NAME",
+         help=f"{', '.join(TITLES)}; default: the first that --list shows")
+    part("--method", choices=tuple(METHODS), metavar="NAME",
+         help=f"{', '.join(METHODS)}; default: int")
     _add_data_dir(parser)
     add("--out", metavar="DIR", help="folder for the network; default: runs/RECIPE")
     add("--resume", action="store_true", help="continue the run in the folder of --out")
@@ -119,8 +127,8 @@ def _add_maps(add: Callable[..., Any]) -> None:
              "ig takes 100 steps, with softplus instead of ReLU")
     add("--classes", choices=CLASS_SETS, metavar="SET",
         help=f"isa: whose maps are compared: {', '.join(CLASS_SETS)}; default: each of these")
-    add("--kind", choices=KINDS, metavar="KIND",
-        help=f"aai: what the attack changes: {', '.join(KINDS)}; default: topk")
+    add("--kind", choices=AAI_KINDS, metavar="KIND",
+        help=f"aai: what the attack changes: {', '.join(AAI_KINDS)}; default: topk")
     add("--k", type=count, metavar="K", help="aai: number of top positions of a map; default: 8")
     add("--hinge", type=number, metavar="LAMBDA",
         help="aai: weight of the penalty on a changed prediction, eq. (7), such as 10; the best "

@@ -12,7 +12,7 @@ from torch import Tensor
 from .._utils.errors import InputError
 from .._utils.require import require_count, require_nonnegative, require_numbers
 from ..attacks import AAI
-from ..attacks.aai import Kind
+from ..attacks.aai import AAIKind
 from ..attacks.ascent import Keep
 from ..attacks.modes import eval_mode
 from ..attacks.step_size import default_step_size
@@ -64,7 +64,7 @@ def aai_sweep(
     eps: Sequence[float] | float,
     steps: int = 200,
     step_size: float | None = None,
-    kind: Kind = "topk",
+    kind: AAIKind = "topk",
     k: int = PAPER_K,
     hinge: float = 0.0,
     keep: Keep = "last",

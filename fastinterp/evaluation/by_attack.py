@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._utils.errors import InputError
 from .._utils.require import require_known_name, require_one_of
-from ..attacks.aai import Kind
+from ..attacks.aai import AAIKind
 from ..attacks.step_size import PAPER_STEP_SIZE
 from ..data import ImageData
 from ..interpreters.distance import ClassSet
@@ -57,7 +57,7 @@ class Request:
     interpreter: str | None = None
     classes: str | None = None
     seed: int | None = None
-    kind: Kind | None = None
+    kind: AAIKind | None = None
     k: int | None = None
     hinge: float | None = None
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..attacks import CrossEntropy, Objective, Outputs, Threat, ascend
 from ..attacks.ascent import Keep
 from ..attacks.threats import BALLS
-from ..models.gap import GapClassifier, Keeps
+from ..models.gap import GapClassifier, Needs
 from ..ops.pgd_step import Norm
 from .measuring import misclassified
 
@@ -149,7 +149,7 @@ class FlushedCrossEntropy(CrossEntropy):
     same at all positions of a map, and the same as the gradient by the map's sum.
     """
 
-    needs: Keeps = "sums"
+    needs: Needs = "sums"
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Callable[[Outputs], Tensor]:
         cross_entropy = super().prepare(clean, labels)
@@ -171,7 +171,7 @@ class MarginTowards(Objective):
     Any wrong class counts as a success, so this remains an untargeted attack.
     """
 
-    needs: Keeps = "logits"
+    needs: Needs = "logits"
 
     def __init__(self, rank: int) -> None:
         self.rank = rank

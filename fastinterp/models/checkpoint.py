@@ -1,4 +1,4 @@
-"""Our own checkpoints: one safetensors file whose header says how to build the network."""
+"""Checkpoints: one safetensors file whose header says how to build the network."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def save(model: GapClassifier, path: str | Path, info: dict[str, Any] | None = N
     Args:
         model: a network made by `small`, `pool`, `wresnet`, `build` or `load`.
         path: the file; missing folders are made.
-        info: anything JSON can hold that is worth keeping with it, read back by `info`. The keys
-            config and fastinterp are taken.
+        info: anything that JSON can hold, stored with it and read back by `info`. The keys config
+            and fastinterp are taken.
 
     Raises:
         InputError: the suffix is not .safetensors, the model cannot be rebuilt from a config, or
@@ -39,7 +39,7 @@ def save(model: GapClassifier, path: str | Path, info: dict[str, Any] | None = N
     if Path(path).suffix != ".safetensors":
         raise InputError(f"A checkpoint's name must end in .safetensors, got {path}.")
     header = _header(model, info or {})
-    # clone: weights that share memory, or are laid out otherwise, are of no use in a file.
+    # clone: safetensors writes only tensors that are contiguous and share no memory.
     state = {
         name: value.detach().clone(memory_format=torch.contiguous_format)
         for name, value in model.state_dict().items()
@@ -67,8 +67,8 @@ def _require_rebuildable(model: GapClassifier, state: dict[str, Tensor]) -> None
     if model.config is None:
         raise InputError(
             f"Cannot save a {type(model).__name__} whose config is None, because a checkpoint must "
-            "say how to build the network again; keep the weights of a wrapped network with "
-            "torch.save(model.state_dict(), path) and wrap it anew."
+            "say how to build the network again; save the weights of a wrapped network with "
+            "torch.save(model.state_dict(), path), and load them into the network wrapped anew."
         )
     with torch.device("meta"):
         expected = empty(model.config).state_dict()
@@ -84,8 +84,7 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> GapClass
     """Read a network: our own checkpoint (`.safetensors`) or one of the authors' (`.pkl`).
 
     Args:
-        path: the file, whose suffix says which of the two it is; or the folder of a run that has
-            come to its end.
+        path: the file, whose suffix says which of the two it is; or the folder of a finished run.
         map_location: the device for the network.
 
     Returns:
@@ -98,38 +97,36 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> GapClass
     """
     device = usable_device(map_location)
     path = _file(path)
-    model = load_released(path) if _suffix(path) == ".pkl" else _load_own(path)
+    model = load_released(path) if path.suffix == ".pkl" else _load_own(path)
     return model.to(device).eval()
 
 
 def info(path: str | Path) -> dict[str, Any]:
-    """The JSON in a checkpoint's header: config, fastinterp (the version that wrote it), and what
-    was given to `save` as info beside them. {} for a `.pkl`, which has none.
+    """The JSON in a checkpoint's header: config, fastinterp (the version that wrote it), and the
+    info that was given to `save`. {} for a `.pkl`, which has none.
 
     Raises:
-        InputError: as `load`, of which this reads the header alone.
+        InputError: as for `load`.
     """
     path = _file(path)
-    return {} if _suffix(path) == ".pkl" else _read(path)[0]
+    return {} if path.suffix == ".pkl" else _read(path)[0]
 
 
 def _file(path: str | Path) -> Path:
-    """The path; of a folder the network in it, which trainers write there at the end of a run."""
+    """The path of a file that exists and has a known suffix; in a folder, that of its network."""
     path = Path(path)
-    network = path / "model.safetensors"
-    if not path.is_dir() or network.is_file():
-        return network if path.is_dir() else path
-    if (path / "state.safetensors").is_file():
-        raise InputError(
-            f"{path} holds a run's state but no model.safetensors: resume a run that was stopped; "
-            "a wrapped network's weights are the entries model/NAME of its state.safetensors."
-        )
-    raise InputError(f"There is no network in the folder {path}: it holds no model.safetensors.")
-
-
-def _suffix(path: str | Path) -> str:
-    """The suffix of a file that exists and that `load` may know."""
-    path = Path(path)
+    if path.is_dir():
+        folder, path = path, path / "model.safetensors"
+        if not path.is_file() and (folder / "state.safetensors").is_file():
+            raise InputError(
+                f"{folder} holds a run's state but no model.safetensors: resume the run if it was "
+                "stopped; a wrapped network's weights are the entries model/NAME of its "
+                "state.safetensors."
+            )
+        if not path.is_file():
+            raise InputError(
+                f"There is no network in the folder {folder}: it holds no model.safetensors."
+            )
     if not path.exists():
         raise InputError(f"There is no file {path}; give the path of a .safetensors or .pkl file.")
     if path.suffix not in (".safetensors", ".pkl"):
@@ -137,7 +134,7 @@ def _suffix(path: str | Path) -> str:
             f"Cannot tell what {path} is: a network's file ends in .safetensors (a checkpoint) or "
             ".pkl (a network released with the paper)."
         )
-    return path.suffix
+    return path
 
 
 def _load_own(path: str | Path) -> LayeredClassifier:
@@ -169,8 +166,8 @@ def _read(path: str | Path, with_state: bool = False) -> tuple[dict[str, Any], d
         ) from error
     if isinstance(header, dict) and "config" not in header and "optimizer" in header:
         raise InputError(
-            f"{path} is the state of a run, kept to go on with it; its network is "
-            f"{Path(path).with_name('model.safetensors')}, once the run has come to its end."
+            f"{path} is the state of a run, for resuming it; its network is "
+            f"{Path(path).with_name('model.safetensors')}, once the run has finished."
         )
     if not isinstance(header, dict):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Where a network of another library keeps its feature map, found by trying."""
+"""The feature map inside a network of another library, found by trying candidates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .._utils.errors import InputError
 from .gap import GapClassifier
 from .trace import Traced, trace
 
-# What may stand between the feature map and the linear layer: the average, and what leaves it be.
+# Between feature map and linear layer: the average, and layers that do nothing in eval mode.
 _HEAD_PARTS = (nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Flatten, nn.Dropout, nn.Identity)
 _ADVICE = (
     "wrap serves classifiers that end in a global average and one linear layer; for others "
@@ -29,7 +29,7 @@ class Steps:
     """Children or methods of a network that make its feature map, one after the other.
 
     Attributes:
-        names: theirs.
+        names: their names, in order.
         relu: whether a ReLU follows.
     """
 
@@ -46,8 +46,8 @@ class FeatureMap(NamedTuple):
     """How a network makes its logits.
 
     Attributes:
-        linear: the classifier's name in it.
-        body: what makes the map that the classifier gets the average of.
+        linear: the name of the classifier, a submodule.
+        body: what makes the map whose average the classifier gets.
         channels: C_in of the images.
     """
 
@@ -60,15 +60,15 @@ class FeatureMap(NamedTuple):
 def find_map(module: nn.Module, probe: Tensor | None) -> FeatureMap:
     """The feature map whose average gives the module's own logits.
 
-    Tried on a copy in float64: the module is not touched, and what the image contributes to the
-    logits shows even beside a large bias.
+    Candidates are tried on a copy in float64: the module stays as it is, and the part of the logits
+    that depends on the image is seen even beside a large bias.
 
     Args:
         module: the network, in any mode, on any device.
         probe: images to try it on; None: random ones.
 
     Raises:
-        InputError: nothing that is found gives the logits, or the module does not run.
+        InputError: no candidate gives the logits, or the module does not run.
     """
     name, linear = type(module).__name__, _linear_name(module)
     trial, images, expected = _tried(module, _probes(probe, first_kernel(module).shape[1]))
@@ -101,8 +101,8 @@ def _linear_name(module: nn.Module) -> str:
 
 
 def _steps(module: nn.Module, linear: str) -> tuple[str, ...]:
-    """What makes the feature map: a method that does, or the children before the linear layer,
-    in order, without those that average or pass on."""
+    """What makes the feature map: one method, or the children before the linear layer and the
+    average."""
     if isinstance(module, GapClassifier):
         return ("features",)
     if hasattr(module, "forward_features"):  # timm
@@ -116,8 +116,8 @@ def _steps(module: nn.Module, linear: str) -> tuple[str, ...]:
 
 
 def first_kernel(module: nn.Module) -> Tensor:
-    """The weight of the first convolution: it knows the dtype and the device, and most often the
-    channels of an image."""
+    """The weight of the first convolution, with the dtype, the device and mostly the channels of
+    the images."""
     for parameter in module.parameters():
         if parameter.dim() == 4:
             return parameter
@@ -125,8 +125,8 @@ def first_kernel(module: nn.Module) -> Tensor:
 
 
 def _probes(probe: Tensor | None, channels: int) -> list[Tensor]:
-    """Images [N, C_in, H, W] in float64 on the CPU; by default random ones with as many channels as
-    the first convolution wants, in colour, and grey."""
+    """Images [N, C_in, H, W] in float64 on the CPU; by default random ones, first with the channels
+    of the first convolution, then with 3 and 1."""
     if probe is None:
         generator = torch.Generator().manual_seed(0)
         counts = dict.fromkeys((channels, 3, 1))
@@ -157,7 +157,7 @@ def _tried(module: nn.Module, probes: list[Tensor]) -> tuple[nn.Module, Tensor, 
 def _candidates(
     trial: nn.Module, linear: str, images: Tensor, explains: Callable[[Tensor], bool]
 ) -> Iterator[Steps | Traced]:
-    """What may make the feature map, the plainest first."""
+    """What may make the feature map, the simplest first."""
     names = _steps(trial, linear)
     yield Steps(names, relu=False)
     yield Steps(names, relu=True)  # torchvision's DenseNet has one in its forward pass
@@ -167,7 +167,7 @@ def _candidates(
 
 
 def _explains(weight: Tensor, bias: Tensor | None, expected: object, features: Tensor) -> bool:
-    """Whether averaged features give the expected logits, beyond the bias that any would give."""
+    """Whether averaged features give the expected logits, and not only the bias in them."""
     # A map of one position would hide what was done after the average, and explain nothing.
     if features.dim() != 4 or features.shape[2:].numel() == 1 or not isinstance(expected, Tensor):
         return False

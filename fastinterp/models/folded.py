@@ -11,18 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..ops.conv_stack import Convolution
-from .gap import GapClassifier, Keeps
+from .gap import GapClassifier, Needs
 from .layers import Conv, SameConv2d, same_conv2d, same_padding, shortcut
-
-if TYPE_CHECKING:
-    from .networks import LayeredClassifier
+from .networks import LayeredClassifier
 
 
 class Head(NamedTuple):
@@ -44,19 +41,19 @@ class Head(NamedTuple):
     classifier: Tensor | None
 
 
-def fold(model: LayeredClassifier, keeps: Keeps, image_size: tuple[int, int]) -> Head:
-    """The head of a network whose last layer is a convolution, for all but "features"."""
+def make_head(model: LayeredClassifier, needs: Needs, image_size: tuple[int, int]) -> Head:
+    """The head of a network whose last layer is a convolution, for all needs but "features"."""
     layer, weight = model.layers[-1], model.weight
     assert isinstance(layer, SameConv2d)
     classifier: Tensor | None = None
     # Under autocast the products would be rounded before they are used.
     with torch.autocast(weight.device.type, enabled=False):
-        if keeps == "maps":
+        if needs == "maps":
             return Head(_times(weight, layer.weight), weight @ layer.bias, weight, False, None)
         size = _size_below(model, image_size)
         positions = math.prod(-(-side // layer.stride) for side in size)
         weight = weight / positions  # the classifier of sums over the positions
-        if keeps == "sums":
+        if needs == "sums":
             classifier = weight
             weight = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
         rows, columns = (_reach(layer.weight, side, layer.stride) for side in size)
@@ -84,7 +81,7 @@ def folded_features(model: LayeredClassifier, x: Tensor, head: Head) -> Tensor:
     return result + F.conv2d(around, head.around[:, :, None, None])
 
 
-Run = Callable[["LayeredClassifier", Tensor, Head], Tensor]
+Run = Callable[[LayeredClassifier, Tensor, Head], Tensor]
 
 
 class FoldedClassifier(GapClassifier):
@@ -109,15 +106,6 @@ class FoldedClassifier(GapClassifier):
 
     def features(self, x: Tensor) -> Tensor:
         return self.run(self.model, x, self.head)
-
-    def convolutions(self, image_size: tuple[int, int]) -> list[Convolution] | None:
-        below = self.model.convolutions(image_size)
-        if below is None or self.run is not folded_features:
-            return None
-        *below, last = below
-        if self.head.whole:
-            last = last._replace(stride=1, padding=(0, 0, 0, 0))
-        return [*below, last._replace(weight=self.head.kernel, bias=self.head.bias)]
 
     def logits(self, features: Tensor) -> Tensor:
         if self.head.classifier is not None:

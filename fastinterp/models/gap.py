@@ -11,24 +11,17 @@ from torch.nn import functional as F
 
 from .._utils.errors import InputError
 from .._utils.require import require_floating
-from ..ops.conv_stack import Convolution
 
-Keeps = Literal["logits", "sums", "maps", "features"]  # the logits are kept by all
-
-
-def widest(keeps: Iterable[Keeps]) -> Keeps:
-    """The one that keeps all that the others do; of none of them, "logits"."""
-    asked = set(keeps)
-    if {"sums", "maps"} <= asked:
-        return "features"  # nothing shorter has both
-    return max(asked, key=get_args(Keeps).index, default="logits")
+# What is read of a pass beside the logits; see `fastinterp.models.freeze.fold`.
+Needs = Literal["logits", "sums", "maps", "features"]
 
 
-def folded_for(model: nn.Module, keeps: Keeps, x: Tensor) -> nn.Module:
-    """The shortest network for images like x that keeps so much; a model of another kind itself."""
-    if not isinstance(model, GapClassifier) or x.dim() != 4:
-        return model
-    return model.folded(keeps, (x.shape[2], x.shape[3]))
+def widest(needs: Iterable[Needs]) -> Needs:
+    """What covers all of some needs; for none of them "logits"."""
+    found = set(needs)
+    if {"sums", "maps"} <= found:
+        return "features"  # only A itself gives both
+    return max(found, key=get_args(Needs).index, default="logits")
 
 
 class GapClassifier(nn.Module):
@@ -41,7 +34,7 @@ class GapClassifier(nn.Module):
     Attributes:
         weight: [C, K], the linear classifier.
         bias: [C] or None.
-        config: how to build this network again, kept in checkpoints; None where unknown.
+        config: how to build this network again, for checkpoints; None where unknown.
         in_channels: C_in of the images that it takes; None where unknown.
     """
 
@@ -67,36 +60,6 @@ class GapClassifier(nn.Module):
             )
         return F.linear(features.mean(dim=(2, 3)), self.weight, self.bias)
 
-    def folded(self, keeps: Keeps, image_size: tuple[int, int]) -> GapClassifier:
-        """A network with the same logits for less work, or this one where there is none.
-
-        Where the last layers are linear in what lies below them, so are logits and class maps, and
-        the classifier can be multiplied into those layers beforehand. Gradients reach the
-        parameters through the folded network, which holds their present values: fold again after
-        they have changed. A subclass that knows a shorter way overrides this.
-
-        Args:
-            keeps: what must stay what it is beside the logits. "maps": the class activation maps,
-                which are the feature maps of the folded network, whose classifier is the identity.
-                "sums": each feature map's sum over its positions, [N, K, 1, 1], whose gradient is
-                that of A at every position. "features": A itself, so nothing can be folded.
-                "logits": nothing.
-            image_size: H, W of the images that it will see.
-        """
-        return self
-
-    def convolutions(self, image_size: tuple[int, int]) -> list[Convolution] | None:
-        """What `features` consists of, where that is convolutions, with ReLUs between them and
-        max-pooling behind some; or None.
-
-        Loops whose parameters are constants may run those in its stead. A subclass that is such a
-        network overrides this.
-
-        Args:
-            image_size: H, W of the images that it will see, for the padding.
-        """
-        return None
-
     def forward(self, x: Tensor) -> Tensor:
         """Images x [N, C_in, H, W] in [0, 1] -> logits [N, C].
 
@@ -115,6 +78,30 @@ class GapClassifier(nn.Module):
         return self.weight.device
 
 
+class OtherFeatures(GapClassifier):
+    """`model` with its features computed in another way; all else is its own.
+
+    Attributes:
+        model: the network, whose parameters and modes these are.
+    """
+
+    def __init__(self, model: GapClassifier) -> None:
+        super().__init__()
+        self.model = model
+        self.training = model.training
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        return self.model.weight
+
+    @property
+    def bias(self) -> Tensor | None:  # type: ignore[override]
+        return self.model.bias
+
+    def logits(self, features: Tensor) -> Tensor:
+        return self.model.logits(features)
+
+
 def require_gap(who: str, model: object) -> None:
     """Raise unless the model is a GapClassifier."""
     if isinstance(model, GapClassifier):
@@ -123,6 +110,8 @@ def require_gap(who: str, model: object) -> None:
     advice = "make one of it with fastinterp.models.wrap"
     if isinstance(inside, GapClassifier):
         advice = "pass the network inside, without torch.compile or DistributedDataParallel"
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            advice += " (docs/concepts.md, Several processes, shows how)"
     raise InputError(f"{who} needs a GapClassifier, got {type(model).__name__}; {advice}.")
 
 

@@ -16,12 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._utils.errors import InputError
-from .._utils.require import require_whole
-from ..ops.conv_stack import Convolution
-from .folded import FoldedClassifier, fold
-from .gap import GapClassifier, Keeps
+from .._utils.require import require_count, require_one_of, require_whole
+from .gap import GapClassifier
 from .layers import Conv, MaxPool, SameConv2d, SameMaxPool2d, shortcut
-from .layers import same_padding as same_padding
 
 Table = Sequence[Conv | MaxPool]
 
@@ -40,7 +37,7 @@ TABLES: dict[str, Table] = {
 
 
 class LayeredClassifier(GapClassifier):
-    """The network that an entry of `TABLES` describes. Its parameters start empty."""
+    """A network that `TABLES` describes. Its parameters start empty."""
 
     def __init__(self, name: str, in_channels: int, num_classes: int) -> None:
         super().__init__()
@@ -72,17 +69,17 @@ class LayeredClassifier(GapClassifier):
         return self
 
     def features(self, x: Tensor) -> Tensor:
-        return self._layer(len(self.table) - 1, *self.trunk(x))
+        return self.layer(len(self.table) - 1, *self.trunk(x))
 
     def trunk(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Images x -> what the last layer reads: the output two layers before its own, and the one
-        before."""
+        """Images x -> what the last layer reads: the outputs of the two layers before it."""
         earlier = output = x
         for index in range(len(self.table) - 1):
-            earlier, output = output, self._layer(index, earlier, output)
+            earlier, output = output, self.layer(index, earlier, output)
         return earlier, output
 
-    def _layer(self, index: int, earlier: Tensor, output: Tensor) -> Tensor:
+    def layer(self, index: int, earlier: Tensor, output: Tensor) -> Tensor:
+        """The output of one layer, given the two outputs before it."""
         row, layer = self.table[index], self.layers[index]
         if isinstance(row, MaxPool):
             result: Tensor = layer(output)
@@ -92,57 +89,8 @@ class LayeredClassifier(GapClassifier):
             result = result + shortcut(earlier, row.adds_pooled, row.filters)
         return result
 
-    def folded(self, keeps: Keeps, image_size: tuple[int, int]) -> GapClassifier:
-        top = self.table[-1]
-        if keeps == "features" or not isinstance(top, Conv):
-            return self
-        if self.num_classes >= top.filters:
-            if keeps == "maps":
-                return self
-            keeps = "sums"  # no more of them than logits
-        if keeps == "sums" and top.adds_pooled:
-            return self  # the last of many layers, in which K sums save too little
-        return FoldedClassifier(self, fold(self, keeps, image_size))
-
-    def convolutions(self, image_size: tuple[int, int]) -> list[Convolution] | None:
-        plain = not any(isinstance(row, Conv) and row.adds_pooled for row in self.table)
-        # Layers that somebody put in are not those of the table.
-        own = all(type(layer) in (SameConv2d, SameMaxPool2d) for layer in self.layers)
-        if not plain or not own or type(self) is not LayeredClassifier or _is_hooked(self):
-            return None
-        found: list[Convolution] = []
-        height, width = image_size
-        for row, layer in zip(self.table, self.layers, strict=True):
-            if isinstance(layer, SameConv2d):
-                padding = _padding((height, width), layer.weight.shape[2], layer.stride)
-                found.append(Convolution(layer.weight, layer.bias, layer.stride, padding))
-            elif isinstance(layer, SameMaxPool2d):
-                if not found or not _pools(found[-1], layer, (height, width)):
-                    return None
-                found[-1] = found[-1]._replace(pool=layer.stride)
-            height, width = -(-height // row.stride), -(-width // row.stride)
-        return found
-
     def extra_repr(self) -> str:
         return ", ".join(f"{key}={value!r}" for key, value in (self.config or {}).items())
-
-
-def _padding(size: tuple[int, int], kernel: int, stride: int) -> tuple[int, int, int, int]:
-    """Zeros at the top, bottom, left and right."""
-    height, width = size
-    return (*same_padding(height, kernel, stride), *same_padding(width, kernel, stride))
-
-
-def _pools(convolution: Convolution, layer: SameMaxPool2d, size: tuple[int, int]) -> bool:
-    """Whether a convolution's maps are pooled by windows side by side from their first row on."""
-    top, _, left, _ = _padding(size, layer.kernel, layer.stride)
-    return convolution.pool == 1 and layer.kernel == layer.stride and top == left == 0
-
-
-def _is_hooked(model: nn.Module) -> bool:
-    """Whether somebody watches, or changes, what passes through its modules."""
-    kinds = "forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks"
-    return any(getattr(module, f"_{kind}") for module in model.modules() for kind in kinds)
 
 
 def empty(config: dict[str, Any]) -> LayeredClassifier:
@@ -156,15 +104,10 @@ def empty(config: dict[str, Any]) -> LayeredClassifier:
             "A model's config must be a dict with exactly the keys name, in_channels and "
             f"num_classes, got {config!r}."
         )
-    if config["name"] not in list(TABLES):
-        raise InputError(
-            f"The model's name must be one of {', '.join(TABLES)}, got {config['name']!r}."
-        )
-    for key in ("in_channels", "num_classes"):
-        value = config[key]
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InputError(f"A model's {key} must be a whole number from 1 up, got {value!r}.")
-    return LayeredClassifier(**config)
+    require_one_of("The model's name", config["name"], TABLES)
+    in_channels = require_count("The model's in_channels", config["in_channels"])
+    num_classes = require_count("The model's num_classes", config["num_classes"])
+    return LayeredClassifier(config["name"], in_channels, num_classes)
 
 
 def build(config: dict[str, Any], *, seed: int | None = None) -> GapClassifier:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,59 +18,42 @@ Layers = list[list[NDArray[Any]]]  # [W [kh, kw, in, out], b [out]] a layer; the
 Shapes = list[list[tuple[int, ...]]]
 
 
-class _Signature(NamedTuple):
-    name: str
-    in_channels: int
-    num_classes: int
-
-
 def load_released(path: str | Path) -> LayeredClassifier:
-    """Read a network as the authors pickled it; which one it is shows in the layers' shapes.
+    """Read a network as the authors pickled it; the layers' shapes tell which one it is.
 
     Raises:
         InputError: the pickle is damaged, names anything but NumPy arrays, or holds no layers of
             small, pool or wresnet.
     """
     layers = _layers(read_pickle(path), path)
-    name, in_channels, num_classes = _recognise(layers, path)
-    model = empty({"name": name, "in_channels": in_channels, "num_classes": num_classes})
+    model = empty(_config(layers, path))
     _fill(model, layers, path)
     return model
 
 
 def _layers(content: Any, path: str | Path) -> Layers:
     """The pickled list, if it is a list of tuples of floating-point arrays, else an error."""
-    if isinstance(content, list) and len(content) >= 2:
-        arrays = [list(entry) if isinstance(entry, (list, tuple)) else [] for entry in content]
-        if all(
-            entry
-            and all(
-                isinstance(a, np.ndarray) and np.issubdtype(a.dtype, np.floating) for a in entry
-            )
-            for entry in arrays
-        ):
-            return arrays
+    entries = content if isinstance(content, list) else []
+    layers = [list(entry) if isinstance(entry, (list, tuple)) else [] for entry in entries]
+    arrays = [array for layer in layers for array in layer]
+    floats = all(isinstance(a, np.ndarray) and np.issubdtype(a.dtype, np.floating) for a in arrays)
+    if len(layers) >= 2 and all(layers) and floats:
+        return layers
+    length = f" of length {len(content)}" if isinstance(content, (list, dict)) else ""
     raise InputError(
         f"{path} holds no released network: expected a list with a tuple of float arrays for each "
-        f"layer, got {_describe(content)}."
+        f"layer, got a {type(content).__name__}{length}."
     )
 
 
-def _describe(content: Any) -> str:
-    kind = type(content).__name__
-    return (
-        f"a {kind} of length {len(content)}" if isinstance(content, (list, dict)) else f"a {kind}"
-    )
-
-
-def _recognise(layers: Layers, path: str | Path) -> _Signature:
-    """Which network has layers of these shapes, for how many input channels and classes."""
+def _config(layers: Layers, path: str | Path) -> dict[str, Any]:
+    """The config of the network that has layers of these shapes."""
     shapes = [[a.shape for a in entry] for entry in layers]
     first, last = shapes[0][0], shapes[-1][0]
     if len(first) == 4 and len(last) == 4 and min(first + last) > 0:
         for name, table in TABLES.items():
             if shapes == _shapes(table, first[2], last[3]):
-                return _Signature(name, first[2], last[3])
+                return {"name": name, "in_channels": first[2], "num_classes": last[3]}
     raise InputError(
         f"{path} holds {len(layers)} layers, the first of shape {first} and the last of shape "
         f"{last}, which fit none of the released networks ({', '.join(TABLES)})."

@@ -1,11 +1,14 @@
 """Training: a method (inner objective, outer loss), one step, one loop, recipes of the paper."""
 
+from .config import TrainConfig
+from .families import list_recipes
 from .int_loss import IntLoss
-from .methods import METHODS, Method, method
-from .recipe import Recipe, list_recipes, load_recipe, run_recipe
+from .methods import METHODS, Method, MethodRow, method
+from .recipe import Recipe, load_recipe, run_recipe
+from .result import StepResult
 from .schedule import LinearEps
 from .timing import StepTime, time_recipes
-from .trainer import StepResult, Trainer
+from .trainer import Trainer
 from .trainers import (
     AdvTrainer,
     IGNormSumTrainer,
@@ -28,11 +31,13 @@ __all__ = [
     "IntTrainer",
     "LinearEps",
     "Method",
+    "MethodRow",
     "NormalTrainer",
     "Recipe",
     "StepResult",
     "StepTime",
     "TRADESTrainer",
+    "TrainConfig",
     "Trainer",
     "list_recipes",
     "load_recipe",

@@ -1,49 +1,46 @@
-"""Int's loss as a module, for training loops of one's own."""
+"""Int's loss as a module, for your own training loop."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .._utils.errors import InputError
-from .._utils.require import require_whole
+from .._utils.keywords import reject_unknown
+from .._utils.require import require_one_of
 from ..attacks import MakeInterpreter
 from ..attacks.modes import convolutions_in
-from ..attacks.outputs import Precision
 from ..models.gap import GapClassifier, require_fit
-from ..ops.pgd_step import Norm
+from ..ops.discrepancy import Reduction
+from .config import TrainConfig
 from .methods import INT_FAMILY, Inner
 from .methods import method as method_named
-from .precision import require_precision, usable_precision
-from .robust_loss import ball, require_gap, require_inner, require_known_labels, robust_loss
-from .schedule import EpsSchedule, make_schedule
+from .precision import usable_precision
+from .robust_loss import ball, require_known_labels, require_trainable, robust_loss
 from .seeds import derive
+
+SETTINGS = ("eps_schedule", "random_start", "seed", "precision", "norm")  # of TrainConfig
+OF_REDUCTION = {"weighted": "int", "1-class": "int-1-class"}
 
 
 class IntLoss(nn.Module):
-    """The loss of interpretability-aware training, eq. (9), with the search for x' inside.
+    """The loss of interpretability-aware training, eq. (9), including the search for x'.
 
-    `loss = IntLoss(eps=0.3)(model, x, y)`, then `loss.backward()` and a step of any optimiser:
-    with the same seed that is a step of `IntTrainer`. The module counts its calls, which decide the
-    random starts and the schedule of eps; the count travels in its `state_dict`.
+    `loss = IntLoss(eps=0.3)(model, x, y)`, then `loss.backward()` and a step of any optimizer: with
+    the same seed that is a step of `IntTrainer`. The module counts its calls, which determine the
+    random starts and the schedule of eps; the count is part of its `state_dict`.
 
     Args:
-        gamma: weight of the discrepancy, in the units of `IntTrainer`.
-        eps: radius of the ball around x in which x' is sought, in pixel units.
-        steps, step_size: of the inner loop, projected gradient ascent. No step_size: 0.01 in linf,
-            as in the paper, else 2.5 eps / steps.
+        gamma, interpreter, inner: as for `IntTrainer`.
         reduction: "weighted" (eq. 8) or "1-class", the discrepancy of the true class's map.
         method: "int", "int-1-class" or "int-adv" (the cross-entropy at x', which x' maximises too);
-            None leaves the choice between the first two to `reduction`.
-        inner, interpreter: as for `IntTrainer`.
-        eps_schedule: as for `IntTrainer`, in calls.
-        random_start: begin the inner loop at a point drawn uniformly from the ball.
-        seed: decides the random starts.
-        precision: as for `IntTrainer`; the backward pass from the loss is the caller's, and its
-            convolutions are as torch's own switches say.
-        norm: of the ball, "linf", "l2" or "l1".
+            None takes one of the first two by `reduction`.
+        eps, steps, step_size, norm, random_start, eps_schedule (in calls), seed, precision:
+            settings of `TrainConfig`. The backward pass from the loss is yours, and torch's own
+            switches determine the precision of its convolutions.
 
     Raises:
         InputError: a setting is out of its range.
@@ -55,67 +52,71 @@ class IntLoss(nn.Module):
         eps: float = 0.3,
         steps: int = 40,
         step_size: float | None = None,
-        reduction: Literal["weighted", "1-class"] = "weighted",
+        reduction: Reduction = "weighted",
         *,
         method: str | None = None,
         inner: Inner = "discrepancy",
         interpreter: MakeInterpreter | None = None,
-        eps_schedule: EpsSchedule | tuple[int, int] | None = None,
-        random_start: bool = True,
-        seed: int = 0,
-        precision: Precision = "float32",
-        norm: Norm = "linf",
+        **settings: Any,
     ) -> None:
         super().__init__()
-        name = _method_name(method, reduction)
+        known = [name for name in signature(IntLoss).parameters if name != "settings"]
+        reject_unknown("IntLoss", settings, [*known, *SETTINGS])
+        require_one_of("reduction", reduction, list(OF_REDUCTION))
+        name = OF_REDUCTION[reduction] if method is None else method
+        require_one_of("method", name, INT_FAMILY)
+        if reduction == "1-class" and name != "int-1-class":
+            raise InputError(f'reduction="1-class" belongs to "int-1-class", not to {name!r}.')
         self.method = method_named(name, gamma, inner=inner, interpreter=interpreter)
-        self.eps, self.steps, self.step_size = require_inner(
-            self.method, eps, steps, step_size, random_start, norm
+        self.config = TrainConfig(
+            eps=eps,
+            steps=steps,
+            step_size=step_size,  # type: ignore[arg-type]
+            **settings,
         )
-        self.norm: Norm = norm
-        self.random_start, self.seed = random_start, require_whole("seed", seed)
-        self.precision = require_precision(precision)
-        self.eps_schedule = make_schedule(self.eps, eps_schedule)
+        self.config.check_method(self.method)
         self.step = 0
 
     def forward(self, model: GapClassifier, x: Tensor, y: Tensor) -> Tensor:
-        """The mean over the batch, a scalar. The model is left in the mode that it is in.
+        """The mean over the batch, a scalar. The model keeps its train or eval mode.
 
-        Nothing waits for a GPU: pixels are not range-checked here, nor labels that lie there.
+        Nothing waits for a GPU, so neither the range of pixels nor that of labels on a GPU is
+        checked.
 
         Args:
             model: the network that is trained.
             x: images [N, C_in, H, W] in [0, 1], on the model's device.
-            y: true classes [N], there too.
+            y: true classes [N], on the same device.
 
         Raises:
-            InputError: no GapClassifier, x is no batch of images that it takes, or labels that are
-                no integers, not one for each image, or (on a CPU) not among the classes.
+            InputError: the model is no GapClassifier; x is no batch of images that it takes; the
+                labels are no integers, not one for each image, or (on a CPU) not among the classes.
         """
-        require_gap(model)
+        require_trainable(model)
         y = require_known_labels("IntLoss", y, x, model.num_classes)
         require_fit("IntLoss", model, x)
+        config = self.config
         generator = torch.Generator(device=x.device)
-        generator.manual_seed(derive(self.seed, "start", self.step))
-        eps = self.eps if self.eps_schedule is None else self.eps_schedule(self.step)
+        generator.manual_seed(derive(config.seed, "start", self.step))
+        threat = ball(config.eps_at(self.step), config.step_size, config.norm)
         self.step += 1
-        with convolutions_in(self.precision):
+        with convolutions_in(config.precision):
             return robust_loss(
                 model,
                 self.method,
+                config,
                 x,
                 y,
-                threat=ball(eps, self.step_size, self.norm),
-                steps=self.steps,
-                random_start=self.random_start,
+                threat=threat,
                 generator=generator,
-                precision=usable_precision(self.precision, x.device),
+                precision=usable_precision(config.precision, x.device),
             ).loss
 
     def extra_repr(self) -> str:
+        config = self.config
         return (
-            f"method={self.method.name}, gamma={self.method.gamma:.4g}, eps={self.eps:.4g}, "
-            f"steps={self.steps}, step_size={self.step_size:.4g}, norm={self.norm}"
+            f"method={self.method.name}, gamma={self.method.gamma:.4g}, eps={config.eps:.4g}, "
+            f"steps={config.steps}, step_size={config.step_size:.4g}, norm={config.norm}"
         )
 
     def get_extra_state(self) -> dict[str, int]:
@@ -123,16 +124,3 @@ class IntLoss(nn.Module):
 
     def set_extra_state(self, state: Any) -> None:
         self.step = int(state["step"])
-
-
-def _method_name(method: str | None, reduction: str) -> str:
-    names = {"weighted": "int", "1-class": "int-1-class"}
-    if reduction not in names:
-        raise InputError(f'reduction must be "weighted" or "1-class", got {reduction!r}.')
-    if method is None:
-        return names[reduction]
-    if method not in INT_FAMILY:
-        raise InputError(f"method must be one of {', '.join(INT_FAMILY)}, got {method!r}.")
-    if reduction == "1-class" and method != "int-1-class":
-        raise InputError(f'reduction="1-class" is that of "int-1-class", not of {method!r}.')
-    return method

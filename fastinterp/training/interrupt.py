@@ -11,10 +11,10 @@ from types import FrameType
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether Ctrl-C was pressed since.
+    """Yield a function that says whether Ctrl-C was pressed.
 
-    A step cut in the middle leaves weights that belong to no step, so the loop asks between steps
-    and then saves. A second Ctrl-C stops at once. Outside the main thread nothing changes.
+    A step that is interrupted leaves weights of no step, so the loop asks between steps and then
+    saves. A second Ctrl-C stops at once. Outside the main thread nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

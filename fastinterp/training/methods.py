@@ -1,17 +1,16 @@
-"""The eight training methods: what the inner loop climbs, and what the outer step descends."""
+"""The eight training methods: what the inner loop maximises and what the outer step minimises."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from difflib import get_close_matches
+from functools import cached_property
 from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor
 
 from .._utils.errors import InputError
-from .._utils.require import require_number
+from .._utils.require import require_known_name, require_nonnegative, require_one_of
 from ..attacks import (
     KL,
     CrossEntropy,
@@ -23,7 +22,7 @@ from ..attacks import (
     Outputs,
 )
 from ..interpreters import CAM, Interpreter, Repr
-from ..models.gap import Keeps, widest
+from ..models.gap import Needs, widest
 from ..ops.discrepancy import Reduction
 
 Inner = Literal["discrepancy", "cross-entropy"]
@@ -35,11 +34,11 @@ class Method:
 
     Attributes:
         name: as in `METHODS`.
-        gamma: weight of the regulariser, None where there is none.
-        inner: maximised over x' in the ball; None: no x' is sought.
+        gamma: weight of the regulariser; None if there is none.
+        inner: maximised over x' in the ball; None for a method without x'.
         on_clean: term of the outer loss at x, or None.
         on_adv: term of the outer loss at x', or None.
-        options: what was chosen beside the table's row, as a run's settings record it.
+        options: choices beside the table's row, as a run's settings record them.
     """
 
     name: str
@@ -49,14 +48,14 @@ class Method:
     on_adv: Objective | None
     options: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def needs(self) -> Keeps:
+    @cached_property
+    def needs(self) -> Needs:
         """What its objectives read of a pass; see `Objective`."""
         terms = (self.inner, self.on_clean, self.on_adv)
         return widest(term.needs for term in terms if term is not None)
 
     def loss(self, clean: Outputs, adv: Outputs | None, labels: Tensor) -> Tensor:
-        """The outer loss per image, [N], with the outputs at x and x' as computed by the caller."""
+        """The outer loss per image, [N], from the outputs at x and x'."""
         terms = []
         if self.on_clean is not None:
             terms.append(self.on_clean.prepare(clean, labels)(clean))
@@ -72,31 +71,41 @@ R = IGNorm(steps=5, units="release")
 Terms = tuple[Objective | None, Objective | None, Objective | None]
 
 
-class Row(NamedTuple):
-    """A method, but for its weight and its discrepancy.
+class MethodRow(NamedTuple):
+    """A method without its weight and its discrepancy.
 
     Attributes:
-        gamma: the weight where none is given; None: it weighs nothing.
+        title: what a recipe's description calls it.
+        gamma: the default weight; None for a method without a regulariser.
         terms: weight g and discrepancy d -> (maximised over x', loss at x, loss at x').
-        reduction: of the discrepancy, in the Int family; None: the method has none, and d is not
-            to be used.
+        reduction: of the discrepancy, in the Int family; None for the other methods, which do not
+            use d.
     """
 
+    title: str
     gamma: float | None
     terms: Callable[[float, Objective], Terms]
     reduction: Reduction | None = None
 
 
 # Section 5 of the paper.
-METHODS: dict[str, Row] = {
-    "normal": Row(None, lambda g, d: (None, CE, None)),
-    "adv": Row(None, lambda g, d: (CE, None, CE)),
-    "trades": Row(1.0, lambda g, d: (TO_CLEAN, CE, g * TO_CLEAN)),
-    "ig-norm": Row(1.0, lambda g, d: (R, CE, g * R)),
-    "ig-norm-sum": Row(1.0, lambda g, d: (CE + g * R, None, CE + g * R)),
-    "int": Row(0.01, lambda g, d: (d, CE, g * d), "weighted"),
-    "int-1-class": Row(0.01, lambda g, d: (d, CE, g * d), "1-class"),
-    "int-adv": Row(0.01, lambda g, d: (CE + g * d, None, CE + g * d), "weighted"),
+METHODS: dict[str, MethodRow] = {
+    "normal": MethodRow("standard training", None, lambda g, d: (None, CE, None)),
+    "adv": MethodRow("adversarial training", None, lambda g, d: (CE, None, CE)),
+    "trades": MethodRow("TRADES", 1.0, lambda g, d: (TO_CLEAN, CE, g * TO_CLEAN)),
+    "ig-norm": MethodRow("IG-Norm", 1.0, lambda g, d: (R, CE, g * R)),
+    "ig-norm-sum": MethodRow(
+        "IG-Norm with adversarial loss", 1.0, lambda g, d: (CE + g * R, None, CE + g * R)
+    ),
+    "int": MethodRow(
+        "interpretability-aware training", 0.01, lambda g, d: (d, CE, g * d), "weighted"
+    ),
+    "int-1-class": MethodRow(
+        "Int with the true class's map alone", 0.01, lambda g, d: (d, CE, g * d), "1-class"
+    ),
+    "int-adv": MethodRow(
+        "Int with adversarial loss", 0.01, lambda g, d: (CE + g * d, None, CE + g * d), "weighted"
+    ),
 }
 INT_FAMILY = tuple(name for name, row in METHODS.items() if row.reduction is not None)
 
@@ -117,15 +126,15 @@ def method(
         inner, interpreter: for the Int family alone; see `IntTrainer`.
 
     Raises:
-        InputError: no such method, gamma negative or NaN, gamma for a method without one, or an
-            option that the method does not have.
+        InputError: there is no such method, gamma is negative or NaN or the method has no
+            regulariser, or the method does not have the option.
     """
-    if name not in METHODS:
-        near = get_close_matches(name, METHODS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(METHODS)}."
-        raise InputError(f"There is no training method {name!r}; {hint}")
-    row = METHODS[name]
-    weight = _weight(name, row.gamma, gamma)
+    row = METHODS[require_known_name("training method", name, METHODS)]
+    weight = row.gamma
+    if gamma is not None:
+        if row.gamma is None:
+            raise InputError(f"The method {name!r} has no regulariser to weigh; leave gamma out.")
+        weight = require_nonnegative("gamma", gamma)
     _require_options(name, inner, interpreter)
     options = {}
     reduction = row.reduction or "weighted"
@@ -133,43 +142,29 @@ def method(
     if interpreter is not None and interpreter is not CAM:
         d = MapDiscrepancy(interpreter, reduction, units="release")
         options["interpreter"] = getattr(interpreter, "__qualname__", repr(interpreter))
-    climbed, on_clean, on_adv = row.terms(0.0 if weight is None else weight, d)
+    maximised, on_clean, on_adv = row.terms(0.0 if weight is None else weight, d)
     if inner == "cross-entropy":
-        climbed = CE
+        maximised = CE
         options["inner"] = inner
-    return Method(name, weight, climbed, on_clean, on_adv, options)
-
-
-def _weight(name: str, default: float | None, gamma: float | None) -> float | None:
-    """The weight asked for, or the method's own."""
-    if gamma is None:
-        return default
-    if default is None:
-        raise InputError(f"The method {name!r} has no regulariser to weigh; leave gamma out.")
-    weight = require_number("gamma", gamma)
-    if not (math.isfinite(weight) and weight >= 0):
-        raise InputError(f"gamma must be a finite number >= 0, got {weight!r}.")
-    return weight
+    return Method(name, weight, maximised, on_clean, on_adv, options)
 
 
 def _require_options(name: str, inner: str, interpreter: object) -> None:
-    if inner not in get_args(Inner):
-        raise InputError(f"inner must be one of {', '.join(get_args(Inner))}, got {inner!r}.")
-    # Repr is callable as the others are, and an interpreter of some model is, too.
-    made = isinstance(interpreter, Interpreter) and not isinstance(interpreter, type)
-    if interpreter is not None and (made or not callable(interpreter)):
+    require_one_of("inner", inner, get_args(Inner))
+    if name not in INT_FAMILY and (inner != "discrepancy" or interpreter is not None):
         raise InputError(
-            "interpreter must be a function that makes one of the model, such as "
+            f"The method {name!r} takes no inner and no interpreter; only "
+            f"{', '.join(INT_FAMILY)} do."
+        )
+    instance = isinstance(interpreter, Interpreter) and not isinstance(interpreter, type)
+    if interpreter is not None and (instance or not callable(interpreter)):
+        raise InputError(
+            "interpreter must be a function that makes one from the model, such as "
             "fastinterp.interpreters.GradCAM itself, got "
-            f"{'one that is made, ' if made else ''}{type(interpreter).__name__}."
+            f"{'an instance of ' if instance else ''}{type(interpreter).__name__}."
         )
     if interpreter is Repr:
         raise InputError(
             "interpreter must have a map for each class, which eq. (8) weighs, and Repr has none; "
             "take another."
-        )
-    if name not in INT_FAMILY and (inner != "discrepancy" or interpreter is not None):
-        raise InputError(
-            f"The method {name!r} takes no inner and no interpreter; only "
-            f"{', '.join(INT_FAMILY)} do."
         )

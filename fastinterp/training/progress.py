@@ -1,27 +1,25 @@
-"""What a run has measured so far, kept on the device, and the bar that shows it."""
+"""The figures of the current epoch, and the bar that shows them."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from .._utils.errors import InputError
-
-if TYPE_CHECKING:
-    from .trainer import StepResult
+from .result import StepResult
 
 
 class Totals:
     """Sums over the images of the current epoch.
 
     Attributes:
-        sums: [3], of the loss, of images right at x and of images right at x'. On the device, and
-            added to without waiting for it.
-        images: how many.
+        sums: [3], of the loss, of images correct at x and of images correct at x'. They stay on
+            the device, so that adding does not wait for it.
+        images: number of images.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -36,7 +34,7 @@ class Totals:
         self.images += result.images
 
     def means(self) -> dict[str, float]:
-        """Loss and accuracies, image for image. Waits for the device."""
+        """Mean loss and accuracies over the images. Waits for the device."""
         loss, clean, robust = (self.sums / max(self.images, 1)).tolist()
         return {"loss": loss, "clean_accuracy": clean, "robust_accuracy": robust}
 
@@ -57,12 +55,12 @@ class Every:
 
 
 class Bar:
-    """A tqdm bar over the images of a run. Showing figures waits for the device, so it is rare."""
+    """A tqdm bar over the images of a run. Figures are rare, because they wait for the device."""
 
     def __init__(self, shown: bool, total: int, done: int, name: str, robust: bool) -> None:
         from tqdm import tqdm
 
-        # Without a terminal each refresh is a line in somebody's log.
+        # Without a terminal each refresh is a line in a log file.
         pause = 0.5 if sys.stderr.isatty() else 30.0
         self._bar = tqdm(
             total=total,
@@ -77,31 +75,31 @@ class Bar:
         self._robust = robust
         self._every = Every(pause)
 
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
     def update(self, images: int, epoch: int, totals: Totals) -> dict[str, float] | None:
-        """Move on; now and then show the epoch's figures, and return them."""
+        """Move on; show and return the epoch's figures if it is time."""
         means = None
         if self._every.due():
             means = totals.means()
-            self._bar.set_postfix(self._text(epoch, means), refresh=False)
+            text: dict[str, Any] = {"epoch": epoch + 1, "loss": f"{means['loss']:.3f}"}
+            text["clean"] = f"{means['clean_accuracy']:.3f}"
+            if self._robust:
+                text["robust"] = f"{means['robust_accuracy']:.3f}"
+            self._bar.set_postfix(text, refresh=False)
         self._bar.update(images)
         return means
 
-    def close(self) -> None:
-        self._bar.close()
-
-    def _text(self, epoch: int, means: dict[str, float]) -> dict[str, Any]:
-        text = {"epoch": epoch + 1, "loss": f"{means['loss']:.3f}"}
-        text["clean"] = f"{means['clean_accuracy']:.3f}"
-        if self._robust:
-            text["robust"] = f"{means['robust_accuracy']:.3f}"
-        return text
-
 
 def require_finite(loss: float, step: int) -> None:
-    """Raise if the loss has left the numbers. A state saved before that is left as it is."""
+    """Raise if the loss is infinite or NaN. The last saved state is left as it is."""
     if not math.isfinite(loss):
         raise InputError(
             f"The loss or a weight is no longer a finite number (noticed at step {step}); lower "
-            "the learning rate or gamma, or let eps grow more slowly. The last saved state, if "
-            "there is one, is from before that."
+            "the learning rate or gamma, or increase eps more slowly. The last saved state is "
+            "from before that."
         )

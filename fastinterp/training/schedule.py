@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
 from .._utils.errors import InputError
-from .._utils.require import require_count
 
 EpsSchedule = Callable[[int], float]
 
 
 @dataclass(frozen=True)
 class LinearEps:
-    """eps by step: 0 up to step `start`, linear to `eps` at step `end`, then constant.
+    """eps by step: 0 up to step `start`, then linear to `eps` at step `end`, then constant.
 
-    Steps count from 0. Growing slowly is what keeps robust training stable (appendix B).
+    Steps count from 0. A slow increase keeps robust training stable (appendix B).
 
     Raises:
-        InputError: the steps are out of order.
+        InputError: the steps are negative or out of order.
     """
 
     eps: float
@@ -33,44 +31,15 @@ class LinearEps:
             )
 
     def __call__(self, step: int) -> float:
-        if step <= self.start:
-            return 0.0
-        if step >= self.end:
-            return self.eps
-        return self.eps * (step - self.start) / (self.end - self.start)
+        return linear_eps(self.eps, self.start, self.end, step)
+
+
+def linear_eps(eps: float, start: int, end: int, step: int) -> float:
+    if step <= start:
+        return 0.0
+    return eps if step >= end else eps * (step - start) / (end - start)
 
 
 def decay(step: int, milestones: Sequence[int]) -> float:
-    """The factor on the learning rate at a step: 0.1 for each milestone that lies before it."""
+    """The factor on the learning rate at a step: 0.1 for each milestone before it."""
     return 0.1 ** sum(step > milestone for milestone in milestones)
-
-
-def make_schedule(eps: float, schedule: EpsSchedule | tuple[int, int] | None) -> EpsSchedule | None:
-    """A schedule as users give it: (start, end) in steps, a function of the step, or None.
-
-    Raises:
-        InputError: none of the three.
-    """
-    if schedule is None or callable(schedule):
-        return schedule
-    if (
-        not isinstance(schedule, (tuple, list))
-        or len(schedule) != 2
-        or not all(isinstance(step, Integral) for step in schedule)
-    ):
-        raise InputError(
-            "eps_schedule must be (start, end) in steps, a function of the step, or None, "
-            f"got {schedule!r}."
-        )
-    return LinearEps(eps, *map(int, schedule))
-
-
-def require_milestones(milestones: Sequence[int]) -> tuple[int, ...]:
-    """Return the milestones as a tuple if they are whole numbers.
-
-    Raises:
-        InputError: they are not.
-    """
-    if isinstance(milestones, str) or not isinstance(milestones, Iterable):
-        raise InputError(f"lr_milestones must be a list of steps, got {milestones!r}.")
-    return tuple(require_count("lr_milestones: a step", step, 0) for step in milestones)

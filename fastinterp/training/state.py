@@ -1,4 +1,4 @@
-"""A run's state in one safetensors file: enough to go on as if it had never stopped."""
+"""A run's state in one safetensors file: everything needed to continue it exactly."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from .._utils.errors import InputError
 from .._utils.files import atomic_path
 
 FORMAT = 1
+RECORD = {"step": int, "first_step": int, "images": int, "history": list, "settings": dict}
+_FOREIGN = "{path} is not the state of a fastinterp run; remove it or choose another folder."
 
 
 def save_state(
@@ -24,10 +26,10 @@ def save_state(
     totals: Tensor,
     record: dict[str, Any],
 ) -> None:
-    """Write the network, the optimiser, torch's random state and `record` (JSON), atomically.
+    """Write the network, the optimizer, torch's random state and `record` (JSON), atomically.
 
     Args:
-        totals: the running sums of the epoch, kept as a tensor so that no bit is lost.
+        totals: the running sums of the epoch, a tensor so that no bit is lost.
     """
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     optimizer_tensors, optimizer_json = _flatten(optimizer.state_dict())
@@ -36,7 +38,7 @@ def save_state(
     tensors["random/cpu"] = torch.get_rng_state()
     if torch.cuda.is_available() and totals.is_cuda:
         tensors["random/cuda"] = torch.cuda.get_rng_state(totals.device)
-    # Clones, because tied weights share memory, which the format refuses.
+    # Clones, because the format refuses tied weights, which share memory.
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     metadata = {"format": FORMAT, "optimizer": optimizer_json, "record": record}
     with atomic_path(path) as temporary:
@@ -47,47 +49,50 @@ def read_record(path: Path) -> dict[str, Any]:
     """The `record` that `save_state` was given.
 
     Raises:
-        InputError: not a state file of ours.
+        InputError: the file is not a state of a fastinterp run.
     """
-    record: dict[str, Any] = _metadata(path)["record"]
+    record = _metadata(path)["record"]
+    if not isinstance(record, dict) or any(
+        not isinstance(record.get(name), kind) for name, kind in RECORD.items()
+    ):
+        raise InputError(_FOREIGN.format(path=path))
     return record
 
 
 def restore_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
-    """Load what `save_state` wrote into model, optimiser and torch's random state; return totals.
+    """Load what `save_state` wrote into model, optimizer and torch's random state; return totals.
 
     Raises:
-        InputError: the file is not a state of this network.
+        InputError: the file is not a state of this network and optimizer.
     """
     device = next(model.parameters()).device
-    with safe_open(path, "pt") as file:
-        # clone: what safetensors returns may be the file itself, mapped into memory.
-        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    weights = {
-        name.removeprefix("model/"): value
-        for name, value in tensors.items()
-        if name.startswith("model/")
-    }
     try:
-        model.load_state_dict(weights)
-        optimizer.load_state_dict(_unflatten(_metadata(path)["optimizer"], tensors))
-    except (RuntimeError, ValueError) as error:
+        with safe_open(path, "pt") as file:
+            # clone, because safetensors may return the file itself, mapped into memory
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        of_optimizer = _unflatten(_metadata(path)["optimizer"], tensors)
+        totals: Tensor = tensors["totals"]
+        random = tensors["random/cpu"]
+        if totals.shape != (3,):
+            raise ValueError("totals are three sums")
+        model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model/")})
+        optimizer.load_state_dict(of_optimizer)
+        _lay_out_as_parameters(optimizer)
+        torch.set_rng_state(random)
+        if "random/cuda" in tensors and device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random/cuda"], device)
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path} holds the state of another network or optimiser; "
-            "choose another folder, or build the same ones."
+            f"{path} is the state of another network or optimizer, or damaged; choose another "
+            "folder, or build the same network and optimizer."
         ) from error
-    _lay_out_as_parameters(optimizer)
-    torch.set_rng_state(tensors["random/cpu"])
-    if "random/cuda" in tensors and device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["random/cuda"], device)
-    totals: Tensor = tensors["totals"]
     return totals.to(device)
 
 
 def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
-    """Give an optimiser's moments their parameters' strides, as they had before they were saved.
+    """Give an optimizer's moments their parameters' strides, as they had before they were saved.
 
-    Where these differ, torch steps through parameters one by one instead of all at once.
+    If they differ, torch updates parameters one by one instead of all at once.
     """
     for parameter, entries in optimizer.state.items():
         for key, value in entries.items():
@@ -101,20 +106,20 @@ def _metadata(path: Path) -> dict[str, Any]:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {})["fastinterp"]
         metadata: dict[str, Any] = json.loads(text)
-    except Exception as error:  # safetensors raises its own, undocumented kinds
-        raise InputError(
-            f"{path} is not the state of a fastinterp run; remove it or choose another folder."
-        ) from error
+    except Exception as error:  # safetensors raises undocumented exceptions
+        raise InputError(_FOREIGN.format(path=path)) from error
+    if not isinstance(metadata, dict) or not {"record", "optimizer"} <= metadata.keys():
+        raise InputError(_FOREIGN.format(path=path))
     if metadata.get("format") != FORMAT:
         raise InputError(
             f"{path} is a state of format {metadata.get('format')}, and this version reads "
-            f"{FORMAT}; finish the run with the version that began it."
+            f"{FORMAT}; finish the run with the version that started it."
         )
     return metadata
 
 
 def _flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimiser's state -> its tensors by name, and the rest as JSON."""
+    """An optimizer's state -> its tensors by name, and the rest as JSON."""
     tensors: dict[str, Tensor] = {}
     rest: dict[str, dict[str, Any]] = {}
     for index, entries in state["state"].items():

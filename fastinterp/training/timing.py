@@ -1,4 +1,4 @@
-"""What a training iteration of each recipe takes, side by side."""
+"""How long a training step of each recipe takes, measured in turns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,18 +14,18 @@ import torch
 
 from ..attacks.modes import in_mode
 from ..data import ImageData
-from .feed import make_feed
+from .batches import make_batches
 from .graphs import WARM_UP
 from .recipe import Recipe, make_trainer, training_data
 
 
 class StepTime(NamedTuple):
-    """What one optimisation step of a recipe takes.
+    """The time of one optimisation step of a recipe.
 
     Attributes:
-        seconds: the median over the steps that were timed.
-        iterations: steps in an epoch.
-        timed: how many steps were timed.
+        seconds: the median over the timed steps.
+        iterations: number of steps in an epoch.
+        timed: number of timed steps.
     """
 
     seconds: float
@@ -42,22 +42,22 @@ def time_recipes(
     warm_up: int = 1,
     progress: bool = True,
 ) -> list[StepTime]:
-    """Time a few training iterations of each recipe, as they are once eps is whole.
+    """Time a few training steps of each recipe at its full eps.
 
-    The recipes take turns, a step each, so that a machine that grows slower or busier does so for
-    all of them. Networks have their first weights; the work of a step does not depend on them.
+    The recipes take turns, one step each, so that a change in the machine's speed affects all of
+    them. Networks have their initial weights; the work of a step does not depend on the weights.
 
     Args:
-        recipes: what to time.
+        recipes: the recipes to time.
         data_dir: the folder that holds their data sets.
         device: where to train.
-        rounds: steps of each that are timed.
-        warm_up: steps of each before, which are not; on a GPU at least those after which steps are
-            CUDA graphs.
-        progress: show a bar where standard error is a terminal.
+        rounds: number of timed steps of each.
+        warm_up: number of steps of each before these; on a GPU at least so many that later steps
+            are CUDA graphs.
+        progress: show a bar if standard error is a terminal.
 
     Raises:
-        InputError: a data set is not there.
+        InputError: a data set is missing.
     """
     from tqdm import tqdm
 
@@ -90,20 +90,20 @@ def time_recipes(
 def _stepper(
     recipe: Recipe, train: ImageData, device: torch.device
 ) -> tuple[Callable[[], None], int]:
-    """A function that does the recipe's next step at its whole eps, and the steps of an epoch."""
+    """A function that does the recipe's next step at its full eps, and the steps of an epoch."""
     trainer = make_trainer(replace(recipe, eps_schedule=()), train, device)
-    feed = make_feed(train, recipe.batch_size, recipe.seed, train.num_classes, device)
-    batches = cycle([batch for batch, _ in zip(feed.epoch(0, 0), range(4), strict=False)])
+    batches = make_batches(train, recipe.batch_size, recipe.seed, train.num_classes, device)
+    few = cycle(list(islice(batches.epoch(0, 0), 4)))
 
     def step() -> None:
         with in_mode(trainer.model, training=True):
-            trainer.training_step(*next(batches))
+            trainer.training_step(*next(few))
 
-    return step, feed.steps
+    return step, batches.steps
 
 
 def _now(device: torch.device) -> float:
-    """The clock, once the device has done what it was asked."""
+    """The time after the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a run measures after each epoch, on images that it does not train on."""
+"""Accuracy after each epoch, on images that are not trained on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from .._utils.errors import InputError
 from ..attacks.modes import eval_mode
 from ..models.gap import GapClassifier
-from .feed import Feed
+from .batches import Batches
 
 Attack = Callable[[Tensor, Tensor], Tensor]  # (x, y) -> x_adv, as PGD and torchattacks have it
 
@@ -21,13 +21,13 @@ class Validation:
     """Clean accuracy and, with an attack, accuracy under it.
 
     Args:
-        attack: of this model; what it returns for (x, y) is classified.
+        attack: an attack on this model; the images that it returns for (x, y) are classified.
 
     Raises:
-        InputError: the attack is no function, or says itself that it attacks another network.
+        InputError: the attack is no function, or attacks another network.
     """
 
-    def __init__(self, model: GapClassifier, feed: Feed, attack: Attack | None) -> None:
+    def __init__(self, model: GapClassifier, batches: Batches, attack: Attack | None) -> None:
         if attack is not None and not callable(attack):
             raise InputError(
                 "val_attack must be a function of (images, labels), such as a PGD of the network "
@@ -39,41 +39,41 @@ class Validation:
                 "val_attack attacks another network than the one that is trained; "
                 "make it with the trainer's model."
             )
-        self.model, self.feed, self.attack = model, feed, attack
+        self.model, self.batches, self.attack = model, batches, attack
 
     def measure(self) -> dict[str, float]:
-        """val_accuracy and, with an attack, val_robust_accuracy; shares of the images."""
+        """val_accuracy and, with an attack, val_robust_accuracy, between 0 and 1."""
         device = next(self.model.parameters()).device
-        right = torch.zeros(2, dtype=torch.int64, device=device)
+        correct = torch.zeros(2, dtype=torch.int64, device=device)
         with eval_mode(self.model):
-            for x, y in self.feed.once():
+            for x, y in self.batches.once():
                 x, y = x.to(device), y.to(device)
-                shown = [x] if self.attack is None else [x, self._attacked(self.attack, x, y)]
+                shown = [x] if self.attack is None else [x, _attacked(self.attack, x, y)]
                 with torch.no_grad():
                     for i, images in enumerate(shown):
-                        right[i] += (self.model(images).argmax(dim=1) == y).sum()
-        clean, robust = (right.double() / self.feed.images).tolist()
+                        correct[i] += (self.model(images).argmax(dim=1) == y).sum()
+        clean, robust = (correct.double() / self.batches.images).tolist()
         measured = {"val_accuracy": clean}
         return measured if self.attack is None else measured | {"val_robust_accuracy": robust}
 
-    @staticmethod
-    def _attacked(attack: Attack, x: Tensor, y: Tensor) -> Tensor:
-        with torch.enable_grad():
-            x_adv = attack(x, y)
-        if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
-            got = tuple(x_adv.shape) if isinstance(x_adv, Tensor) else type(x_adv).__name__
-            raise InputError(
-                f"val_attack must return images of shape {tuple(x.shape)} like the ones that it "
-                f"was given, got {got}."
-            )
-        return x_adv.detach()
+
+def _attacked(attack: Attack, x: Tensor, y: Tensor) -> Tensor:
+    with torch.enable_grad():
+        x_adv = attack(x, y)
+    if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
+        got = tuple(x_adv.shape) if isinstance(x_adv, Tensor) else type(x_adv).__name__
+        raise InputError(
+            f"val_attack must return images of the shape that it was given, {tuple(x.shape)}, "
+            f"got {got}."
+        )
+    return x_adv.detach()
 
 
 def is_best(history: list[dict[str, Any]], robust_method: bool) -> bool:
     """Whether the last epoch's network is better than all before it.
 
-    Judged under attack where there was one. A method that trains for robustness has its best clean
-    accuracy while it has hardly begun, so without an attack it has no best.
+    It is judged under attack if there was one. A robust method has its best clean accuracy at the
+    very start, so without an attack it has no best network.
     """
     score = _score(history[-1], robust_method)
     return score > max((_score(row, robust_method) for row in history[:-1]), default=-math.inf)

@@ -88,8 +88,8 @@ def test_climbs(make_tiny, batch, threat, objective: Objective) -> None:
     x_adv = ascend(
         model, threat, objective, x, y, 15, random_start=True, generator=torch.Generator()
     )
-    bound = objective.bind(model, x, y)
-    assert (bound(x_adv).value > bound(x).value).all()
+    value = objective.prepare(Outputs(model, x).detach(), y)
+    assert (value(Outputs(model, x_adv)) > value(Outputs(model, x))).all()
 
 
 def test_the_input_is_not_written_to(make_tiny, batch) -> None:
@@ -207,16 +207,14 @@ def test_fooled_images_leave_the_batch(make_tiny, batch) -> None:
 def test_best_keeps_the_highest_value(make_tiny, batch) -> None:
     model, (x, y) = make_tiny(), batch
     threat = LinfBall(EPS, 0.15)  # large steps, so that the last iterate need not be the highest
-    margins = torch.stack(
-        [
-            Margin().bind(model, x, y)(ascend(model, threat, Margin(), x, y, k)).value
-            for k in range(9)
-        ]
-    )
+
+    def margin(x_adv: Tensor) -> Tensor:
+        return Margin().prepare(Outputs(model, x), y)(Outputs(model, x_adv))
+
+    margins = torch.stack([margin(ascend(model, threat, Margin(), x, y, k)) for k in range(9)])
     assert (margins.max(dim=0).values > margins[-1]).any()
     x_adv = ascend(model, threat, Margin(), x, y, 8, keep="best")
-    bound = Margin().bind(model, x, y)
-    assert torch.allclose(bound(x_adv).value, margins.max(dim=0).values)
+    assert torch.allclose(margin(x_adv), margins.max(dim=0).values)
 
 
 def test_one_pass_a_step_and_none_for_given_outputs(make_tiny, batch) -> None:
@@ -241,5 +239,5 @@ def test_no_steps_and_no_images(make_tiny, batch) -> None:
 
 
 def test_unknown_keep_is_refused(make_tiny, batch) -> None:
-    with pytest.raises(InputError, match="keep must be one of last, first_fooled, best"):
+    with pytest.raises(InputError, match="keep must be one of"):
         ascend(make_tiny(), LinfBall(EPS, SIZE), CrossEntropy(), *batch, 2, keep="worst")

@@ -96,6 +96,14 @@ CASES: dict[str, tuple[Objective, Callable[[Numbers], np.ndarray]]] = {
 }
 
 
+def prepared(
+    objective: Objective, model: nn.Module, x: Tensor, y: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """The objective as a function of x'."""
+    value = objective.prepare(Outputs(model, x).detach(), y)
+    return lambda x_adv: value(Outputs(model, x_adv))
+
+
 @pytest.fixture
 def setting(make_tiny, batch) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
     x, y = batch
@@ -106,18 +114,16 @@ def setting(make_tiny, batch) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
 def test_value(name: str, setting) -> None:
     model, x, x_adv, y = setting
     objective, formula = CASES[name]
-    scored = objective.bind(model, x, y)(x_adv)
-    assert scored.value.shape == (len(x),)
-    assert np.allclose(scored.value.detach(), formula(Numbers(model, x, x_adv, y)), rtol=1e-10)
-    assert torch.allclose(scored.logits, model(x_adv))
+    value = prepared(objective, model, x, y)(x_adv)
+    assert value.shape == (len(x),)
+    assert np.allclose(value.detach(), formula(Numbers(model, x, x_adv, y)), rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_gradient_against_finite_differences(name: str, setting) -> None:
     model, x, x_adv, y = setting
-    bound = CASES[name][0].bind(model, x[:2], y[:2])
     start = x_adv[:2].clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: bound(z).value, (start,))
+    assert torch.autograd.gradcheck(prepared(CASES[name][0], model, x[:2], y[:2]), (start,))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -125,19 +131,19 @@ def test_rows(name: str, setting) -> None:
     model, x, x_adv, y = setting
     index = torch.tensor([4, 1])
     objective = torch.arange(7) * CASES[name][0]
-    picked = objective.bind(model, x, y).rows(index)(x_adv[index]).value
-    assert torch.allclose(picked, objective.bind(model, x, y)(x_adv).value[index])
+    picked = prepared(objective.rows(index), model, x[index], y[index])(x_adv[index])
+    assert torch.allclose(picked, prepared(objective, model, x, y)(x_adv)[index])
 
 
 def test_clean_quantities_are_computed_once_and_are_constants(setting) -> None:
     model, x, x_adv, y = setting
     model.calls = 0
-    bound = (CrossEntropy() + KL() + Discrepancy()).bind(model, x, y)
+    value_at = prepared(CrossEntropy() + KL() + Discrepancy(), model, x, y)
     assert model.calls == 1
-    value = bound(x_adv).value
+    value = value_at(x_adv)
     assert model.calls == 2
     # The classifier still acts through the logits of x', but in D it is a constant.
-    only_d = Discrepancy("1-class").bind(model, x, y)(x_adv).value
+    only_d = prepared(Discrepancy("1-class"), model, x, y)(x_adv)
     assert torch.autograd.grad(only_d.sum(), model.weight, allow_unused=True) == (None,)
     assert torch.autograd.grad(value.sum(), model.weight)[0] is not None
 
@@ -147,15 +153,15 @@ def test_a_pass_made_before_serves(setting) -> None:
     clean = Outputs(model, x)
     _ = clean.logits
     model.calls = 0
-    bound = (KL() + Discrepancy()).bind(model, x, y, clean)
+    value = (KL() + Discrepancy()).prepare(clean.detach(), y)
     assert model.calls == 0
-    expected = (KL() + Discrepancy()).bind(model, x, y)(x_adv).value
-    assert torch.equal(bound(x_adv).value, expected)
+    expected = prepared(KL() + Discrepancy(), model, x, y)(x_adv)
+    assert torch.equal(value(Outputs(model, x_adv)), expected)
 
 
 def test_margin_says_who_is_fooled(setting) -> None:
     model, x, _, y = setting
-    value = Margin().bind(model, x, y)(x).value
+    value = prepared(Margin(), model, x, y)(x)
     assert torch.equal(value > 0, model(x).argmax(dim=1) != y)
     assert 0 < int((value > 0).sum()) < len(x)
 
@@ -176,8 +182,8 @@ def ig_norm(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, steps: int) -
 def test_ig_norm_value(setting) -> None:
     model, x, x_adv, y = setting
     expected = ig_norm(model, x, x_adv, y, 5)
-    assert torch.allclose(IGNorm().bind(model, x, y)(x_adv).value, expected, rtol=1e-10)
-    in_release_units = IGNorm(units="release").bind(model, x, y)(x_adv).value
+    assert torch.allclose(prepared(IGNorm(), model, x, y)(x_adv), expected, rtol=1e-10)
+    in_release_units = prepared(IGNorm(units="release"), model, x, y)(x_adv)
     assert torch.allclose(in_release_units, expected / len(x), rtol=1e-10)
 
 
@@ -185,26 +191,24 @@ def test_ig_norm_is_complete_in_the_limit(setting) -> None:
     """Where every attribution has one sign, R is the growth of the loss, by the chain rule."""
     model, x, _, y = setting
     x = x[:1]
-    (grad,) = torch.autograd.grad(
-        CrossEntropy().bind(model, x, y[:1])(x.requires_grad_()).value.sum(), x
-    )
+    loss = prepared(CrossEntropy(), model, x, y[:1])
+    (grad,) = torch.autograd.grad(loss(x.requires_grad_()).sum(), x)
     x_adv = (x + 1e-3 * grad.sign()).detach()
-    loss = CrossEntropy().bind(model, x, y[:1])
-    growth = (loss(x_adv).value - loss(x.detach()).value).item()
-    measured = IGNorm(200).bind(model, x.detach(), y[:1])(x_adv).value.item()
+    growth = (loss(x_adv) - loss(x.detach())).item()
+    measured = prepared(IGNorm(200), model, x.detach(), y[:1])(x_adv).item()
     assert measured == pytest.approx(growth, rel=1e-3)
 
 
 def test_ig_norm_gradients_against_finite_differences(setting) -> None:
     model, x, x_adv, y = setting
-    bound = IGNorm().bind(model, x[:2], y[:2])
+    value_at = prepared(IGNorm(), model, x[:2], y[:2])
     start = x_adv[:2].clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: bound(z).value, (start,))
+    assert torch.autograd.gradcheck(value_at, (start,))
 
     def by_weight(weight: Tensor) -> Tensor:
         with torch.no_grad():
             model.head.weight.copy_(weight)
-        value = bound(x_adv[:2]).value.sum()
+        value = value_at(x_adv[:2]).sum()
         return torch.autograd.grad(value, model.head.weight)[0], value.detach()
 
     base = model.head.weight.detach().clone()
@@ -218,7 +222,7 @@ def test_ig_norm_gradients_against_finite_differences(setting) -> None:
 def test_ig_norm_without_gradients_around(setting) -> None:
     model, x, x_adv, y = setting
     with torch.no_grad():
-        value = IGNorm().bind(model, x, y)(x_adv).value
+        value = prepared(IGNorm(), model, x, y)(x_adv)
     assert torch.allclose(value, ig_norm(model, x, x_adv, y, 5))
 
 
@@ -226,8 +230,8 @@ def test_discrepancy_needs_feature_maps(batch) -> None:
     x, y = batch
     plain = nn.Sequential(nn.Flatten(), nn.Linear(36, 4)).double()
     with pytest.raises(InputError, match=r"GapClassifier, got Sequential.*wrap"):
-        Discrepancy().bind(plain, x, y)
-    assert CrossEntropy().bind(plain, x, y)(x).value.shape == (7,)
+        prepared(Discrepancy(), plain, x, y)
+    assert prepared(CrossEntropy(), plain, x, y)(x).shape == (7,)
 
 
 def test_unknown_names_are_refused() -> None:
@@ -246,7 +250,7 @@ def test_unknown_names_are_refused() -> None:
         (lambda cam: MapDiscrepancy(GradCAM, units="foo"), "units must be"),
         (lambda cam: MapDiscrepancy(cam), "a function that makes an interpreter"),
         (lambda cam: MapDiscrepancy("gradcam"), "a function that makes an interpreter"),
-        (lambda cam: MapDistance(cam, None, 3), "p must be 1 or 2"),
+        (lambda cam: MapDistance(cam, None, 3), "p must be one of 1, 2"),
         (lambda cam: MapDistance(cam, None, squared=True), "squared is for p = 2"),
         (lambda cam: TopK(cam, 1.5), "k must be a whole number"),
         (lambda cam: TopK(cam, 0), "k must be at least 1"),

@@ -92,3 +92,13 @@ def test_parameters_are_constants_for_a_while(make_tiny) -> None:
         assert not any(p.requires_grad for p in model.parameters())
         raise RuntimeError("stop")
     assert [p.requires_grad for p in model.parameters()] == before == [True, False, *[True] * 4]
+
+
+def test_a_detached_pass_is_a_constant_also_where_it_is_made_later(make_tiny, batch) -> None:
+    model, (x, _) = make_tiny(), batch
+    made, later = Outputs(model, x.requires_grad_()), Outputs(model, x).detach()
+    _ = made.logits
+    for outputs in (made.detach(), later):
+        for tensor in (outputs.features, outputs.logits, outputs.weight, outputs.bias):
+            assert not tensor.requires_grad
+    assert torch.equal(later.logits, made.logits)

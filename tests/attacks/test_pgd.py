@@ -8,7 +8,17 @@ import torch
 from torch import nn
 
 from fastinterp import InputError, models
-from fastinterp.attacks import KL, PGD, CrossEntropy, Discrepancy, IGNorm, LinfBall, Margin, ascend
+from fastinterp.attacks import (
+    KL,
+    PGD,
+    CrossEntropy,
+    Discrepancy,
+    IGNorm,
+    LinfBall,
+    Margin,
+    Outputs,
+    ascend,
+)
 
 
 @pytest.fixture
@@ -42,8 +52,8 @@ def test_targeted(make_tiny, batch) -> None:
     model, (x, _) = make_tiny(), batch
     targets = (model(x).argmax(1) + 1) % 4
     x_adv = PGD(model, 0.4, 0.05, 30, targeted=True)(x, targets)
-    reach = CrossEntropy().bind(model, x, targets)
-    assert (reach(x_adv).value < reach(x).value).all()
+    reach = CrossEntropy().prepare(Outputs(model, x), targets)
+    assert (reach(Outputs(model, x_adv)) < reach(Outputs(model, x))).all()
     assert (model(x_adv).argmax(1) == targets).any()
 
 
@@ -71,7 +81,9 @@ def test_restarts_never_help_the_defender(make_tiny, batch) -> None:
         generator = torch.Generator().manual_seed(0)
         attack = PGD(model, 0.16, 0.05, 2, random_start=True, restarts=restarts, objective=Margin())
         x_adv = attack(x, y, generator=generator)
-        return model(x_adv).argmax(1) != y, Margin().bind(model, x, y)(x_adv).value
+        return model(x_adv).argmax(1) != y, Margin().prepare(Outputs(model, x), y)(
+            Outputs(model, x_adv)
+        )
 
     fooled, value = run(1)
     more_fooled, more_value = run(12)
@@ -94,9 +106,9 @@ def test_a_step_size_that_nobody_names_crosses_the_ball(make_tiny) -> None:
     assert PGD(make_tiny(), eps=2.0, steps=20, norm="l2").threat.step_size == 0.25
     radii = torch.tensor([0.1, 0.4])
     torch.testing.assert_close(PGD(make_tiny(), radii, steps=10).threat.step_size, radii / 4)
-    with pytest.warns(UserWarning, match=r"^PGD: 10 steps of 0\.01 end 0\.1 from .* radius 0\.3"):
+    with pytest.warns(UserWarning, match=r"^PGD: .* 0\.1 is smaller than eps = 0\.3, so"):
         PGD(make_tiny(), 0.3, 0.01)
-    with pytest.warns(UserWarning, match=r"radius 0\.4"):
+    with pytest.warns(UserWarning, match=r"eps = 0\.4"):
         PGD(make_tiny(), radii, 0.01)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -107,16 +119,16 @@ def test_a_step_size_that_nobody_names_crosses_the_ball(make_tiny) -> None:
 def test_other_objectives(make_tiny, batch) -> None:
     model, (x, y) = make_tiny(), batch
     x_adv = PGD(model, 0.1, 0.02, 10, objective=Discrepancy(), random_start=True)(x, y)
-    bound = Discrepancy().bind(model, x, y)
+    value = Discrepancy().prepare(Outputs(model, x), y)
     start = LinfBall(0.1, 0.02).init(x, True, None)
-    assert (bound(x_adv).value > bound(start).value).all()
+    assert (value(Outputs(model, x_adv)) > value(Outputs(model, start))).all()
 
 
 @pytest.mark.parametrize("objective", [Discrepancy(), KL(), IGNorm(), 2 * KL() + Discrepancy()])
 def test_what_is_flat_at_x_cannot_be_climbed_from_there(make_tiny, batch, objective) -> None:
     model, (x, y) = make_tiny(), batch
     z = x.clone().requires_grad_()
-    value = objective.bind(model, x, y)(z).value
+    value = objective.prepare(Outputs(model, x).detach(), y)(Outputs(model, z))
     (grad,) = torch.autograd.grad(value.sum(), z)
     assert value.abs().max() < 1e-14 and grad.abs().max() < 1e-14
     with pytest.raises(InputError, match="random_start=True"):
@@ -140,17 +152,13 @@ def test_integer_labels_of_any_width(make_tiny, batch) -> None:
     ("settings", "message"),
     [
         ({"eps": math.nan}, "eps must be a finite number"),
-        ({"eps": -0.1}, "eps must be a finite number"),
         ({"step_size": math.inf}, "step_size must be a finite number"),
         ({"steps": -1}, "steps must be at least 0"),
-        ({"norm": "l3"}, "norm must be one of linf, l2, l1"),
+        ({"norm": "l3"}, "norm must be one of"),
         ({"restarts": 0}, "restarts must be at least 1"),
         ({"restarts": 2}, "pass random_start=True"),
         ({"keep": "worst"}, "keep must be one of"),
         ({"steps": 1.5}, "steps must be a whole number, got 1.5"),
-        ({"steps": "10"}, "steps must be a whole number, got '10'"),
-        ({"steps": None}, "steps must be a whole number"),
-        ({"restarts": "2"}, "restarts must be a whole number"),
         ({"eps": True}, "eps must be a number"),
         ({"lower": "0"}, "lower must be a number"),
         ({"step_size": 0.0}, "step_size must be above 0 where eps is"),
@@ -233,12 +241,8 @@ def test_batches_that_a_gap_classifier_does_not_take(make_tiny, batch, change, m
         PGD(make_tiny())(*change(*batch))
 
 
-def test_images_of_other_channels_are_refused() -> None:
-    model, y = models.small(3, seed=0), torch.tensor([0, 1])
+def test_a_model_for_other_images_is_refused(make_tiny, batch) -> None:
     with pytest.raises(InputError, match=r"PGD: x must be images \[N, 3, H, W\]"):
-        PGD(model)(torch.rand(2, 1, 28, 28), y)
-
-
-def test_a_model_elsewhere_is_refused(make_tiny, batch) -> None:
+        PGD(models.small(3, seed=0))(torch.rand(2, 1, 28, 28), torch.tensor([0, 1]))
     with pytest.raises(InputError, match="model and x must be on the same device"):
         PGD(make_tiny().to("meta"), 0.1, 0.02, 2)(*batch)

@@ -10,10 +10,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from fastinterp import __version__, models
+from fastinterp import __version__, models, training
 from fastinterp._utils.toolkit import Toolkit
 from fastinterp.cli import commands, doctor, main
 from fastinterp.interpreters.registry import CLASS_WISE
@@ -159,7 +160,30 @@ def test_train_writes_a_run_that_eval_reads_by_its_folder(
 def test_train_lists_its_recipes(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "train", "--list")
     assert code == 0
-    assert "mnist-small-int " in out
+    assert "mnist-NETWORK-METHOD" in out and "restricted_imagenet-NETWORK-normal" in out
+    assert len(out.splitlines()) < 20
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["mnist-pool-adv"], "mnist-pool-adv"),
+        (["--dataset", "mnist", "--model", "pool", "--method", "adv"], "mnist-pool-adv"),
+        (["--dataset", "mnist-quick"], "mnist-quick-int"),
+        (["--method", "normal", "--dataset", "restricted_imagenet"], None),
+    ],
+)
+def test_the_parts_of_a_recipe_s_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str], name: str | None
+) -> None:
+    trained = []
+    monkeypatch.chdir(tmp_path)
+    row = SimpleNamespace(history=[{"epoch": 1}])
+    monkeypatch.setattr(
+        commands.training, "run_recipe", lambda recipe, *_, **__: trained.append(recipe) or row
+    )
+    assert main(["train", *words]) == 0
+    assert trained == [training.load_recipe(name or "restricted_imagenet-wresnet-normal")]
 
 
 @pytest.mark.parametrize(
@@ -185,6 +209,9 @@ def test_train_lists_its_recipes(capsys: pytest.CaptureFixture[str]) -> None:
         ("doctor now", "no argument 'now'"),
         ("train", "needs a recipe"),
         ("train --set epochs=3 digits-small-int", "write the recipe before the options"),
+        ("train --dataset mnsit", "did you mean 'mnist'?"),
+        ("train --method int", "needs a recipe or --dataset"),
+        ("train mnist-int --method int", "leave one of them out"),
         ("train digits-small-itn", "did you mean 'digits-small-int'?"),
         ("train digits-small-int --set epoch=3", "did you mean 'epochs'?"),
         ("train digits-small-int --set epsilon=0.2", "did you mean 'eps'?"),

@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 from fastinterp import InputError, models
-from fastinterp.models.networks import same_padding
+from fastinterp.models.layers import same_padding
 
 MAKE = {"small": models.small, "pool": models.pool, "wresnet": models.wresnet}
 NAMES = list(MAKE)
@@ -149,7 +149,7 @@ def test_build_makes_what_config_says(name: str) -> None:
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"name": "large", "in_channels": 1, "num_classes": 10}, "small, pool, wresnet"),
+        ({"name": "large", "in_channels": 1, "num_classes": 10}, "name must be one of .*small"),
         ({"name": "small"}, "in_channels"),
         ({"name": "small", "in_channels": 1, "num_classes": 10, "width": 2}, "width"),
         ({"name": "small", "in_channels": 0, "num_classes": 10}, "in_channels"),

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from fastinterp.training import Trainer
-from fastinterp.training.graphs import GraphedIterations, NoRecorder
+from fastinterp.training.graphs import GraphedIterations
 
 INNER = {"eps": 0.1, "steps": 3, "step_size": 0.04}
+
+
+class NoRecorder:
+    """Runs the same function on the same buffers each time, as a graph would on a GPU."""
+
+    def warm_up(self, run):
+        return run()
+
+    def record(self, run):
+        return run
 
 
 class Counting(NoRecorder):
@@ -34,10 +46,7 @@ class Fixing(Counting):
     """Replays with the settings of the moment of the recording, as a graph does; it reads tensors
     anew, and knows neither their names nor who replaced them."""
 
-    NAMES = (
-        "method", "steps", "step_size", "random_start", "precision", "channels_last", "network",
-        "optimizer", "norm",
-    )  # fmt: skip
+    NAMES = ("method", "config", "network", "optimizer")
 
     def __init__(self, trainer: Trainer) -> None:
         super().__init__()
@@ -86,6 +95,10 @@ def on_buffers(
 def assert_same_weights(a: Trainer, b: Trainer) -> None:
     for first, second in zip(a.model.parameters(), b.model.parameters(), strict=True):
         assert torch.equal(first, second)
+
+
+def change(trainer: Trainer, **settings) -> None:
+    trainer.config = replace(trainer.config, **settings)
 
 
 def take_steps(trainer: Trainer, count: int, make_data) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fastinterp import IntTrainer, models
-from fastinterp.training.compiled import CompiledClassifier
+from fastinterp.models.compiled import CompiledClassifier
 
 INNER = {"eps": 0.1, "steps": 3, "step_size": 0.04}
 

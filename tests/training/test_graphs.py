@@ -7,19 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from buffered import INNER, assert_same_weights, on_buffers
+from buffered import INNER, NoRecorder, assert_same_weights, change, on_buffers
 from torch import Tensor, nn
 
 from fastinterp import InputError, IntTrainer, NormalTrainer
 from fastinterp.training import METHODS, Recipe, Trainer, method, timing
-from fastinterp.training.graphs import (
-    MOST_GRAPHS,
-    WARM_UP,
-    GraphedIterations,
-    NoRecorder,
-    make_capturable,
-    set_lr,
-)
+from fastinterp.training.graphs import MOST_GRAPHS, WARM_UP, GraphedIterations
+from fastinterp.training.optimizer import make_capturable, set_lr
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -105,15 +99,16 @@ def test_other_settings_are_recorded_anew(make_tiny, make_data) -> None:
     trainer.model.conv.requires_grad_(False)
     steps(WARM_UP + 1)
     assert recorder.recorded == 3
-    trainer.steps = 1
+    change(trainer, steps=1)
     steps(WARM_UP + 1)
     assert recorder.recorded == 4
     trainer.optimizer.load_state_dict(trainer.optimizer.state_dict())  # replaces its tensors
     steps(WARM_UP + 1)
     assert recorder.recorded == 5
-    for trainer.steps in range(2, 2 + 2 * MOST_GRAPHS):
+    for count in range(2, 2 + 2 * MOST_GRAPHS):
+        change(trainer, steps=count)
         steps(1)
-    assert len(trainer._graphs._kinds) == MOST_GRAPHS
+    assert len(trainer._graphs._buffers) == MOST_GRAPHS
     with torch.autocast("cpu", dtype=torch.bfloat16):
         steps(2 * WARM_UP)
     assert recorder.recorded == 5
@@ -125,7 +120,8 @@ def test_the_recording_that_is_used_is_kept(make_tiny, make_data) -> None:
     for _ in range(WARM_UP):
         trainer.training_step(*make_data(8))
     for another in range(4, 4 + 2 * MOST_GRAPHS):
-        for trainer.steps in (another, INNER["steps"]):
+        for steps in (another, INNER["steps"]):
+            change(trainer, steps=steps)
             trainer.training_step(*make_data(8))
     assert recorder.recorded == 1
 

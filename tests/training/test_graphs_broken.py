@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from fastinterp.training import graphs
-from fastinterp.training.graphs import CudaRecorder, Measured
+from fastinterp.training import StepResult, graphs
+from fastinterp.training.graphs import CudaRecorder
 
 DEVICE = torch.device("cuda", 0)
 
@@ -104,18 +104,18 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return machine
 
 
-def waiting(machine: Machine) -> Callable[[], Measured]:
+def waiting(machine: Machine) -> Callable[[], StepResult]:
     """An iteration that waits for the GPU, which no capture allows."""
 
-    def run() -> Measured:
+    def run() -> StepResult:
         machine.broken = True
         raise RuntimeError("operation not permitted when stream is capturing")
 
     return run
 
 
-def working() -> Measured:
-    return Measured(torch.tensor(1.0), torch.tensor(2), None)
+def working() -> StepResult:
+    return StepResult(torch.tensor(1.0), torch.tensor(2), None, 4)
 
 
 def test_a_graph_replays_its_results(machine: Machine) -> None:
@@ -155,7 +155,7 @@ class Ring:
 def test_no_garbage_is_collected_during_a_capture(machine: Machine, fails: bool) -> None:
     rings, enabled = [weakref.ref(Ring())], []
 
-    def run() -> Measured:
+    def run() -> StepResult:
         enabled.append(gc.isenabled())
         rings.append(weakref.ref(Ring()))
         if fails:
@@ -199,7 +199,7 @@ def test_a_second_failure_does_not_hide_the_first(
 
 
 def test_another_error_comes_through(machine: Machine) -> None:
-    def run() -> Measured:
+    def run() -> StepResult:
         raise ValueError("not of CUDA")
 
     with pytest.raises(ValueError, match="not of CUDA"):

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from buffered import NoRecorder, change
 from torch import Tensor, nn
 
 from fastinterp import IntTrainer, models
 from fastinterp.training import METHODS, Trainer, method
-from fastinterp.training.graphs import WARM_UP, GraphedIterations, NoRecorder
+from fastinterp.training.graphs import WARM_UP, GraphedIterations
 
 pytestmark = pytest.mark.cuda
 INNER = {"eps": 0.1, "steps": 3, "step_size": 0.04}
@@ -41,7 +42,7 @@ def batches(count: int, size: int, seed: int = 0) -> list[tuple[Tensor, Tensor]]
 
 def captured(trainer: Trainer) -> int:
     assert trainer._graphs is not None
-    return sum(kind.replay is not None for kind in trainer._graphs._kinds.values())
+    return sum(buffers.replay is not None for buffers in trainer._graphs._buffers.values())
 
 
 def unrecorded(trainer: Trainer) -> Trainer:
@@ -87,7 +88,7 @@ def test_cpu_and_gpu_agree_over_20_iterations() -> None:
     for device in ("cpu", "cuda"):
         trainer = IntTrainer(models.small(1, 4, seed=0), lr=1e-3, device=device, **INNER)
         # The devices draw other random starts; from a ball this small they do not matter.
-        trainer.eps, trainer.step_size = 0.02, 0.02
+        change(trainer, eps=0.02, step_size=0.02)
         x, y = batches(1, 32)[0]
         x, y = x.to(device), y.to(device)
         losses.append([float(trainer.training_step(x, y).loss) for _ in range(20)])
@@ -119,9 +120,9 @@ def test_settings_changed_after_a_capture_take_effect(make_tiny) -> None:
     eager = unrecorded(IntTrainer(make_tiny(), lr=1e-3, device="cuda", **INNER))
     several = batches(CAPTURED + 1, 16)
     changes = [{}, {"lr": 1e-4}, {"weight_decay": 0.1}, {"betas": (0.5, 0.9)}]
-    for change in changes:
+    for group in changes:
         for trainer in (graphed, eager):
-            trainer.optimizer.param_groups[0].update(change)
+            trainer.optimizer.param_groups[0].update(group)
             for x, y in several:
                 trainer.training_step(x, y)
     assert captured(graphed) == 3  # the learning rate reached the graph that was there

@@ -8,23 +8,36 @@ from importlib import import_module
 
 import pytest
 import torch
-from buffered import INNER, Fixing, assert_same_weights, on_buffers, take_steps
+from buffered import (
+    INNER,
+    Fixing,
+    NoRecorder,
+    assert_same_weights,
+    change,
+    on_buffers,
+    take_steps,
+)
 from torch import nn
 
 from fastinterp import IntTrainer
 from fastinterp.training import Trainer, method
-from fastinterp.training.graphs import WARM_UP, GraphedIterations, NoRecorder, make_capturable
+from fastinterp.training.graphs import WARM_UP, GraphedIterations
+from fastinterp.training.optimizer import make_capturable
 
 
 def change_group(name: str, value: object):
-    def change(trainer: Trainer) -> None:
+    def apply(trainer: Trainer) -> None:
         trainer.optimizer.param_groups[0][name] = value
 
-    return change
+    return apply
 
 
-def change(name: str, value: object):
-    return lambda trainer: setattr(trainer, name, value)
+def setting(**values: object):
+    return lambda trainer: change(trainer, **values)
+
+
+def method_of(name: str, gamma: float | None = None):
+    return lambda trainer: setattr(trainer, "method", method(name, gamma))
 
 
 def another_optimizer(trainer: Trainer) -> None:
@@ -38,15 +51,15 @@ CHANGES = {
     "eps of Adam": change_group("eps", 0.1),
     "maximize": change_group("maximize", True),
     "optimiser": another_optimizer,
-    "method": change("method", method("adv")),
-    "gamma": change("method", method("int", 10.0)),
-    "precision": change("precision", "bf16"),
-    "layout": change("channels_last", False),
-    "steps": change("steps", 1),
-    "step size": change("step_size", 0.01),
-    "eps": change("eps", 0.05),
-    "random start": change("random_start", False),
-    "norm": change("norm", "l2"),
+    "method": method_of("adv"),
+    "gamma": method_of("int", 10.0),
+    "precision": setting(precision="bf16"),
+    "layout": setting(channels_last=False),
+    "steps": setting(steps=1),
+    "step size": setting(step_size=0.01),
+    "eps": setting(eps=0.05),
+    "random start": setting(random_start=False),
+    "norm": setting(norm="l2"),
     "mode": lambda trainer: trainer.model.eval(),
     "module": lambda trainer: setattr(trainer.model, "norm", nn.Tanh()),
 }
@@ -71,7 +84,7 @@ def test_a_learning_rate_set_as_a_number_reaches_the_graph_that_is_there(
     monkeypatch.setattr(adam, "_get_capturable_supported_devices", lambda: ["cpu"])
     plain, graphed = (IntTrainer(make_tiny(), lr=0.01, **INNER) for _ in range(2))
     recorder = on_buffers(graphed, recorder=Fixing(graphed))
-    graphed._lr = make_capturable(graphed.optimizer, graphed.device, wanted=True)
+    graphed._lr_tensors = make_capturable(graphed.optimizer, graphed.device, wanted=True)
     for step in range(12):
         for trainer in (plain, graphed):
             trainer.optimizer.param_groups[0]["lr"] = 0.01 / (1 + step)
@@ -103,7 +116,7 @@ def test_replays_are_counted(make_tiny, make_data) -> None:
     take_steps(trainer, WARM_UP, make_data)
     assert trainer.graph_replays == 0
     take_steps(trainer, 2, make_data)
-    trainer.steps = 1
+    change(trainer, steps=1)
     take_steps(trainer, WARM_UP + 1, make_data)
     assert trainer.graph_replays == 3
     with pytest.raises(AttributeError):

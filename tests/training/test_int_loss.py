@@ -64,7 +64,10 @@ def test_the_model_is_left_as_it_was(make_tiny, make_data) -> None:
     [
         ({"gamma": -1.0}, "gamma must be"),
         ({"eps": -1.0}, "eps must be"),
-        ({"steps": -1}, "steps must be"),
+        ({"norm": "l3"}, "norm must be one of"),
+        ({"method": "adv"}, "method must be one of"),
+        ({"method": "int", "reduction": "1-class"}, "belongs to"),
+        ({"alpha": 0.1}, "did you mean 'step_size'"),
         ({"reduction": "2-class"}, "reduction must be"),
         ({"random_start": False}, "random_start=True"),
         ({"inner": "kl"}, "inner must be one of"),

@@ -81,7 +81,7 @@ INNER: dict[str, Callable] = {
 
 
 def make(name: str):
-    return method(name, None if METHODS[name][0] is None else GAMMA)
+    return method(name, None if METHODS[name].gamma is None else GAMMA)
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_outer_loss_and_gradient(make_tiny, setting, name: str, bias: bool) -> N
 @pytest.mark.parametrize("name", INNER)
 def test_inner_objective(setting, name: str) -> None:
     model, x, x_adv, y = setting
-    value = make(name).inner.bind(model, x, y)(x_adv).value
+    value = make(name).inner.prepare(Outputs(model, x).detach(), y)(Outputs(model, x_adv))
     assert torch.allclose(value, INNER[name](model, x, x_adv, y), rtol=1e-9)
 
 
@@ -147,7 +147,7 @@ def test_default_weights_are_the_papers() -> None:
     ("arguments", "message"),
     [
         (("itn",), "did you mean 'int'"),
-        (("xyzzy",), "choose one of normal, adv"),
+        (("xyzzy",), "known names are normal, adv"),
         (("int", -0.1), "gamma must be a finite number"),
         (("int", float("nan")), "gamma must be a finite number"),
         (("adv", 0.1), "no regulariser to weigh"),

@@ -8,30 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastinterp import (
-    AdvTrainer,
-    IGNormSumTrainer,
-    IGNormTrainer,
-    IntAdvTrainer,
-    IntOneClassTrainer,
-    IntTrainer,
-    NormalTrainer,
-    TRADESTrainer,
-    data,
-)
+from fastinterp import data
 from fastinterp.models import GapClassifier
-from fastinterp.training import Trainer
-
-TRAINERS = [
-    NormalTrainer,
-    AdvTrainer,
-    TRADESTrainer,
-    IGNormTrainer,
-    IGNormSumTrainer,
-    IntTrainer,
-    IntOneClassTrainer,
-    IntAdvTrainer,
-]
+from fastinterp.training import METHODS, Trainer
 
 
 class Net(GapClassifier):
@@ -49,30 +28,19 @@ class Net(GapClassifier):
         return self.second(self.first(x).relu()).relu()
 
 
-@pytest.fixture(scope="module")
-def digits() -> data.ImageData:
-    return data.load("digits", split="train", size=8).subset(range(400))
-
-
-@pytest.fixture
-def mnist(shared: Path) -> data.ImageData:
-    return data.load("mnist", root=shared / "data", split="train", size=8).subset(range(400))
-
-
-def losses_fall(trainer_class: type[Trainer], images: data.ImageData) -> None:
-    inner = {} if trainer_class is NormalTrainer else {"eps": 0.1, "steps": 2, "step_size": 0.06}
-    trainer = trainer_class(Net(), lr=0.01, **inner)
-    history = trainer.fit(images, epochs=5, batch_size=40, progress=False)
+def losses_fall(name: str, images: data.ImageData) -> None:
+    trainer = Trainer(Net(), name, lr=0.01, eps=0.1, steps=2, step_size=0.06)
+    history = trainer.fit(images.subset(range(400)), epochs=5, batch_size=40, progress=False)
     first, last = history[0], history[-1]
     assert last["loss"] < 0.9 * first["loss"]
     assert last["clean_accuracy"] > first["clean_accuracy"] + 0.25
 
 
-@pytest.mark.parametrize("trainer_class", TRAINERS)
-def test_digits(trainer_class: type[Trainer], digits: data.ImageData) -> None:
-    losses_fall(trainer_class, digits)
+@pytest.mark.parametrize("name", METHODS)
+def test_digits(name: str) -> None:
+    losses_fall(name, data.load("digits", split="train", size=8))
 
 
-@pytest.mark.parametrize("trainer_class", TRAINERS)
-def test_mnist(trainer_class: type[Trainer], mnist: data.ImageData) -> None:
-    losses_fall(trainer_class, mnist)
+@pytest.mark.parametrize("name", METHODS)
+def test_mnist(name: str, shared: Path) -> None:
+    losses_fall(name, data.load("mnist", root=shared / "data", split="train", size=8))

@@ -5,56 +5,85 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastinterp import InputError, models
+from fastinterp import InputError, data, models
 from fastinterp.data import SPLITS
-from fastinterp.training import METHODS, list_recipes, load_recipe, method, run_recipe
+from fastinterp.training import METHODS, Recipe, list_recipes, load_recipe, run_recipe
+from fastinterp.training.families import recipe_name
 from fastinterp.training.recipe import make_trainer, training_data
 from fastinterp.training.run import NETWORK
 
-PAPER = [
-    f"{network}-{name}"
-    for network in ("mnist-small", "mnist-pool", "cifar10-small", "cifar10-wresnet")
+# Of version 0.1: dataset, epochs, batch size, lr, milestones; eps, steps, step size, schedule;
+# train images, val images.
+SETTINGS = {
+    "mnist": ("mnist", 100, 50, 1e-4, (), 0.3, 40, 0.01, (2000, 10000), 0, 5000),
+    "mnist-quick": ("mnist", 10, 50, 1e-3, (), 0.2, 10, 0.04, (200, 600), 5000, 1000),
+    "cifar10": (
+        *("cifar10", 200, 128, 1e-3, (40000, 60000)),
+        *(8 / 255, 10, 2 / 255, (5000, 70000), 0, 5000),
+    ),
+    "digits": ("digits", 30, 50, 1e-3, (), 0.1, 7, 0.03, (200, 600), 0, 0),
+    "restricted_imagenet": (
+        *("restricted_imagenet", 100, 64, 1e-3, (8000, 16000)),
+        *(0.3, 40, None, (), 0, 0),
+    ),
+}
+# The 44 names of version 0.1: (family, network, method).
+NAMES = {
+    f"{family}-{network}-{name}": (family, network, name)
+    for family, networks in (("mnist", ("small", "pool")), ("cifar10", ("small", "wresnet")))
+    for network in networks
     for name in METHODS
-]
-RESTRICTED = "restricted_imagenet-wresnet-normal"
-SHORT = ["digits-small-normal", "digits-small-int", "digits-small-adv"] + [
-    f"mnist-quick-{name}" for name in METHODS
-]
+}
+NAMES |= {f"mnist-quick-{name}": ("mnist-quick", "small", name) for name in METHODS}
+NAMES |= {f"digits-small-{name}": ("digits", "small", name) for name in ("normal", "int", "adv")}
+NAMES["restricted_imagenet-wresnet-normal"] = ("restricted_imagenet", "wresnet", "normal")
 
 
-def test_every_network_of_the_paper_has_a_recipe() -> None:
-    assert set(list_recipes()) == {*PAPER, *SHORT, RESTRICTED}
-    recipe = load_recipe(RESTRICTED)
-    assert (recipe.dataset, recipe.model) == ("restricted_imagenet", "wresnet")
-    settings = (recipe.epochs, recipe.batch_size, recipe.lr, recipe.lr_milestones)
-    assert settings == (100, 64, 1e-3, (8000, 16000)), "appendix B"
+def settings_of(recipe: Recipe) -> tuple[object, ...]:
+    return (
+        *(recipe.dataset, recipe.epochs, recipe.batch_size, recipe.lr, recipe.lr_milestones),
+        *(recipe.eps, recipe.steps, recipe.step_size, recipe.eps_schedule),
+        *(recipe.train_images, recipe.val_images),
+    )
 
 
-@pytest.mark.parametrize("name", PAPER + SHORT)
-def test_recipes_say_what_their_names_say(name: str) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_the_recipes_of_version_0_1(name: str) -> None:
+    family, network, way = NAMES[name]
     recipe = load_recipe(name)
-    dataset, network, *rest = name.split("-")
-    assert recipe.name == name and recipe.dataset == dataset
-    assert recipe.method == "-".join(rest)
-    assert recipe.model == ("small" if network == "quick" else network)
-    assert recipe.description
-    method(recipe.method, recipe.gamma)
+    assert (recipe.name, recipe.model, recipe.method) == (name, network, way)
+    assert settings_of(recipe) == SETTINGS[family]
+    assert (recipe.gamma, recipe.random_start, recipe.seed) == (None, True, 0)
+    assert recipe_name(family, network, way) == name
 
 
-@pytest.mark.parametrize("name", PAPER)
-def test_settings_of_the_paper(name: str) -> None:
-    """Section 5 and appendix B."""
-    recipe = load_recipe(name)
-    assert (recipe.gamma, recipe.random_start) == (None, True)
-    assert (recipe.train_images, recipe.val_images) == (0, 5000)
-    settings = (recipe.epochs, recipe.batch_size, recipe.lr, recipe.lr_milestones)
-    inner = (recipe.eps, recipe.steps, recipe.step_size, recipe.eps_schedule)
-    if recipe.dataset == "mnist":
-        assert settings == (100, 50, 1e-4, ())
-        assert inner == (0.3, 40, 0.01, (2000, 10000))
-    else:
-        assert settings == (200, 128, 1e-3, (40000, 60000))
-        assert inner == (8 / 255, 10, 2 / 255, (5000, 70000))
+def test_names_and_descriptions_are_made_from_parts() -> None:
+    assert len(NAMES) == 44 and set(NAMES) < set(list_recipes())
+    about = load_recipe("mnist-quick-int-1-class").description
+    assert about == "MNIST, 5,000 images, Small: Int with the true class's map alone"
+    for short, full in (
+        ("mnist-int", "mnist-small-int"),
+        ("cifar10-adv", "cifar10-small-adv"),
+        ("mnist-quick-small-int", "mnist-quick-int"),
+        ("restricted_imagenet-normal", "restricted_imagenet-wresnet-normal"),
+    ):
+        assert load_recipe(short) == load_recipe(full)
+    assert recipe_name("digits") == "digits-small-int"
+    assert load_recipe("mnist-wresnet-trades").model == "wresnet"
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (("mnsit",), "did you mean 'mnist'"),
+        (("mnist", "smal"), "did you mean 'small'"),
+        (("mnist", "pool", "itn"), "did you mean 'int'"),
+        (("restricted_imagenet", None, "int"), "must be one of 'normal', got 'int'"),
+    ],
+)
+def test_wrong_parts_of_a_name_are_refused(parts: tuple, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        recipe_name(*parts)
 
 
 def test_overrides() -> None:
@@ -74,9 +103,9 @@ def test_overrides() -> None:
         ("epoch=3", "no setting 'epoch'.*did you mean 'epochs'"),
         ("epsilon=0.2", "no setting 'epsilon'.*did you mean 'eps'"),
         ("learning_rate=0.2", "did you mean 'lr'"),
-        ("interpreter=repr", "interpreter must be one of cam, gradcam, gradcam.., ig"),
-        ("norm=l3", "norm must be linf or l2 or l1, got 'l3'"),
-        ("xyzzy=3", "no setting 'xyzzy'.*known are description"),
+        ("interpreter=repr", "interpreter must be one of 'cam', .*, got 'repr'"),
+        ("norm=l3", "norm must be one of .*, got 'l3'"),
+        ("xyzzy=3", "no setting 'xyzzy'; known names are description"),
         ("name=other", "no setting 'name'"),
         ("epochs", "has the form key=value"),
         ("epochs=many", "epochs must be a whole number, got 'many'"),
@@ -127,8 +156,10 @@ def test_bad_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_unknown_recipes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no recipe 'zzz'"):
+    with pytest.raises(InputError, match=r"no recipe 'zzz'; .*--list"):
         load_recipe("zzz")
+    with pytest.raises(InputError, match="did you mean 'mnist-small-int'"):
+        load_recipe("mnist-smal-int")
     with pytest.raises(InputError, match="no recipe file"):
         load_recipe(tmp_path / "zzz.toml")
 
@@ -175,13 +206,10 @@ def test_gamma_for_a_method_without_is_refused() -> None:
 
 def test_the_held_out_images_are_the_first(shared: Path) -> None:
     """Of MNIST's training split, as the authors did."""
-    from fastinterp import data
-    from fastinterp.training import recipe as module
-
     whole = data.load("mnist", shared / "data" / "MNIST", SPLITS[0])
-    train, val = module.training_data(load_recipe("mnist-small-int"), shared / "data" / "MNIST")
+    train, val = training_data(load_recipe("mnist-small-int"), shared / "data" / "MNIST")
     assert (len(train), len(val)) == (55000, 5000)
     assert torch.equal(val.images, whole.images[:5000])
     assert torch.equal(train.labels, whole.labels[5000:])
-    train, _ = module.training_data(load_recipe("mnist-quick-int"), shared / "data" / "MNIST")
+    train, _ = training_data(load_recipe("mnist-quick-int"), shared / "data" / "MNIST")
     assert len(train) == 5000

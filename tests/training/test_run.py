@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,12 +15,14 @@ from pathlib import Path
 import pytest
 import torch
 from resumable import EPOCHS, STEPS, run
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from fastinterp import InputError, models
 from fastinterp.data import ImageData
-from fastinterp.training import IntTrainer, NormalTrainer
+from fastinterp.training import IntTrainer, NormalTrainer, Trainer
 from fastinterp.training.run import HISTORY, NETWORK, STATE
 from fastinterp.training.state import read_record, restore_state
 
@@ -40,6 +43,31 @@ def everything(trainer: IntTrainer) -> list[Tensor]:
     state = trainer.optimizer.state_dict()["state"]
     of_optimizer = [entries[key] for entries in state.values() for key in sorted(entries)]
     return [*trainer.model.state_dict().values(), *of_optimizer]
+
+
+@pytest.fixture
+def watch_steps(monkeypatch):
+    """Call `before(trainer, x)` and `after(trainer, result)` around each training step."""
+
+    def watch(before=None, after=None) -> None:
+        original = Trainer.training_step
+
+        def step(self: Trainer, x: Tensor, y: Tensor) -> object:
+            if before is not None:
+                before(self, x)
+            result = original(self, x, y)
+            if after is not None:
+                after(self, result)
+            return result
+
+        monkeypatch.setattr(Trainer, "training_step", step)
+
+    return watch
+
+
+def press_at(step: int):
+    """Press Ctrl-C within the step after this one."""
+    return lambda trainer, x: trainer.step == step and signal.raise_signal(signal.SIGINT)
 
 
 def timeless(history: list[dict]) -> list[dict]:
@@ -84,17 +112,10 @@ def test_killed_at_any_moment_and_resumed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [1, STEPS - 1, STEPS, STEPS + 1, EPOCHS * STEPS])
-def test_interrupted_between_two_steps(tmp_path: Path, monkeypatch, step: int) -> None:
+def test_interrupted_between_two_steps(tmp_path: Path, monkeypatch, watch_steps, step: int) -> None:
     """Ctrl-C within a step: the step ends, its state is saved, and nothing is lost."""
-    original = IntTrainer.training_step
-
-    def press(self: IntTrainer, x: Tensor, y: Tensor) -> object:
-        if self.step == step - 1:
-            signal.raise_signal(signal.SIGINT)
-        return original(self, x, y)
-
     handler = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(IntTrainer, "training_step", press)
+    watch_steps(before=press_at(step - 1))
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, checkpoint_seconds=1e9)
     assert signal.getsignal(signal.SIGINT) is handler
@@ -145,31 +166,15 @@ def test_what_is_written(tmp_path: Path) -> None:
     }
 
 
-def test_an_epochs_figures_are_means_over_its_images(make_tiny, make_data, monkeypatch) -> None:
+def test_an_epochs_figures_are_means_over_its_images(make_tiny, make_data, watch_steps) -> None:
     results = []
-    original = IntTrainer.training_step
-
-    def note(self: IntTrainer, x: Tensor, y: Tensor) -> object:
-        results.append(original(self, x, y))
-        return results[-1]
-
-    monkeypatch.setattr(IntTrainer, "training_step", note)
+    watch_steps(after=lambda trainer, result: results.append(result))
     trainer = IntTrainer(make_tiny(), eps=0.1, steps=2)
     (row,) = trainer.fit(make_data(20), epochs=1, batch_size=8, progress=False)
     assert row["loss"] == pytest.approx(sum(float(r.loss) for r in results) / 2)
     assert row["clean_accuracy"] == sum(int(r.clean_correct) for r in results) / 16
     assert row["robust_accuracy"] == sum(int(r.robust_correct) for r in results) / 16
     assert row["images"] == 16
-
-
-def test_validation(make_tiny, make_data) -> None:
-    model, (x, y) = make_tiny(), make_data(40)
-    (row,) = NormalTrainer(model, lr=0.02).fit(
-        (x, y), epochs=1, batch_size=8, val_data=(x[:10], y[:10]), progress=False
-    )
-    with torch.no_grad():
-        right = int((model(x[:10]).argmax(1) == y[:10]).sum())
-    assert row["val_accuracy"] == right / 10
 
 
 @pytest.mark.parametrize(
@@ -197,7 +202,7 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     (tmp_path / STATE).unlink()
     with pytest.raises(InputError, match="holds a run already; pass resume"):
         run(tmp_path, resume=False)
-    with pytest.raises(InputError, match="no state to go on from"):
+    with pytest.raises(InputError, match="no state to resume from"):
         run(tmp_path, resume=True)
 
 
@@ -208,25 +213,59 @@ def test_states_of_something_else_are_refused(tmp_path: Path) -> None:
     (tmp_path / STATE).unlink()
     trainer, _ = run(tmp_path, epochs=1)
     other = models.pool(1, 4)
-    with pytest.raises(InputError, match="another network or optimiser"):
+    with pytest.raises(InputError, match="another network or optimizer"):
         restore_state(tmp_path / STATE, other, torch.optim.Adam(other.parameters()))
-    with pytest.raises(InputError, match="another network or optimiser"):
+    with pytest.raises(InputError, match="another network or optimizer"):
         restore_state(
             tmp_path / STATE, trainer.model, torch.optim.Adam(list(trainer.model.parameters())[:2])
         )
 
 
-def test_a_loss_that_leaves_the_numbers_stops_the_run(tmp_path: Path, monkeypatch) -> None:
-    original = IntTrainer.training_step
+def forge(path: Path, change) -> None:
+    """Write a state again with other tensors or metadata."""
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        metadata = json.loads(file.metadata()["fastinterp"])
+    metadata = change(tensors, metadata) or metadata
+    save_file(tensors, path, {"fastinterp": json.dumps(metadata)})
 
-    def spoil(self: IntTrainer, x: Tensor, y: Tensor) -> object:
-        result = original(self, x, y)
-        if self.step == 10:
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, about: [1],
+        lambda tensors, about: {"format": 1},
+        lambda tensors, about: about.update(format=2),
+        lambda tensors, about: about.update(record=[]),
+        lambda tensors, about: about["record"].update(step="many"),
+        lambda tensors, about: about["record"].pop("history") and None,
+        lambda tensors, about: about.update(optimizer=3),
+        lambda tensors, about: about["optimizer"].update(param_groups=[]),
+        lambda tensors, about: tensors.update({"optimizer/99/step": torch.zeros(())}),
+        lambda tensors, about: tensors.update({"optimizer/x": torch.zeros(())}),
+        lambda tensors, about: tensors.update({"model/other": torch.zeros(())}),
+        lambda tensors, about: tensors.update(totals=torch.zeros(2)),
+        lambda tensors, about: tensors.pop("random/cpu").data_ptr() and None,
+        lambda tensors, about: tensors.update({"random/cpu": torch.zeros(3)}),
+    ],
+)
+def test_forged_states_are_refused_in_a_sentence(
+    tmp_path: Path, make_tiny, make_data, change
+) -> None:
+    fit = {"out": tmp_path, "batch_size": 8, "progress": False}
+    NormalTrainer(make_tiny()).fit(make_data(16), 1, **fit)
+    forge(tmp_path / STATE, change)
+    with pytest.raises(InputError, match=r"is (not )?the state of|is a state of format 2"):
+        NormalTrainer(make_tiny()).fit(make_data(16), 2, resume=True, **fit)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch, watch_steps) -> None:
+    def spoil(trainer: Trainer, result: object) -> None:
+        if trainer.step == 10:
             with torch.no_grad():
-                next(self.model.parameters()).mul_(float("nan"))
-        return result
+                next(trainer.model.parameters()).mul_(float("nan"))
 
-    monkeypatch.setattr(IntTrainer, "training_step", spoil)
+    watch_steps(after=spoil)
     with pytest.raises(InputError, match=r"no longer a finite number \(noticed at step 10\)"):
         run(tmp_path)
     assert read_record(tmp_path / STATE)["step"] == 9
@@ -266,16 +305,10 @@ def test_kinds_of_data_agree(make_tiny, make_data) -> None:
 
 
 def test_each_epoch_sees_each_image_once_in_another_order(
-    make_tiny, make_data, monkeypatch
+    make_tiny, make_data, watch_steps
 ) -> None:
     seen = []
-    original = NormalTrainer.training_step
-
-    def note(self: NormalTrainer, x: Tensor, y: Tensor) -> object:
-        seen.append(x.flatten(1).sum(1))
-        return original(self, x, y)
-
-    monkeypatch.setattr(NormalTrainer, "training_step", note)
+    watch_steps(before=lambda trainer, x: seen.append(x.flatten(1).sum(1)))
     x, y = make_data(24)
     NormalTrainer(make_tiny()).fit((x, y), epochs=2, batch_size=8, progress=False)
     first, second = torch.cat(seen[:3]), torch.cat(seen[3:])
@@ -284,17 +317,10 @@ def test_each_epoch_sees_each_image_once_in_another_order(
     assert not torch.equal(first, second)
 
 
-def test_a_data_loader(tmp_path: Path, make_tiny, make_data, monkeypatch) -> None:
+def test_a_data_loader(tmp_path: Path, make_tiny, make_data, watch_steps) -> None:
     loader = DataLoader(TensorDataset(*make_data(22)), batch_size=8, shuffle=True)
     trainer = IntTrainer(make_tiny(), lr=0.01, eps=0.1, steps=2)
-    original = IntTrainer.training_step
-
-    def press(self: IntTrainer, x: Tensor, y: Tensor) -> object:
-        if self.step == 3:
-            signal.raise_signal(signal.SIGINT)
-        return original(self, x, y)
-
-    monkeypatch.setattr(IntTrainer, "training_step", press)
+    watch_steps(before=press_at(3))
     with pytest.raises(KeyboardInterrupt):
         trainer.fit(loader, epochs=3, out=tmp_path, progress=False)
     trainer = IntTrainer(make_tiny(), lr=0.01, eps=0.1, steps=2)
@@ -304,37 +330,6 @@ def test_a_data_loader(tmp_path: Path, make_tiny, make_data, monkeypatch) -> Non
     assert [row["step"] for row in history] == [3, 6, 9]
     assert history[-1]["images"] == 22
     assert 0 <= history[-1]["val_accuracy"] <= 1
-
-
-def test_what_cannot_be_trained_on_is_refused_in_a_sentence(
-    tmp_path: Path, make_tiny, make_data
-) -> None:
-    x, y = make_data(16)
-    file = tmp_path / "file"
-    file.touch()
-
-    def loader(*tensors: Tensor) -> DataLoader:
-        return DataLoader(TensorDataset(*tensors), batch_size=8)
-
-    for data, options, sentence in (
-        (loader(255 * x, y), {}, r"^train_data: pixels must lie in \[0, 1\]"),
-        (loader((255 * x).byte(), y), {}, r"^train_data: x must be a floating-point tensor"),
-        (loader(x), {}, r"^train_data: a batch .* pair \(images, labels\), got 1 parts\.$"),
-        (DataLoader(x, batch_size=8), {}, r"got a tensor of shape \[8, 1, 8, 8\]\.$"),
-        ((x.tolist(), y), {}, r"^train_data: x must be a floating-point tensor, got list"),
-        ((x, y), {"val_data": (x, y + 9)}, r"^val_data: labels must lie in 0\.\.3"),
-        ((x, y), {"val_data": loader(255 * x, y)}, r"^val_data: pixels must lie in"),
-        ((x, y), {"val_data": 3}, r"^val_data must be an ImageData"),
-        ((x, y), {"val_data": (x[:0], y[:0])}, r"^val_data holds no images\.$"),
-        ((x, y), {"epochs": 1.5}, r"^epochs must be a whole number, got 1\.5\.$"),
-        ((x, y), {"batch_size": 0}, r"^batch_size must be at least 1, got 0\.$"),
-        ((x, y), {"out": file}, r"^out must be a folder, and .*file is a file"),
-        ((x, y), {"out": file / "run"}, r"^out must be a folder, and .*file is a file"),
-    ):
-        trainer = NormalTrainer(make_tiny())
-        with pytest.raises(InputError, match=sentence):
-            trainer.fit(data, **{"epochs": 1, "batch_size": 8, "progress": False} | options)
-        assert trainer.step == 0
 
 
 def test_a_small_data_set_is_one_batch(make_tiny, make_data) -> None:
@@ -362,48 +357,89 @@ def test_the_bar(make_tiny, make_data, capsys, monkeypatch) -> None:
     assert capsys.readouterr().err == ""
 
 
+def load(*tensors: Tensor) -> DataLoader:
+    return DataLoader(TensorDataset(*tensors), batch_size=8)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda x, y: (x * 3, y), r"pixels must lie in \[0, 1\]"),
         (lambda x, y: (x, y + 1), r"labels must lie in 0\.\.3"),
         (lambda x, y: (x, y[:3]), "labels must have shape"),
-        (lambda x, y: (x[:0], y[:0]), "^train_data holds no images"),
+        (lambda x, y: (x[:0], y[:0]), "data holds no images"),
         (lambda x, y: [x, y], "must be an ImageData"),
-        (lambda x, y: DataLoader(TensorDataset(x, y + 1)), r"labels must lie in 0\.\.3"),
-        (lambda x, y: (x.double(), y), "^train_data: the model and x must have the same dtype"),
-        (lambda x, y: DataLoader(TensorDataset(x.half(), y)), "must have the same dtype"),
-        (lambda x, y: (x[:, 0], y), r"^train_data: x must be images \[N, C, H, W\], got shape"),
+        (lambda x, y: 3, "must be an ImageData"),
+        (lambda x, y: (x.tolist(), y), "x must be a floating-point tensor, got list"),
+        (lambda x, y: (x.double(), y), "the model and x must have the same dtype"),
+        (lambda x, y: (x[:, 0], y), r"x must be images \[N, C, H, W\], got shape"),
+        (lambda x, y: load(x, y + 1), r"labels must lie in 0\.\.3"),
+        (lambda x, y: load(x.half(), y), "must have the same dtype"),
+        (lambda x, y: load(255 * x, y), r"pixels must lie in \[0, 1\]"),
+        (lambda x, y: load((255 * x).byte(), y), "x must be a floating-point tensor"),
+        (lambda x, y: load(x), r"a batch .* pair \(images, labels\), got 1 parts\.$"),
+        (lambda x, y: DataLoader(x, batch_size=8), r"got Tensor\.$"),
     ],
 )
-def test_bad_data_are_refused(make_tiny, make_data, change, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        NormalTrainer(make_tiny()).fit(change(*make_data(8)), epochs=1, progress=False)
+@pytest.mark.parametrize("name", ["train_data", "val_data"])
+def test_bad_data_are_refused_before_the_first_step(
+    make_tiny, make_data, name: str, change, message: str
+) -> None:
+    good, trainer = make_data(8), NormalTrainer(make_tiny())
+    data = {"train_data": good, name: change(*good)}
+    with pytest.raises(InputError, match=message) as error:
+        trainer.fit(**data, epochs=1, batch_size=8, progress=False)
+    # A step sees what a DataLoader yields only when it is there.
+    assert str(error.value).startswith((name, "training_step"))
+    assert trainer.step == 0
 
 
-def test_the_number_of_channels_is_looked_at_before_the_first_step() -> None:
-    network = models.small()
+def test_bad_arguments_of_fit_are_refused_before_the_first_step(
+    make_tiny, make_data, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for options, message in (
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"epochs": 1.5}, "epochs must be a whole number"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"out": ""}, "out must name a folder"),
+        ({"out": "/proc/x"}, "cannot make the folder"),
+        ({"out": file}, "out must be a folder, and .*file is a file"),
+        ({"out": file / "run"}, "out must be a folder, and .*file is a file"),
+    ):
+        trainer = NormalTrainer(make_tiny())
+        with pytest.raises(InputError, match=message):
+            trainer.fit(make_data(8), **{"epochs": 1, "progress": False} | options)
+        assert trainer.step == 0
+
+
+def test_the_number_of_channels_is_checked_before_the_first_step() -> None:
     colour = torch.zeros(8, 3, 28, 28), torch.zeros(8, dtype=torch.int64)
     grey = colour[0][:, :1], colour[1]
     for train, val, name in ((colour, None, "train"), (grey, colour, "val")):
-        trainer = NormalTrainer(network)
+        trainer = NormalTrainer(models.small())
         with pytest.raises(InputError, match=rf"^{name}_data: x must be images \[N, 1, H, W\]"):
             trainer.fit(train, epochs=1, val_data=val, progress=False)
         assert trainer.step == 0
 
 
-def test_a_folder_that_nobody_can_make_is_refused_before_the_first_step(
-    make_tiny, make_data, tmp_path: Path
-) -> None:
-    trainer = NormalTrainer(make_tiny())
-    for out, message in (("", "out must name a folder"), ("/proc/x", "cannot make the folder")):
-        with pytest.raises(InputError, match=message):
-            trainer.fit(make_data(8), epochs=1, out=out, progress=False)
-    assert trainer.step == 0
-
-
-def test_bad_arguments_of_fit_are_refused(make_tiny, make_data) -> None:
-    with pytest.raises(InputError, match="epochs must be at least 1"):
-        NormalTrainer(make_tiny()).fit(make_data(8), epochs=0)
-    with pytest.raises(InputError, match="batch_size must be at least 1"):
-        NormalTrainer(make_tiny()).fit(make_data(8), epochs=1, batch_size=0)
+def test_a_state_of_version_0_1_goes_on(tmp_path: Path, make_tiny, make_data) -> None:
+    """state-0.1.safetensors: 2 epochs of this trainer by version 0.1.0 (commit 343ce34)."""
+    settings = {"eps": 0.1, "steps": 2, "eps_schedule": (3, 12), "lr": 1e-3, "lr_milestones": (9,)}
+    shutil.copy(Path(__file__).with_name("state-0.1.safetensors"), tmp_path / STATE)
+    saved, before = load_file(tmp_path / STATE), read_record(tmp_path / STATE)
+    fit = {"batch_size": 8, "out": tmp_path, "resume": True, "progress": False}
+    with pytest.raises(InputError, match=r"eps = 0\.1, not 0\.2"):
+        IntTrainer(make_tiny(), **(settings | {"eps": 0.2})).fit(make_data(40), 4, **fit)
+    trainer = IntTrainer(make_tiny(), **settings)
+    assert trainer.fit(make_data(40), 2, **fit) == before["history"]
+    for name, weight in trainer.model.state_dict().items():
+        assert torch.equal(weight, saved[f"model/{name}"])
+    for index, entries in trainer.optimizer.state_dict()["state"].items():
+        for key, value in entries.items():
+            assert torch.equal(value, saved[f"optimizer/{index}/{key}"])
+    history = IntTrainer(make_tiny(), **settings).fit(make_data(40), 4, **fit)
+    assert [row["step"] for row in history] == [5, 10, 15, 20]
+    assert history[:2] == before["history"]
+    assert history[-1]["loss"] < history[0]["loss"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,28 +15,27 @@ from ..._utils.require import require_count
 from ..ascent import Keep, ascend, require_keep
 from ..checks import as_module, require_batch, require_generator
 from ..objectives import CrossEntropy, Objective, require_objective
-from ..threats import Threat, require_moving
-from .common import require_size
+from ..step_size import require_moving
+from ..threats import Threat, require_radius
 
 
 class UnforeseenAttack(Described):
     """An attack of Kang et al. (2019): a threat other than a ball of pixels, climbed by `ascend`.
 
-    The calling convention is torchattacks': `x_adv = attack(x, y)`. Every image starts at random.
-    What an image draws does not depend on the rest of its batch; with a generator seeded alike the
-    result is the same.
+    It is called as `x_adv = attack(x, y)`. Every image starts at random; what it draws does not
+    depend on the rest of its batch.
 
     Table 5 of the paper attacks towards random classes (`targeted=True`, with the targets of
-    `fastinterp.evaluation.paper_selection`) and counts the images still classified rightly.
-    Untargeted, the default, the attacks are stronger.
+    `fastinterp.evaluation.paper_selection`) and counts the images still classified correctly.
+    Untargeted attacks, the default, are stronger.
 
     Args:
         model: any classifier of images in [0, 1]; normalisation belongs inside it.
         threat: where x' may go.
-        steps: how many.
+        steps: number of steps.
         targeted: y are the classes to reach, not the true ones.
         objective: what to climb; by default cross-entropy (targeted: its negative).
-        keep: which iterate is the answer: "last", "first_fooled" or "best"; see `ascend`.
+        keep: which iterate is returned: "last", "first_fooled" or "best"; see `ascend`.
         generator: for reproducible starts.
 
     Raises:
@@ -103,8 +102,8 @@ class SizedAttack(UnforeseenAttack):
 
     Args:
         eps: size of the perturbation, in the units of the threat; None takes `published_eps`.
-        steps: how many.
-        step_size: of one step; None takes eps / sqrt(steps), as Kang et al. do.
+        steps: number of steps.
+        step_size: of one step; None takes Kang et al.'s eps / sqrt(steps).
 
     Raises:
         InputError: a setting is out of its range.
@@ -115,21 +114,22 @@ class SizedAttack(UnforeseenAttack):
     def __init__(
         self,
         model: nn.Module | Callable[[Tensor], Tensor],
-        eps: float | None = None,
+        eps: float | Tensor | None = None,
         steps: int = 200,
-        step_size: float | None = None,
+        step_size: float | Tensor | None = None,
         *,
         targeted: bool = False,
         objective: Objective | None = None,
         keep: Keep = "last",
         generator: torch.Generator | None = None,
     ) -> None:
+        who = type(self).__name__
         eps = self.published_eps if eps is None else eps
-        require_size("eps", eps)
-        steps = require_count(f"{type(self).__name__}: steps", steps, 0)
+        require_radius(f"{who}: eps", eps)
+        steps = require_count(f"{who}: steps", steps, 0)
         step_size = eps / math.sqrt(max(steps, 1)) if step_size is None else step_size
-        require_size("step_size", step_size)
-        require_moving(type(self).__name__, eps, step_size, steps)
+        require_radius(f"{who}: step_size", step_size)
+        require_moving(who, eps, step_size, steps)
         super().__init__(
             model,
             self._threat(eps, step_size),
@@ -141,4 +141,4 @@ class SizedAttack(UnforeseenAttack):
         )
 
     @abstractmethod
-    def _threat(self, eps: float, step_size: float) -> Threat: ...
+    def _threat(self, eps: Any, step_size: Any) -> Threat: ...

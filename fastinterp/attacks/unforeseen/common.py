@@ -1,4 +1,4 @@
-"""What the unforeseen attacks share: draws made image by image, and checks."""
+"""What the unforeseen attacks share: random draws for each image by itself, and checks."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import torch
 from torch import Tensor
 
 from ..._utils.errors import InputError
-from ..threats import require_radius
+from ..._utils.require import require_nonnegative
 
 AnySized = TypeVar("AnySized", bound="Sized")
 
 
 @dataclass(frozen=True)
 class Sized:
-    """A corruption of one size for all images, so that a part of the batch needs no other.
+    """A corruption of one size for all images, so that any part of the batch has the same.
 
     Attributes:
         eps: the size.
-        step_size: of what is climbed.
+        step_size: of a step of z.
     """
 
     eps: float
     step_size: float
 
     def __post_init__(self) -> None:
-        require_size("eps", self.eps)
-        require_size("step_size", self.step_size)
+        require_nonnegative("eps", self.eps)
+        require_nonnegative("step_size", self.step_size)
 
     def rows(self: AnySized, index: Tensor) -> AnySized:
         return self
@@ -42,9 +42,8 @@ def draw_each(
 ) -> Tensor:
     """`draw(n, own_generator)` [...] for each image n -> [N, ...] on x's device, in x's dtype.
 
-    Each image has a generator of its own, seeded by one number from `generator` (torch's default
-    one if None). What an image gets does not depend on the other images of its batch, nor, as long
-    as the same generator serves them in the same order, on where batches begin and end.
+    Each image has its own generator, seeded by one number from `generator` (None: torch's default
+    one). So what an image draws does not depend on the other images of its batch.
     """
     device = torch.device("cpu") if generator is None else generator.device
     seeds = torch.randint(2**32, (len(x),), generator=generator, device=device).tolist()
@@ -57,13 +56,6 @@ def draw_each(
 def uniform(generator: torch.Generator, *size: int) -> Tensor:
     """From [0, 1), float64: one stream of numbers for images of every dtype."""
     return torch.rand(size, generator=generator, dtype=torch.float64)
-
-
-def require_size(name: str, value: object) -> None:
-    """Raise unless value is one finite number >= 0."""
-    if isinstance(value, Tensor):
-        raise InputError(f"{name} must be one number here, got a tensor {list(value.shape)}.")
-    require_radius(name, value)
 
 
 def require_nchw(

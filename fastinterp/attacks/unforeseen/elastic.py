@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -95,5 +95,5 @@ class Elastic(SizedAttack):
 
     published_eps: ClassVar[float] = 1.0
 
-    def _threat(self, eps: float, step_size: float) -> Threat:
+    def _threat(self, eps: Any, step_size: Any) -> Threat:
         return ElasticThreat(LinfBall(eps, step_size, -math.inf, math.inf))

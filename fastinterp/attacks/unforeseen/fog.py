@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -88,5 +88,5 @@ class Fog(SizedAttack):
 
     published_eps: ClassVar[float] = 2048.0
 
-    def _threat(self, eps: float, step_size: float) -> Threat:
+    def _threat(self, eps: Any, step_size: Any) -> Threat:
         return FogThreat(eps, step_size)

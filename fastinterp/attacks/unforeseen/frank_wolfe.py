@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..threats import L1Ball, require_radius
+from ..threats import L1Ball, per_image, require_radius, rows_of
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,13 @@ class CappedL1Ball:
         return z[:, :-1]
 
     def rows(self, index: Tensor) -> CappedL1Ball:
-        if not isinstance(self.eps, Tensor) or self.eps.numel() == 1:
-            return self
-        return replace(self, eps=self.eps[index.to(self.eps.device)])
+        return replace(self, eps=rows_of(self.eps, index))
 
     def _aim(self, point: Tensor, grad: Tensor) -> Tensor:
         """[N, d]: eps handed out along the gradient, largest entries first, as room allows."""
-        eps = self.eps.to(grad).reshape(-1, 1) if isinstance(self.eps, Tensor) else self.eps
         sign = grad.sign()
         order = grad.abs().argsort(dim=1, descending=True)
         room = (self.cap - sign * point).gather(1, order)
         before = room.cumsum(dim=1) - room
-        share = torch.minimum((eps - before).clamp(min=0), room)
+        share = torch.minimum((per_image(self.eps, grad) - before).clamp(min=0), room)
         return torch.zeros_like(grad).scatter_(1, order, share) * sign

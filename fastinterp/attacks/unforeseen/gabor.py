@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -106,5 +106,5 @@ class Gabor(SizedAttack):
 
     published_eps: ClassVar[float] = 400.0
 
-    def _threat(self, eps: float, step_size: float) -> Threat:
+    def _threat(self, eps: Any, step_size: Any) -> Threat:
         return GaborThreat(eps, step_size)

@@ -5,25 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..._utils.errors import InputError
-from ..._utils.require import require_count
+from ..._utils.require import require_one_of
 from ...ops.pgd_step import Norm
 from ..ascent import Keep
 from ..objectives import Objective
-from ..threats import L2Ball, LinfBall, Threat, require_moving, require_radius
-from .attack import UnforeseenAttack
+from ..threats import L2Ball, LinfBall, Threat
+from .attack import SizedAttack
 from .common import draw_each, require_nchw
 from .dct import BLOCK, CHROMINANCE, LUMINANCE, planes
 from .frank_wolfe import CappedL1Ball
 
 PUBLISHED_EPS = {"linf": 0.25, "l2": 8.0, "l1": 256.0}  # for images of 32x32
-IMAGENET_EPS = {"linf": 0.062}  # for images of 224x224; of the other norms none is known here
-SMALL = 64  # sides up to this many pixels count as the former
+IMAGENET_EPS = {"linf": 0.062}  # for images of 224x224; other norms have none
+SMALL = 64  # PUBLISHED_EPS serves sides of up to so many pixels
 CAP = 2.0  # of one coefficient, in the l2 and l1 balls
 
 
@@ -123,7 +124,7 @@ def _doubled(planes: Tensor) -> Tensor:
     return planes.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
 
 
-class JPEG(UnforeseenAttack):
+class JPEG(SizedAttack):
     """JPEG attack in the l_inf, l2 or l1 norm of the coefficients (Kang et al., 2019).
 
     `attack = JPEG(model, eps=0.25, norm="linf", steps=200)`, then `x_adv = attack(x, y)`. linf and
@@ -131,11 +132,11 @@ class JPEG(UnforeseenAttack):
     balls no coefficient exceeds 2. Further arguments as in `UnforeseenAttack`.
 
     Args:
-        eps: radius; None takes 0.25 (linf), 8 (l2) or 256 (l1), as for CIFAR-10 and MNIST, and is
+        eps: radius. None takes 0.25 (linf), 8 (l2) or 256 (l1), the values for CIFAR-10 and MNIST,
             for images of at most 64 pixels a side; for ImageNet linf has 0.062. Two units are one
             step of the quantisation tables of the JPEG standard.
         norm: "linf", "l2" or "l1".
-        step_size: likewise; of l2 the length. None takes eps / sqrt(steps).
+        step_size: of one step; for l2 its length. None takes eps / sqrt(steps).
 
     Raises:
         InputError: a setting is out of its range, or a step size is given with norm="l1".
@@ -154,35 +155,30 @@ class JPEG(UnforeseenAttack):
         keep: Keep = "last",
         generator: torch.Generator | None = None,
     ) -> None:
-        if norm not in PUBLISHED_EPS:
-            raise InputError(f"JPEG: norm must be one of {', '.join(PUBLISHED_EPS)}, got {norm!r}.")
+        require_one_of("JPEG: norm", norm, PUBLISHED_EPS)
         if norm == "l1" and step_size is not None:
             raise InputError(
                 "JPEG: the l1 attack (Frank-Wolfe) sets its own steps; leave step_size out."
             )
-        self.for_small = eps is None
-        eps = PUBLISHED_EPS[norm] if eps is None else eps
-        require_radius("eps", eps)
-        steps = require_count("JPEG: steps", steps, 0)
-        step_size = eps / math.sqrt(max(steps, 1)) if step_size is None else step_size
-        require_radius("step_size", step_size)
-        require_moving("JPEG", eps, step_size, steps)
-        ball: Threat
-        if norm == "linf":
-            ball = LinfBall(eps, step_size, -math.inf, math.inf)
-        elif norm == "l2":
-            ball = L2Ball(eps, step_size, -CAP, CAP)
-        else:
-            ball = CappedL1Ball(eps, CAP)
+        self.norm = norm
+        self._for_small = eps is None
         super().__init__(
             model,
-            JPEGThreat(ball),
+            PUBLISHED_EPS[norm] if eps is None else eps,
             steps,
+            step_size,
             targeted=targeted,
             objective=objective,
             keep=keep,
             generator=generator,
         )
+
+    def _threat(self, eps: Any, step_size: Any) -> Threat:
+        if self.norm == "linf":
+            return JPEGThreat(LinfBall(eps, step_size, -math.inf, math.inf))
+        if self.norm == "l2":
+            return JPEGThreat(L2Ball(eps, step_size, -CAP, CAP))
+        return JPEGThreat(CappedL1Ball(eps, CAP))
 
     def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Attack a batch; see `UnforeseenAttack`.
@@ -190,10 +186,9 @@ class JPEG(UnforeseenAttack):
         Raises:
             InputError: as there, or no eps was given and the images are large.
         """
-        if self.for_small and isinstance(x, Tensor) and max(x.shape[2:], default=0) > SMALL:
+        if self._for_small and isinstance(x, Tensor) and max(x.shape[2:], default=0) > SMALL:
             raise InputError(
-                f"JPEG: the eps that is taken for want of one is for images of at most {SMALL} "
-                f"pixels a side, got {list(x.shape)}; give eps (ImageNet, linf: "
-                f"{IMAGENET_EPS['linf']})."
+                f"JPEG: the default eps is for images of at most {SMALL} pixels a side, got "
+                f"{list(x.shape)}; give eps (ImageNet, linf: {IMAGENET_EPS['linf']})."
             )
         return super().__call__(x, y, generator)

@@ -1,25 +1,26 @@
-"""Snow attack: flakes of random shape fall on the image where they do most harm."""
+"""Snow attack: flakes of random shape whose brightness is optimised."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..._utils.require import require_nonnegative
 from ..threats import Threat
 from .attack import SizedAttack
-from .common import Sized, draw_each, require_nchw, require_size, uniform
+from .common import Sized, draw_each, require_nchw, uniform
 
 KINDS = 7  # of flakes, each with a shape of its own
 SPACING = 4  # pixels between flakes of one kind
 REACH = 6  # pixels that a flake reaches from its middle
 TILE = 2 * REACH + SPACING  # holds a flake wherever in its cell its kind stands
 REGION = 8  # flakes a side, over which the budget is shared
-FAINTEST = 1e-9  # the picture holds intensity^4: at 0 there is no way up
+FAINTEST = 1e-9  # what is seen is intensity^4, whose gradient is zero at 0
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class SnowThreat(Sized):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_size("budget", self.budget)
+        require_nonnegative("budget", self.budget)
 
     def init(self, x: Tensor, random_start: bool, generator: torch.Generator | None) -> Tensor:
         """Shapes and intensities, drawn for each image by itself; there is no other start.
@@ -145,5 +146,5 @@ class Snow(SizedAttack):
 
     published_eps: ClassVar[float] = 2.0
 
-    def _threat(self, eps: float, step_size: float) -> Threat:
+    def _threat(self, eps: Any, step_size: Any) -> Threat:
         return SnowThreat(eps, step_size)

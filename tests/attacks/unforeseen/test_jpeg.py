@@ -186,7 +186,7 @@ def test_a_coordinate_at_the_cap_gets_nothing() -> None:
 
 
 def test_norms_and_steps_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(InputError, match="norm must be one of linf, l2, l1"):
+    with pytest.raises(InputError, match="norm must be one of"):
         JPEG(nn.Identity(), norm="l3")
     with pytest.raises(InputError, match="leave step_size out"):
         JPEG(nn.Identity(), norm="l1", step_size=1.0)

@@ -7,11 +7,21 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from fastinterp import InputError
-from fastinterp.attacks import JPEG, CrossEntropy, Elastic, Fog, Gabor, Margin, Snow, ascend
+from fastinterp.attacks import (
+    JPEG,
+    CrossEntropy,
+    Elastic,
+    Fog,
+    Gabor,
+    Margin,
+    Outputs,
+    Snow,
+    ascend,
+)
 from fastinterp.evaluation.tries import SeededStart
 
 MAKE: dict[str, Callable[..., object]] = {
@@ -90,46 +100,22 @@ def test_the_state_alone_carries_the_draws(make_net, make_images, name) -> None:
     y, threat = model(x).argmax(1), MAKE[name](model, steps=4).threat
     one = ascend(model, SeededStart(threat, [7, 8, 9]), CrossEntropy(), x, y, 4, random_start=True)
     order = torch.tensor([2, 0])
-    other = ascend(
-        model,
-        SeededStart(threat, [9, 7]),
-        CrossEntropy(),
-        x[order],
-        y[order],
-        4,
-        random_start=True,
-    )
+    start = SeededStart(threat, [9, 7])
+    other = ascend(model, start, CrossEntropy(), x[order], y[order], 4, random_start=True)
     assert torch.allclose(one[order], other, rtol=0, atol=1e-9)
 
 
 @every_attack
-def test_climbs(make_net, make_images, name) -> None:
+@pytest.mark.parametrize("targeted", [False, True])
+def test_the_loss_moves_the_right_way(make_net, make_images, name, targeted: bool) -> None:
     model, x = make_net(), make_images(24, 3, 16, 16)
-    y = model(x).argmax(1)
-    eps = {"gabor": 20.0, "fog": 100.0, "snow": 1.0}.get(name)
-    settings = {} if eps is None else {"eps": eps}
-    loss = [
-        F.cross_entropy(
-            model(MAKE[name](model, steps=steps, **settings)(x, y, generator=seeded())), y
-        )
-        for steps in (0, 12)
-    ]
-    assert loss[1] > loss[0]
-
-
-@every_attack
-def test_targeted(make_net, make_images, name) -> None:
-    model, x = make_net(), make_images(24, 3, 16, 16)
-    target = (model(x).argmax(1) + 1) % 4
-    eps = {"gabor": 20.0, "fog": 100.0, "snow": 1.0}.get(name)
-    settings = {"targeted": True} if eps is None else {"targeted": True, "eps": eps}
-    loss = [
-        F.cross_entropy(
-            model(MAKE[name](model, steps=steps, **settings)(x, target, generator=seeded())), target
-        )
-        for steps in (0, 12)
-    ]
-    assert loss[1] < loss[0]
+    y = (model(x).argmax(1) + targeted) % 4
+    settings: dict[str, object] = {"targeted": targeted}
+    if name in (eps := {"gabor": 20.0, "fog": 100.0, "snow": 1.0}):
+        settings["eps"] = eps[name]
+    attacks = (MAKE[name](model, steps=steps, **settings) for steps in (0, 12))
+    before, after = (F.cross_entropy(model(a(x, y, generator=seeded())), y) for a in attacks)
+    assert after < before if targeted else after > before
 
 
 @every_attack
@@ -140,7 +126,7 @@ def test_best_and_other_objectives(make_net, make_images, name) -> None:
     for keep in ("last", "best"):
         attack = MAKE[name](model, steps=5, keep=keep, objective=Margin())
         x_adv = attack(x, y, generator=seeded())
-        value[keep] = Margin().bind(model, x, y)(x_adv).value
+        value[keep] = Margin().prepare(Outputs(model, x), y)(Outputs(model, x_adv))
     assert (value["best"] >= value["last"] - 1e-12).all()
 
 
@@ -155,36 +141,6 @@ def test_callers_without_autograd(make_net, make_images, name, around) -> None:
 
 
 @every_attack
-@pytest.mark.parametrize("fail", [False, True])
-def test_the_model_is_left_alone(make_images, name, fail: bool) -> None:
-    class Modal(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.norm, self.drop, self.linear = nn.BatchNorm2d(3), nn.Dropout(), nn.Linear(3, 4)
-            self.drop.eval()
-
-        def forward(self, x: Tensor) -> Tensor:
-            assert not self.training
-            if fail:
-                raise RuntimeError("no more")
-            return self.linear(self.drop(self.norm(x)).mean((2, 3)))
-
-    model, x = Modal().double(), make_images(2, 3, 16, 16)
-    y = torch.tensor([0, 1])
-    attack = MAKE[name](model, steps=2, keep="first_fooled")
-    threat, buffers = attack.threat, {k: v.clone() for k, v in model.state_dict().items()}
-    if fail:
-        with pytest.raises(RuntimeError, match="no more"):
-            attack(x, y)
-    else:
-        attack(x, y)
-    assert [m.training for m in model.modules()] == [True, True, False, True]
-    assert all(torch.equal(v, buffers[k]) for k, v in model.state_dict().items())
-    assert all(p.grad is None for p in model.parameters())
-    assert attack.threat is threat and attack.threat == MAKE[name](model, steps=2).threat
-
-
-@every_attack
 def test_no_images(make_net, make_images, name) -> None:
     x = make_images(1, 3, 16, 16)[:0]
     assert MAKE[name](make_net(), steps=2)(x, torch.zeros(0).long()).shape == x.shape
@@ -194,18 +150,15 @@ def test_no_images(make_net, make_images, name) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"eps": -1.0}, "eps must be a finite number >= 0"),
         ({"eps": math.nan}, "eps must be a finite number >= 0"),
         ({"eps": True}, "eps must be a number"),
-        ({"eps": "400"}, "eps must be a number"),
         ({"step_size": math.inf}, "step_size must be a finite|leave step_size out"),
         ({"steps": -1}, "steps must be at least 0"),
-        ({"steps": 1.5}, "steps must be a whole number"),
         ({"steps": "3"}, "steps must be a whole number"),
         ({"objective": "ce"}, "objective must be an Objective"),
         ({"generator": 3}, "generator must be a torch.Generator"),
         ({"step_size": 0.0}, "step_size must be above 0|leave step_size out"),
-        ({"keep": "worst"}, "keep must be one of last, first_fooled, best"),
+        ({"keep": "worst"}, "keep must be one of"),
     ],
 )
 def test_bad_settings_are_refused(make_net, name, settings: dict, message: str) -> None:
@@ -218,10 +171,7 @@ def test_bad_settings_are_refused(make_net, name, settings: dict, message: str) 
     ("change", "message"),
     [
         (lambda x, y: (x * 255, y), r"pixels must lie in \[0, 1\]"),
-        (lambda x, y: ((x * 255).byte(), y), "floating-point tensor.*divide"),
         (lambda x, y: (x, y + 3), r"labels must lie in 0\.\.3"),
-        (lambda x, y: (x, y.double()), "labels must be an integer tensor"),
-        (lambda x, y: (x, y[:1]), r"labels must have shape \[N\] = \[2\]"),
     ],
 )
 def test_bad_batches_are_refused(make_net, make_images, name, change, message: str) -> None:

@@ -1,0 +1,183 @@
+"""One optimisation step: the search for x', the loss, backward, the optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import fields, replace
+
+import torch
+from torch import Tensor
+
+from .._utils.errors import InputError
+from ..attacks.modes import convolutions_in
+from ..attacks.threats import Threat
+from ..models.compiled import CompiledClassifier
+from ..models.gap import GapClassifier, require_fit
+from .config import TrainConfig
+from .graphs import CudaRecorder, GraphedIterations, module_state
+from .methods import Method
+from .optimizer import (
+    group_settings,
+    make_capturable,
+    make_optimizer,
+    restore_lr_tensors,
+    set_lr,
+)
+from .precision import usable_precision
+from .result import StepResult
+from .robust_loss import ball, require_known_labels, require_trainable, robust_loss
+from .schedule import decay
+from .seeds import derive
+
+SETTINGS = frozenset(field.name for field in fields(TrainConfig)) - {"optimizer", "device"}
+
+
+class Stepper:
+    """A network, its optimizer and a method: what takes one step after the other.
+
+    Attributes:
+        model: the network, trained in place.
+        method: the `Method`.
+        config: the `TrainConfig`. Replace it to change a setting between two steps; device, lr,
+            optimizer, compile and cuda_graphs are read when the trainer is made.
+        optimizer: the optimizer.
+        step: the number of optimisation steps done.
+    """
+
+    def __init__(self, model: GapClassifier, method: Method, config: TrainConfig) -> None:
+        require_trainable(model)
+        config.check_method(method)
+        self.model = model if config.device is None else model.to(config.device)
+        self.device = next(self.model.parameters()).device
+        self.method = method
+        self.config = replace(config, precision=usable_precision(config.precision, self.device))
+        self.optimizer = make_optimizer(self.model, config.optimizer, config.lr)
+        self.step = 0
+        self._base_lr = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self._generator = torch.Generator(device=self.device)
+        if config.channels_last and self.device.type == "cuda":
+            self.model.to(memory_format=torch.channels_last)
+        self.network = CompiledClassifier(self.model) if config.compile else self.model
+        self._graphs = self._make_graphs()
+        self._adapt_optimizer()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in SETTINGS:
+            raise InputError(
+                f"{name} is a setting of trainer.config, which is frozen; change it by "
+                f"trainer.config = dataclasses.replace(trainer.config, {name}=...)."
+            )
+        super().__setattr__(name, value)
+
+    @property
+    def graph_replays(self) -> int:
+        """How many steps so far were replays of a CUDA graph; 0 if none was captured."""
+        return 0 if self._graphs is None else self._graphs.replays
+
+    def current_eps(self) -> float:
+        """The radius that the next step will use."""
+        return self.config.eps_at(self.step)
+
+    def training_step(self, x: Tensor, y: Tensor) -> StepResult:
+        """One optimisation step on a batch. The model's train or eval mode is left as it is.
+
+        Nothing waits for a GPU, so neither the range of pixels nor that of labels on a GPU is
+        checked.
+
+        Args:
+            x: images [N, C_in, H, W] in [0, 1].
+            y: true classes [N].
+
+        Raises:
+            InputError: x is no batch of images that the model takes; the labels are no integers,
+                not one for each image, or (on a CPU) not among the classes.
+        """
+        y = require_known_labels("training_step", y, x, self.model.num_classes)
+        x = x.to(self.device, non_blocking=True)
+        require_fit("training_step", self.model, x)
+        y = y.to(self.device, non_blocking=True)
+        self._follow_optimizer()
+        self._generator.manual_seed(derive(self.config.seed, "start", self.step))
+        # A method without an inner loop needs no eps; a changing one would cost a second graph.
+        eps = 0.0 if self.method.inner is None else self.config.eps_at(self.step)
+        config, graphs = self.config, self._graphs
+        with convolutions_in(config.precision):
+            if (
+                graphs is None
+                or config.norm != "linf"
+                or torch.is_autocast_enabled(x.device.type)
+                or not graphs.accepts(x)
+            ):
+                result = self._iterate(x, y, ball(eps, config.step_size, config.norm))
+            else:
+                fixed = self._fixed_by_capture()
+                result = graphs(self._iterate, x, y, eps, config.step_size, self._generator, fixed)
+            if not self._step_inside:
+                self.optimizer.step()
+        self.step += 1
+        return result
+
+    def _iterate(self, x: Tensor, y: Tensor, threat: Threat | None) -> StepResult:
+        """Everything of a step that happens on the device; a CUDA graph may hold it."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, clean, adv = robust_loss(
+            self.network,
+            self.method,
+            self.config,
+            x,
+            y,
+            threat=threat,
+            generator=self._generator,
+            precision=self.config.precision,
+        )
+        loss.backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():  # before the step, since logits may be computed only now
+            clean_correct = (clean.logits.argmax(dim=1) == y).sum()
+            robust_correct = None if adv is None else (adv.logits.argmax(dim=1) == y).sum()
+        if self._step_inside:
+            self.optimizer.step()
+        return StepResult(loss.detach(), clean_correct, robust_correct, len(x))
+
+    def _make_graphs(self) -> GraphedIterations | None:
+        wanted, linf = self.config.cuda_graphs, self.config.norm == "linf"
+        on_gpu = self.device.type == "cuda"
+        if wanted and not on_gpu:
+            raise InputError(
+                f"cuda_graphs=True needs a network on a CUDA GPU, and it is on {self.device}; "
+                "leave cuda_graphs out or move the network."
+            )
+        if wanted and not linf:
+            raise InputError(
+                f'cuda_graphs=True needs norm="linf", got {self.config.norm!r}; '
+                "leave cuda_graphs out."
+            )
+        if not on_gpu or not linf or wanted is False:
+            return None
+        return GraphedIterations(CudaRecorder(self.device, [*self.model.parameters()]))
+
+    def _fixed_by_capture(self) -> Hashable:
+        """What a captured step would go on using after a change."""
+        of_optimizer = group_settings(self.optimizer) if self._step_inside else None
+        return self.method, self.config, module_state(self.network), of_optimizer
+
+    def _adapt_optimizer(self) -> None:
+        """Prepare the optimizer for graphs; again after a state was loaded into it."""
+        graphed = self._graphs is not None
+        on_gpu = self.device.type == "cuda"
+        self._lr_tensors = make_capturable(self.optimizer, self.device, wanted=graphed and on_gpu)
+        self._step_inside = bool(self._lr_tensors) or not graphed
+        self._adapted = self.optimizer.state, len(self.optimizer.param_groups)
+        if self._graphs is not None:
+            self._graphs.forget()
+
+    def _follow_optimizer(self) -> None:
+        """Set the step's learning rate, and let changes made to the optimizer reach a graph."""
+        if self.config.lr_milestones:
+            factor = decay(self.step, self.config.lr_milestones)
+            for group, base in zip(self.optimizer.param_groups, self._base_lr, strict=True):
+                set_lr(group, base * factor)
+        state, groups = self._adapted
+        if self.optimizer.state is not state or len(self.optimizer.param_groups) != groups:
+            self._adapt_optimizer()
+        if self._lr_tensors:
+            restore_lr_tensors(self.optimizer, self._lr_tensors)
