@@ -80,6 +80,27 @@ def require_positive(name: str, value: object) -> float:
     return number
 
 
+def require_seed(name: str, value: object) -> int:
+    """`value` as an int, if it is a whole number that torch takes as a seed."""
+    seed = require_whole(name, value)
+    if not -(2**63) <= seed < 2**64:
+        raise InputError(f"{name} must lie in -2**63..2**64 - 1, got {value!r}.")
+    return seed
+
+
+def number_in(text: str) -> float:
+    """The number that a text holds, which may be a fraction such as 8/255.
+
+    Raises:
+        ValueError: it holds none, or one beyond the range of a float.
+    """
+    above, slash, below = text.partition("/")
+    value = int(above) / int(below) if slash else float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
 def require_numbers(name: str, values: object) -> list[float]:
     """`values` as a list, if they are numbers; one number is a list of one."""
     return [require_number(name, value) for value in _several(name, values)]

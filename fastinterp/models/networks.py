@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._utils.errors import InputError
-from .._utils.require import require_whole
+from .._utils.require import require_seed
 from ..ops.conv_stack import Convolution
 from .folded import FoldedClassifier, fold
 from .gap import GapClassifier, Keeps
@@ -24,6 +24,7 @@ from .layers import Conv, MaxPool, SameConv2d, SameMaxPool2d, shortcut
 from .layers import same_padding as same_padding
 
 Table = Sequence[Conv | MaxPool]
+MOST = 2**20  # input channels, or classes
 
 
 def _stage(filters: int, stride: int) -> list[Conv]:
@@ -162,8 +163,9 @@ def empty(config: dict[str, Any]) -> LayeredClassifier:
         )
     for key in ("in_channels", "num_classes"):
         value = config[key]
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InputError(f"A model's {key} must be a whole number from 1 up, got {value!r}.")
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or not 1 <= value <= MOST:
+            raise InputError(f"A model's {key} must be a whole number in 1..{MOST}, got {value!r}.")
     return LayeredClassifier(**config)
 
 
@@ -178,7 +180,7 @@ def build(config: dict[str, Any], *, seed: int | None = None) -> GapClassifier:
         InputError: unknown name, missing or surplus keys, counts below 1, or no whole seed.
     """
     model = empty(config)
-    return model.initialise(None if seed is None else require_whole("seed", seed))
+    return model.initialise(None if seed is None else require_seed("seed", seed))
 
 
 def small(in_channels: int = 1, num_classes: int = 10, *, seed: int | None = None) -> GapClassifier:

@@ -12,6 +12,7 @@ from .._utils.errors import InputError
 from .robust_loss import require_size
 
 DEFAULT_LR = 1e-4
+LARGEST_LR = 1e6  # Adam's steps are of this length; float32 ends at 3e38
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -29,7 +30,10 @@ def make_optimizer(
     if not parameters:
         raise InputError("The model has no parameter to train: every requires_grad is False.")
     if optimizer is None:
-        return torch.optim.Adam(parameters, lr=require_size("lr", DEFAULT_LR if lr is None else lr))
+        lr = require_size("lr", DEFAULT_LR if lr is None else lr)
+        if lr > LARGEST_LR:
+            raise InputError(f"lr must be at most {LARGEST_LR:g}, got {lr!r}.")
+        return torch.optim.Adam(parameters, lr=lr)
     if lr is not None:
         raise InputError(
             f"lr = {lr!r} is for Adam, which serves where no optimizer is given; give yours its "

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from difflib import get_close_matches
-from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -15,6 +14,8 @@ import torch
 
 from .. import data, models
 from .._utils.errors import InputError
+from .._utils.files import read_file
+from .._utils.require import number_in
 from ..attacks.outputs import Precision
 from ..data import ImageData
 from ..interpreters.registry import CLASS_WISE, interpreter_named
@@ -249,8 +250,8 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise InputError(f"The recipe {path} is its own base.")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = tomllib.loads(read_file(path).decode())
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid TOML: {error}.") from error
     base = table.pop("base", None)
     _require_known(table, f" ({path.name} sets it)")
@@ -322,7 +323,7 @@ def _whole(value: Any) -> int:
 def _number(value: Any) -> float:
     if isinstance(value, bool):
         raise TypeError
-    return float(Fraction(value)) if isinstance(value, (str, int)) else float(value)
+    return number_in(value) if isinstance(value, str) else float(value)
 
 
 def _yes_or_no(value: Any) -> bool:
