@@ -51,9 +51,7 @@ class ImageData(Dataset[tuple[Tensor, int]]):
                 f"got {self.images.dtype} {list(self.images.shape)}."
             )
         if 0 in self.images.shape[1:]:
-            raise InputError(
-                f"ImageData: images must have pixels, got {list(self.images.shape)}; leave them out."
-            )
+            raise InputError(f"ImageData: images must have pixels, got {list(self.images.shape)}.")
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
             raise InputError(
                 f"ImageData: labels must be int64 [N] = [{len(self.images)}], "
@@ -158,11 +156,9 @@ class ImageData(Dataset[tuple[Tensor, int]]):
         It is drawn on the CPU, so that a seed gives the same order on every device. None: from
         torch's global generator.
         """
-        generator = (
-            None
-            if seed is None
-            else torch.Generator().manual_seed(require_seed("order: seed", seed))
-        )
+        generator = None
+        if seed is not None:
+            generator = torch.Generator().manual_seed(require_seed("order: seed", seed))
         return torch.randperm(len(self), generator=generator).to(self.device)
 
     def batches(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from .._utils.errors import InputError
 from .._utils.files import require_memory, usable_file
@@ -167,7 +167,7 @@ def _read_image(path: Path, size: int) -> torch.Tensor:
                 resized = _as_rgb(image).resize((size, size), Image.Resampling.BILINEAR)
     except InputError:
         raise
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise InputError(
             f"Cannot read the image {path}: it is damaged, or none of {', '.join(FORMATS)}; remove "
             "or replace it."

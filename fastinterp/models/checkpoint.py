@@ -126,7 +126,7 @@ def _file(path: str | Path) -> Path:
         InputError: there is no such file, or no network in the folder.
     """
     path = Path(path)
-    if not os.path.exists(path):  # False of a name that is too long, too
+    if not os.path.exists(path):  # noqa: PTH110, Path.exists raises for a name that is too long
         raise InputError(f"There is no file {path}; give the path of a .safetensors or .pkl file.")
     network = path / "model.safetensors"
     if not path.is_dir() or network.is_file():
@@ -155,8 +155,9 @@ def _load_own(path: Path) -> LayeredClassifier:
         model = empty(header.get("config", {}))
     shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
     with safe_open(str(path), framework="pt") as file:
+        held = {name: file.get_slice(name).get_shape() for name in list(file.keys())}
         # Before a tensor is read: a file may hold many that do not belong there.
-        if {name: file.get_slice(name).get_shape() for name in file.keys()} != shapes:
+        if held != shapes:
             raise InputError(
                 f"{path} does not hold the parameters of the network that its header describes "
                 f"({header['config']}); save it again."
