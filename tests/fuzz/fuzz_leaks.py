@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fastinterp import attacks, interpreters, models, ops
 
-CALLS = 300
+CALLS = 150
 BYTES = 3 << 20  # of noise: an image here has 256 bytes, a call makes some 100 KB
 OBJECTS = 100
 
@@ -53,7 +53,7 @@ def draw(random: Random) -> Callable[[], object]:
             partial(attacks.PGD(model, eps=eps, steps=3), x, y),
             partial(attacks.PGD(model, eps=eps, steps=3, norm="l1"), x, y),
             partial(attacks.MinimalPGD(model, steps=3), x, y),
-            partial(attacks.AAI(model, interpreters.CAM(model), eps=eps, steps=3), x, y),
+            partial(attacks.AAI(model, interpreters.CAM(model), eps, steps=3, k=2), x, y),
             partial(attacks.ISA(model, interpreters.CAM(model), steps=1), x, y, targets),
             partial(attacks.Fog(model, eps=eps, steps=2), x, y),
             partial(attacks.Elastic(model, eps=eps, steps=2), x, y),

@@ -15,7 +15,7 @@ from random import Random
 from fastinterp import InputError
 
 SECONDS = 10  # of a processor that a case may take
-WAIT = 60  # seconds that it may take on a busy machine, or wait for what never comes
+WAIT = 120  # seconds that it may take on a busy machine, or wait for what never comes
 MEMORY = 3 << 30  # bytes that a case may allocate beyond what the process holds
 
 Case = Callable[[Random], None]

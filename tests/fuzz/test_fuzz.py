@@ -18,6 +18,6 @@ def marked(part: Part) -> object:
     return pytest.param(part, id=part.name, marks=marks)
 
 
-@pytest.mark.parametrize("part", map(marked, PARTS))
+@pytest.mark.parametrize("part", [marked(part) for part in PARTS])
 def test_nothing_is_found(part: Part) -> None:
     assert [str(finding) for finding in part.try_out(range(part.short))] == []
