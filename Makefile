@@ -6,13 +6,14 @@ SETUP := $(VENV)/.setup-done
 BUILT := $(VENV)/.build-done
 SOURCES := setup.py pyproject.toml fastinterp/_version.py $(shell find csrc -type f -not -name '*.md')
 
-.PHONY: help setup demo test check-device sanitize accuracy lint bench bench-report docs clean
+.PHONY: help setup demo test fuzz check-device sanitize accuracy lint bench bench-report docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make setup   create .venv, install what is needed, build the kernels"
 	@echo "make demo    train Normal and Int on built-in digits and compare them (runs/demo)"
 	@echo "make test    run the tests"
+	@echo "make fuzz    try thousands of hostile inputs, 20 minutes (docs/reliability.md)"
 	@echo "make check-device  run the GPU's code on this CPU, watched for races and bounds"
 	@echo "make sanitize  run the CPU kernels under the address sanitizer"
 	@echo "make accuracy  hold the discrepancy's error to the rule on many draws"
@@ -57,6 +58,10 @@ TESTS := -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test: setup
 	$(BIN)/python $(TESTS)
+
+# SHARE=0.1 is for trying things out.
+fuzz: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/run.py --page docs/reliability.md --share $(or $(SHARE),1)
 
 # compute-sanitizer's checks without a GPU, in half an hour: csrc/README.md says what they show.
 ASAN := $$(g++ -print-file-name=libasan.so)

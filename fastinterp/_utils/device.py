@@ -14,7 +14,10 @@ def usable_device(device: str | torch.device) -> torch.device:
         InputError: torch does not know the name, or this machine has no such device.
     """
     try:
-        return torch.empty(0, device=device).device
+        found = torch.empty(0, device=device).device
+        if found.type == "meta":
+            raise RuntimeError("tensors of the device meta hold no numbers")
+        return found
     except (RuntimeError, AssertionError, TypeError) as error:
         raise InputError(
             f"The device {str(device)!r} cannot be used here; use cpu, or run `fastinterp doctor` "

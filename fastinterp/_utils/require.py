@@ -16,11 +16,19 @@ from .errors import InputError
 Value = TypeVar("Value")
 
 
+def _shown(value: object) -> str:
+    return f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
+
+
 def require_one_of(name: str, value: Value, choices: Collection[Value]) -> Value:
     """`value`, if it is among a few choices."""
-    if value not in list(choices):
+    try:
+        found = value in list(choices)
+    except (RuntimeError, ValueError):  # a tensor or an array of several numbers
+        found = False
+    if not found:
         known = ", ".join(repr(choice) for choice in choices)
-        raise InputError(f"{name} must be one of {known}, got {value!r}.")
+        raise InputError(f"{name} must be one of {known}, got {_shown(value)}.")
     return value
 
 
@@ -45,7 +53,7 @@ def suggest(name: object, known: Iterable[str]) -> str:
 def require_whole(name: str, value: object) -> int:
     """`value` as an int, if it is a whole number of any integer type."""
     if not isinstance(value, Integral) or isinstance(value, bool):
-        raise InputError(f"{name} must be a whole number, got {value!r}.")
+        raise InputError(f"{name} must be a whole number, got {_shown(value)}.")
     return int(value)
 
 
@@ -60,7 +68,7 @@ def require_count(name: str, value: object, least: int = 1) -> int:
 def require_number(name: str, value: object) -> float:
     """`value` as a float, if it is a number, which may be infinite or NaN."""
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise InputError(f"{name} must be a number, got {value!r}.")
+        raise InputError(f"{name} must be a number, got {_shown(value)}.")
     return float(value)
 
 
@@ -68,7 +76,7 @@ def require_nonnegative(name: str, value: object) -> float:
     """`value` as a float, if it is a finite number >= 0."""
     number = require_number(name, value)
     if not (math.isfinite(number) and number >= 0):
-        raise InputError(f"{name} must be a finite number >= 0, got {value!r}.")
+        raise InputError(f"{name} must be a finite number >= 0, got {_shown(value)}.")
     return number
 
 
@@ -76,8 +84,29 @@ def require_positive(name: str, value: object) -> float:
     """`value` as a float, if it is a finite number > 0."""
     number = require_number(name, value)
     if not (math.isfinite(number) and number > 0):
-        raise InputError(f"{name} must be a finite number > 0, got {value!r}.")
+        raise InputError(f"{name} must be a finite number > 0, got {_shown(value)}.")
     return number
+
+
+def require_seed(name: str, value: object) -> int:
+    """`value` as an int, if it is a whole number that torch takes as a seed."""
+    seed = require_whole(name, value)
+    if not -(2**63) <= seed < 2**64:
+        raise InputError(f"{name} must lie in -2**63..2**64 - 1, got {_shown(value)}.")
+    return seed
+
+
+def number_in(text: str) -> float:
+    """The number that a text holds, which may be a fraction such as 8/255.
+
+    Raises:
+        ValueError: it holds none, or one beyond the range of a float.
+    """
+    above, slash, below = text.partition("/")
+    value = int(above) / int(below) if slash else float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 def require_numbers(name: str, values: object) -> list[float]:
@@ -94,7 +123,7 @@ def _several(name: str, values: object) -> Iterable[object]:
     if isinstance(values, Real):
         return [values]
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise InputError(f"{name} must be a number or a list of numbers, got {values!r}.")
+        raise InputError(f"{name} must be a number or a list of numbers, got {_shown(values)}.")
     return values
 
 

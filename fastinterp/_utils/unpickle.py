@@ -11,13 +11,15 @@ import io
 import math
 import pickle
 import re
+import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
+from .files import read_file
 
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 
@@ -38,28 +40,31 @@ class _Dtype:
 
 
 class _Array:
-    """Replaces numpy.ndarray and the function that makes an empty one."""
+    """Replaces numpy.ndarray and the function that makes an empty one.
+
+    An array is made at the end: a small pickle can name the same bytes for very many of them.
+    """
 
     def __init__(self, *_: object) -> None:
-        self.value: NDArray[Any] = np.empty(0)
+        self.parts: tuple[Any, ...] = (b"", _Dtype("f8"), (0,), "C")
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, data = state
-        self.value = _as_array(data, dtype, shape, "F" if fortran else "C")
+        self.parts = (data, dtype, shape, "F" if fortran else "C")
 
 
 class _Buffer(_Array):
     """Replaces the function that makes an array from a buffer (pickle protocol 5)."""
 
     def __init__(self, data: Any, dtype: _Dtype, shape: tuple[int, ...], order: str) -> None:
-        self.value = _as_array(data, dtype, shape, order)
+        self.parts = (data, dtype, shape, order)
 
 
 class _Scalar(_Array):
     """Replaces the function that makes a NumPy scalar."""
 
     def __init__(self, dtype: _Dtype, data: Any) -> None:
-        self.value = _as_array(data, dtype, (), "C")
+        self.parts = (data, dtype, (), "C")
 
 
 class _Encoded:
@@ -71,22 +76,10 @@ class _Encoded:
     def __init__(self, text: str, encoding: str) -> None:
         if encoding not in ("latin1", "latin-1"):
             raise ValueError(f"encoding {encoding!r}")
-        self.value = text.encode("latin-1")
+        self.text = text
 
     def __setstate__(self, state: object) -> None:
         raise ValueError("bytes take no state")
-
-
-def _as_array(data: Any, dtype: _Dtype, shape: tuple[int, ...], order: str) -> NDArray[Any]:
-    if isinstance(data, _Encoded):
-        data = data.value
-    elif isinstance(data, str):  # bytes of Python 2
-        data = data.encode("latin-1")
-    if len(data) != math.prod(shape) * dtype.dtype.itemsize:
-        raise ValueError("size")
-    array = np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if order == "F" else "C")
-    # A copy: writable, contiguous, in the byte order of this machine.
-    return np.array(array, dtype=dtype.dtype.newbyteorder("="), order="C")
 
 
 _REPLACEMENTS: dict[tuple[str, str], type] = {
@@ -109,28 +102,94 @@ class _RefusedError(Exception):
     """A pickle names something other than NumPy arrays and scalars."""
 
 
-class _Reader(pickle.Unpickler):
+def _require_text(keys: list[Any]) -> None:
+    """Raise unless the keys of a dict are text. To hash nested tuples, or many chosen numbers, can
+    take for ever."""
+    if not all(isinstance(key, (str, bytes, _Encoded)) for key in keys):
+        raise ValueError("the keys of a dict must be text")
+
+
+_InPython: Any = pickle._Unpickler
+
+
+class _Reader(_InPython):  # type: ignore[misc]
+    """Python's own reader written in Python: that in C makes room for what a pickle declares."""
+
+    # Sets hash what they hold.
+    dispatch: ClassVar[dict[int, Any]] = {
+        code: load
+        for code, load in _InPython.dispatch.items()
+        if bytes([code]) not in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET)
+    }
+
     def find_class(self, module: str, name: str) -> type:
         if (module, name) not in _REPLACEMENTS:
             raise _RefusedError(ascii(f"{module}.{name}")[:80])
         return _REPLACEMENTS[module, name]
 
+    def load_setitem(self) -> None:
+        _require_text(self.stack[-2:-1])
+        super().load_setitem()
 
-def _plain(value: Any, done: dict[int, Any]) -> Any:
-    """The value with arrays and bytes in place of the classes of this file.
+    def load_setitems(self) -> None:
+        _require_text(self.stack[::2])
+        super().load_setitems()
 
-    `done` holds what was converted, by id: a small pickle can name one list very many times.
+    def load_dict(self) -> None:
+        _require_text(self.stack[::2])
+        super().load_dict()
+
+    def load_bytearray8(self) -> None:
+        (size,) = struct.unpack("<Q", self.read(8))
+        self.append(self.read(size))
+
+    dispatch |= {
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.DICT[0]: load_dict,
+        pickle.BYTEARRAY8[0]: load_bytearray8,
+    }
+
+
+class _Plain:
+    """Puts arrays and bytes in place of the classes of this file.
+
+    Each value is converted once: a small pickle can name one list very many times.
     """
-    if id(value) not in done:
-        plain = value
-        if isinstance(value, (_Array, _Encoded)):
-            plain = value.value
-        elif isinstance(value, (list, tuple)):
-            plain = type(value)(_plain(item, done) for item in value)
-        elif isinstance(value, dict):
-            plain = {_plain(key, done): _plain(item, done) for key, item in value.items()}
-        done[id(value)] = plain
-    return done[id(value)]
+
+    def __init__(self, largest: int) -> None:
+        self.left = largest  # bytes that arrays may still take
+        self.done: dict[int, Any] = {}
+
+    def convert(self, value: Any) -> Any:
+        if id(value) not in self.done:
+            plain = value
+            if isinstance(value, _Encoded):
+                plain = self._bytes(value)
+            elif isinstance(value, _Array):
+                plain = self._array(*value.parts)
+            elif isinstance(value, (list, tuple)):
+                plain = type(value)(map(self.convert, value))
+            elif isinstance(value, dict):
+                plain = {self.convert(key): self.convert(item) for key, item in value.items()}
+            self.done[id(value)] = plain
+        return self.done[id(value)]
+
+    def _bytes(self, data: Any) -> Any:
+        """What was written as bytes, of which Python 2, and old protocols, make text."""
+        text = data.text if isinstance(data, _Encoded) else data
+        self.left -= len(text)
+        if self.left < 0:
+            raise ValueError("arrays larger than the file")
+        return text.encode("latin-1") if isinstance(text, str) else text
+
+    def _array(self, data: Any, dtype: _Dtype, shape: Any, order: str) -> NDArray[Any]:
+        data = self._bytes(data)
+        if len(data) != math.prod(shape) * dtype.dtype.itemsize:
+            raise ValueError("size")
+        array = np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if order == "F" else "C")
+        # A copy: writable, contiguous, in the byte order of this machine.
+        return np.array(array, dtype=dtype.dtype.newbyteorder("="), order="C")
 
 
 def read_pickle(path: str | Path) -> Any:
@@ -142,12 +201,10 @@ def read_pickle(path: str | Path) -> Any:
         InputError: the file cannot be read, is damaged, or names anything but NumPy arrays and
             scalars of booleans, integers and floats. Nothing that it names is imported or run.
     """
+    data = read_file(path)
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"Cannot read {path}: {error.strerror or error}.") from error
-    try:
-        return _plain(_Reader(io.BytesIO(data), encoding="latin-1").load(), {})
+        # Arrays hold bytes of the file, each at most once.
+        return _Plain(len(data)).convert(_Reader(io.BytesIO(data), encoding="latin-1").load())
     except _RefusedError as refused:
         raise InputError(
             f"Refused to read {path}: the pickle names {refused}, which could run code; only NumPy "

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
-from fractions import Fraction
 from typing import Any, NoReturn
 
 from .._utils.errors import InputError
-from .._utils.require import suggest
+from .._utils.require import number_in, suggest
+
+MOST = 2**31 - 1  # of images, steps and the like
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,8 +49,8 @@ class Parser(argparse.ArgumentParser):
 def number(text: str) -> float:
     """A number >= 0, which may be a fraction such as 8/255."""
     try:
-        value = float(Fraction(text))
-    except (ValueError, ZeroDivisionError, OverflowError):
+        value = number_in(text)
+    except (ValueError, ArithmeticError):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number such as 0.1 or 8/255") from None
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative; give a number >= 0")
@@ -58,9 +59,7 @@ def number(text: str) -> float:
 
 def count(text: str) -> int:
     """A whole number >= 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= 1")
-    return int(text)
+    return _whole(text, 1, MOST)
 
 
 def count_or_all(text: str) -> int | None:
@@ -69,10 +68,18 @@ def count_or_all(text: str) -> int | None:
 
 
 def seed(text: str) -> int:
+    """A whole number that NumPy and torch take as a seed."""
+    return _whole(text, 0, 2**32 - 1)
+
+
+def index(text: str) -> int:
     """A whole number >= 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= 0")
+    return _whole(text, 0, MOST)
+
+
+def _whole(text: str, least: int, most: int) -> int:
+    """A whole number in least..most."""
+    if not text.isdecimal() or len(text) > 20 or not least <= int(text) <= most:
+        bounds = f">= {least}" if most == MOST and len(text) < 10 else f"in {least}..{most}"
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {bounds}")
     return int(text)
-
-
-index = seed

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
+import traceback
 from collections.abc import Sequence
 
 import torch
@@ -15,7 +17,7 @@ from .parser import PROGRAM, build_parser
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit code: that of the command, 2 for bad input, 130 for Ctrl-C,
-    141 if the reader of the output has closed it."""
+    141 if the reader of the output has closed it, 1 for an error that nobody foresaw."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         parser = build_parser()
@@ -38,11 +40,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\n{PROGRAM}: stopped; {_how_to_continue(words)}", file=sys.stderr)
         return 130
+    except Exception as error:
+        if os.environ.get("FASTINTERP_DEBUG") == "1":
+            traceback.print_exc()
+        _fail(
+            f"{type(error).__name__}: {error}. This is a fault of fastinterp: please report it "
+            "with the command and with what FASTINTERP_DEBUG=1 makes it print."
+        )
+        return 1
 
 
 def _fail(message: str) -> int:
-    print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
+    """Print an error as one line of bounded length. Returns the exit code of bad input."""
+    line = re.sub(r"\S{121,}", lambda word: _shorten(word[0], 120), " ".join(message.split()))
+    print(f"{PROGRAM}: error: {_shorten(line, 800)}", file=sys.stderr)
     return 2
+
+
+def _shorten(text: str, most: int) -> str:
+    """The text, with dots in its middle if it is longer."""
+    half = (most - 3) // 2
+    return text if len(text) <= most else f"{text[:half]}...{text[-half:]}"
 
 
 def _how_to_continue(words: list[str]) -> str:

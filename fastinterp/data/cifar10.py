@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.errors import InputError
+from .._utils.files import usable_file
 from .._utils.unpickle import read_pickle
 from .dataset import ImageData, from_arrays
 from .layout import find_files
@@ -41,7 +42,7 @@ def read(root: Path, split: str, allow_partial: bool = False) -> ImageData:
 
 def _read_binary(path: Path) -> Batch:
     """A file of records: one byte for the label, 3072 for the pixels."""
-    data = np.fromfile(path, np.uint8)
+    data = np.fromfile(usable_file(path), np.uint8)
     if len(data) == 0 or len(data) % (1 + _PIXELS):
         raise InputError(
             f"{path} is damaged: its size, {len(data)} bytes, is not a multiple of {1 + _PIXELS}; "
@@ -56,9 +57,14 @@ def _read_pickled(path: Path) -> Batch:
     content = read_pickle(path)
     if isinstance(content, dict):
         named = {k.decode("latin-1") if isinstance(k, bytes) else k: v for k, v in content.items()}
-        images, labels = _array(named.get("data")), _array(named.get("labels"))
+        images, labels = named.get("data"), named.get("labels")
+        if isinstance(labels, list) and all(type(label) is int for label in labels):
+            labels = np.array(labels)
         if (
-            images.dtype == np.uint8
+            isinstance(images, np.ndarray)
+            and isinstance(labels, np.ndarray)
+            and images.dtype == np.uint8
+            and labels.ndim == 1
             and images.shape == (*labels.shape, _PIXELS)
             and np.issubdtype(labels.dtype, np.integer)
         ):
@@ -67,11 +73,3 @@ def _read_pickled(path: Path) -> Batch:
         f"{path} is not a CIFAR-10 batch: expected a pickled dict with data (uint8 [N, {_PIXELS}]) "
         "and labels (N numbers), as in the files of cifar-10-python.tar.gz."
     )
-
-
-def _array(value: Any) -> NDArray[Any]:
-    """A value as an array; an empty one where that is impossible."""
-    try:
-        return np.asarray(value)
-    except ValueError:
-        return np.empty(0)

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from .._utils.device import usable_device
 from .._utils.errors import InputError
-from .._utils.require import require_count, require_range, require_whole
+from .._utils.require import require_count, require_range, require_seed, require_whole
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -50,6 +50,8 @@ class ImageData(Dataset[tuple[Tensor, int]]):
                 "ImageData: images must be uint8 [N, C, H, W], "
                 f"got {self.images.dtype} {list(self.images.shape)}."
             )
+        if 0 in self.images.shape[1:]:
+            raise InputError(f"ImageData: images must have pixels, got {list(self.images.shape)}.")
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
             raise InputError(
                 f"ImageData: labels must be int64 [N] = [{len(self.images)}], "
@@ -154,7 +156,9 @@ class ImageData(Dataset[tuple[Tensor, int]]):
         It is drawn on the CPU, so that a seed gives the same order on every device. None: from
         torch's global generator.
         """
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        generator = None
+        if seed is not None:
+            generator = torch.Generator().manual_seed(require_seed("order: seed", seed))
         return torch.randperm(len(self), generator=generator).to(self.device)
 
     def batches(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image, UnidentifiedImageError
 
 from .._utils.errors import InputError
+from .._utils.files import require_memory, usable_file
 from .dataset import ImageData
 
 LAYOUT = (
@@ -28,6 +32,10 @@ RESTRICTED_IMAGENET = {
     "crab": (118, 121),
     "insect": (300, 319),
 }
+# Pillow knows many more, and starts Ghostscript for some.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
+# The last two are refused, as files that are left out would not be missed.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _WNID = re.compile(r"n\d{8}")
 
 
@@ -53,14 +61,13 @@ def read(
         InputError: a class folder is missing or has no images, an image is damaged, or the images
             do not fit into memory.
     """
-    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
-
     folder = _split_folder(root, split)
     found = sorted(path.name for path in folder.iterdir() if path.is_dir())
     order = tuple(classes or found)
-    samples = make_dataset(
-        folder, _labels_of_folders(folder, order, found), IMG_EXTENSIONS, allow_empty=True
-    )
+    labels_of = _labels_of_folders(folder, order, found)
+    samples = [
+        (path, labels_of[name]) for name in sorted(labels_of) for path in _files(folder / name)
+    ]
     labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
     empty = [order[label] for label in set(range(len(order))) - set(labels.tolist())]
     if empty:
@@ -68,7 +75,11 @@ def read(
             f"{folder} has no images in the class folder(s) {', '.join(empty)}; add images or "
             "remove the folder(s)."
         )
-    _require_memory(folder, len(samples), size)
+    require_memory(
+        len(samples) * 3 * size * size,
+        f"{folder}, which holds {len(samples)} images, at {size}x{size} pixels",
+        "use fewer images or a smaller size",
+    )
     images = torch.empty(len(samples), 3, size, size, dtype=torch.uint8)
     for image, (path, _) in zip(images, samples, strict=True):
         image.copy_(_read_image(path, size))
@@ -132,33 +143,45 @@ def _labels_of_folders(folder: Path, classes: tuple[str, ...], found: list[str])
     return {name: label for label, name in enumerate(classes)}
 
 
-def _require_memory(folder: Path, count: int, size: int) -> None:
-    """Raise if the pixels do not fit into memory, before any image is read."""
-    needed, free = count * 3 * size * size, _free_memory()
-    if free is not None and needed > free:
-        raise InputError(
-            f"The {count} images of {folder} need {needed / 1e9:.1f} GB of memory at {size}x{size} "
-            f"pixels, but {free / 1e9:.1f} GB are free; use fewer images or a smaller size."
-        )
+def _files(folder: Path) -> list[Path]:
+    """The images in a class folder and its subfolders, in order. Links to folders are followed, but
+    each folder is read once, and none that holds the class folder itself."""
+    seen, walked = set(folder.resolve().parents), []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = Path(place).resolve()
+        if here in seen:
+            folders.clear()
+            continue
+        seen.add(here)
+        folders.sort()
+        walked += [(place, name) for name in names if name.lower().endswith(SUFFIXES)]
+    return [Path(place, name) for place, name in sorted(walked)]
 
 
-def _free_memory() -> int | None:
-    """Available bytes, where Linux says so."""
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-    except OSError:
-        return None
-    found = re.search(r"MemAvailable:\s+(\d+) kB", text)
-    return None if found is None else int(found[1]) * 1024
-
-
-def _read_image(path: str, size: int) -> torch.Tensor:
+def _read_image(path: Path, size: int) -> torch.Tensor:
     """An image file -> uint8 [3, size, size]."""
-    from PIL import Image
-
     try:
-        with Image.open(path) as image:
-            resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-    except (OSError, SyntaxError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # over 90 megapixels
+            with Image.open(usable_file(path), formats=FORMATS) as image:
+                resized = _as_rgb(image).resize((size, size), Image.Resampling.BILINEAR)
+    except InputError:
+        raise
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"Cannot read the image {path}: it is damaged, or none of {', '.join(FORMATS)}; remove "
+            "or replace it."
+        ) from error
+    except Exception as error:  # a damaged image can raise anything
         raise InputError(f"Cannot read the image {path}: {error}; remove or replace it.") from error
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """8 bits a colour. What Pillow would cut to them, or clamp, is scaled or refused."""
+    if image.format == "PNG" and image.mode.startswith("I"):  # 16 bits of grey
+        grey = np.asarray(image).astype(np.float64) * (255 / 65535)
+        return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"its pixels are of the kind {image.mode}, not of 8 bits")
+    return image.convert("RGB")

@@ -73,8 +73,12 @@ def _read(
             f"{name} needs the folder that holds it (root, or --data-dir on the command line): "
             f"expected {_LAYOUTS[name]}."
         )
-    folder = Path(root).expanduser()
-    if not folder.is_dir():
+    try:
+        folder = Path(root).expanduser()
+        is_folder = folder.is_dir()
+    except (RuntimeError, OSError):  # the home of nobody; a name that is too long
+        is_folder = False
+    if not is_folder:
         raise InputError(
             f"There is no folder {root}; {name} needs a folder that holds {_LAYOUTS[name]}."
         )

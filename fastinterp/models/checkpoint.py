@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from .._utils.device import usable_device
 from .._utils.errors import InputError
-from .._utils.files import atomic_path
+from .._utils.files import atomic_path, usable_file
 from .._version import __version__
 from .gap import GapClassifier
 from .networks import LayeredClassifier, empty
@@ -97,7 +98,12 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> GapClass
     """
     device = usable_device(map_location)
     path = _file(path)
-    model = load_released(path) if path.suffix == ".pkl" else _load_own(path)
+    model = load_released(path) if _suffix(path) == ".pkl" else _load_own(path)
+    if not all(parameter.isfinite().all() for parameter in model.parameters()):
+        raise InputError(
+            f"{path} holds weights that are not finite; get the file again, or train the network "
+            "with a smaller learning rate."
+        )
     return model.to(device).eval()
 
 
@@ -109,69 +115,83 @@ def info(path: str | Path) -> dict[str, Any]:
         InputError: as for `load`.
     """
     path = _file(path)
-    return {} if path.suffix == ".pkl" else _read(path)[0]
+    return {} if _suffix(path) == ".pkl" else _read(path)
 
 
 def _file(path: str | Path) -> Path:
-    """The path of a file that exists and has a known suffix; in a folder, that of its network."""
+    """The path; of a folder the network in it, which trainers write there at the end of a run.
+
+    Raises:
+        InputError: there is no such file, or no network in the folder.
+    """
     path = Path(path)
-    if path.is_dir():
-        folder, path = path, path / "model.safetensors"
-        if not path.is_file() and (folder / "state.safetensors").is_file():
-            raise InputError(
-                f"{folder} holds a run's state but no model.safetensors: resume the run if it was "
-                "stopped; a wrapped network's weights are the entries model/NAME of its "
-                "state.safetensors."
-            )
-        if not path.is_file():
-            raise InputError(
-                f"There is no network in the folder {folder}: it holds no model.safetensors."
-            )
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110, Path.exists raises for a name that is too long
         raise InputError(f"There is no file {path}; give the path of a .safetensors or .pkl file.")
+    network = path / "model.safetensors"
+    if not path.is_dir() or network.is_file():
+        return network if path.is_dir() else path
+    if (path / "state.safetensors").is_file():
+        raise InputError(
+            f"{path} holds a run's state but no model.safetensors: resume a run that was stopped; "
+            "a wrapped network's weights are the entries model/NAME of its state.safetensors."
+        )
+    raise InputError(f"There is no network in the folder {path}: it holds no model.safetensors.")
+
+
+def _suffix(path: Path) -> str:
+    """The suffix of a file, if `load` may know it."""
     if path.suffix not in (".safetensors", ".pkl"):
         raise InputError(
             f"Cannot tell what {path} is: a network's file ends in .safetensors (a checkpoint) or "
             ".pkl (a network released with the paper)."
         )
-    return path
+    return path.suffix
 
 
-def _load_own(path: str | Path) -> LayeredClassifier:
-    header, state = _read(path, with_state=True)
+def _load_own(path: Path) -> LayeredClassifier:
+    header = _read(path)
     with torch.device("meta"):
         model = empty(header.get("config", {}))
-    try:
-        model.load_state_dict(state, assign=True)
-    except RuntimeError as error:
+    shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
+    with safe_open(str(path), framework="pt") as file:
+        held = {name: file.get_slice(name).get_shape() for name in list(file.keys())}
+        # Before a tensor is read: a file may hold many that do not belong there.
+        if held != shapes:
+            raise InputError(
+                f"{path} does not hold the parameters of the network that its header describes "
+                f"({header['config']}); save it again."
+            )
+        # clone: what safetensors returns may be the file itself, mapped into memory.
+        state = {name: file.get_tensor(name).clone() for name in shapes}
+    types = {value.dtype for value in state.values()}
+    if len(types) > 1 or not types.pop().is_floating_point:
         raise InputError(
-            f"{path} does not hold the parameters of the network that its header describes "
-            f"({header['config']}); save it again."
-        ) from error
+            f"{path} holds parameters of several types, or of one that is not floating-point; save "
+            "the network again, in one type."
+        )
+    model.load_state_dict(state, assign=True)
     return model
 
 
-def _read(path: str | Path, with_state: bool = False) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The header's JSON and, if wanted, the tensors of one of our checkpoints."""
+def _read(path: Path) -> dict[str, Any]:
+    """The header's JSON of one of our checkpoints."""
+    usable_file(path)
     try:
         with safe_open(str(path), framework="pt") as file:
             text = (file.metadata() or {}).get(_HEADER)
-            # clone: what safetensors returns may be the file itself, mapped into memory.
-            names = file.keys() if with_state else []
-            state = {name: file.get_tensor(name).clone() for name in names}
         header = None if text is None else json.loads(text)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"Cannot read {path}: not a safetensors file, or a damaged one ({error})."
         ) from error
     if isinstance(header, dict) and "config" not in header and "optimizer" in header:
         raise InputError(
             f"{path} is the state of a run, for resuming it; its network is "
-            f"{Path(path).with_name('model.safetensors')}, once the run has finished."
+            f"{path.with_name('model.safetensors')}, once the run has finished."
         )
     if not isinstance(header, dict):
         raise InputError(
             f"{path} is a safetensors file, but not one that fastinterp wrote: its header does not "
             "say how to build the network; save networks with fastinterp.models.save."
         )
-    return header, state
+    return header

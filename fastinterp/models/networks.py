@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._utils.errors import InputError
-from .._utils.require import require_count, require_one_of, require_whole
+from .._utils.require import require_count, require_one_of, require_seed
 from .gap import GapClassifier
 from .layers import Conv, MaxPool, SameConv2d, SameMaxPool2d, shortcut
 
 Table = Sequence[Conv | MaxPool]
+MOST = 2**20  # input channels, or classes
 
 
 def _stage(filters: int, stride: int) -> list[Conv]:
@@ -105,9 +106,10 @@ def empty(config: dict[str, Any]) -> LayeredClassifier:
             f"num_classes, got {config!r}."
         )
     require_one_of("The model's name", config["name"], TABLES)
-    in_channels = require_count("The model's in_channels", config["in_channels"])
-    num_classes = require_count("The model's num_classes", config["num_classes"])
-    return LayeredClassifier(config["name"], in_channels, num_classes)
+    for key in ("in_channels", "num_classes"):
+        if require_count(f"The model's {key}", config[key]) > MOST:
+            raise InputError(f"The model's {key} must be at most {MOST}, got {config[key]!r}.")
+    return LayeredClassifier(**config)
 
 
 def build(config: dict[str, Any], *, seed: int | None = None) -> GapClassifier:
@@ -121,7 +123,7 @@ def build(config: dict[str, Any], *, seed: int | None = None) -> GapClassifier:
         InputError: unknown name, missing or surplus keys, counts below 1, or no whole seed.
     """
     model = empty(config)
-    return model.initialise(None if seed is None else require_whole("seed", seed))
+    return model.initialise(None if seed is None else require_seed("seed", seed))
 
 
 def small(in_channels: int = 1, num_classes: int = 10, *, seed: int | None = None) -> GapClassifier:

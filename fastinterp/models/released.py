@@ -81,5 +81,3 @@ def _fill(model: LayeredClassifier, layers: Layers, path: str | Path) -> None:
             module.weight.copy_(torch.from_numpy(entry[0]).permute(3, 2, 0, 1))
             module.bias.copy_(torch.from_numpy(entry[1]))
     model.weight.copy_(torch.from_numpy(layers[-1][0])[0, 0].t())
-    if not all(parameter.isfinite().all() for parameter in model.parameters()):
-        raise InputError(f"{path} holds weights that are not finite; get the file again.")

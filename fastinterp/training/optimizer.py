@@ -13,6 +13,7 @@ from .._utils.errors import InputError
 
 DEFAULT_LR = 1e-4
 CPU = torch.device("cpu")
+LARGEST_LR = 1e6  # Adam's steps are of this length; float32 ends at 3e38
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -30,7 +31,10 @@ def make_optimizer(
     if not parameters:
         raise InputError("The model has no parameter to train: every requires_grad is False.")
     if optimizer is None:
-        return torch.optim.Adam(parameters, lr=DEFAULT_LR if lr is None else lr)
+        lr = DEFAULT_LR if lr is None else lr
+        if lr > LARGEST_LR:
+            raise InputError(f"lr must be at most {LARGEST_LR:g}, got {lr!r}.")
+        return torch.optim.Adam(parameters, lr=lr)
     if lr is not None:
         raise InputError(
             f"lr = {lr!r} is for the default optimizer, Adam; give your optimizer its own, as in "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -15,6 +14,7 @@ from .. import data, models
 from .._utils.errors import InputError
 from .._utils.keywords import reject_unknown
 from .._utils.require import (
+    number_in,
     require_number,
     require_one_of,
     require_whole,
@@ -259,7 +259,7 @@ def _convert(key: str, value: Any) -> Any:
     if value is None and kind is not float:
         return None
     try:
-        return require_number(key, float(Fraction(value)) if isinstance(value, str) else value)
+        return require_number(key, number_in(value) if isinstance(value, str) else value)
     except (ValueError, ArithmeticError) as error:
         raise InputError(
             f'{key} must be a number or a fraction such as "8/255", got {value!r}.'

@@ -218,6 +218,19 @@ def test_the_parts_of_a_recipe_s_name(
         ("train digits-small-int --device gpu7", "'gpu7' cannot be used here"),
         ("train mnist-small-int", "folder that holds it"),
         ("reproduce --only mnist table3", "'table3'"),
+        ("eval m --dataset digits --eps 1e999999999", "is not a number"),
+        ("eval m --dataset digits --eps 1/0.5", "is not a number"),
+        (f"eval m --dataset digits --seed {9**50}", "is not a whole number in 0..4294967295"),
+        (f"eval m --dataset digits --n {9**50}", "is not a whole number in 1.."),
+        (f"explain m --dataset digits --out a.png --indices {'9' * 5000}", "99...99"),
+        ("eval m --dataset digits --device meta", "'meta' cannot be used"),
+        ("train mnist-small-int --data-dir ~nobody/x", "no folder ~nobody/x"),
+        (f"train mnist-small-int --data-dir {'x' * 5000}", "xx...xx"),
+        (f"eval {'x' * 5000} --dataset digits", "xx...xx"),
+        ("eval /dev/zero --dataset digits", "/dev/zero"),
+        ("train digits-small-int --set lr=1e300", "lr must be at most"),
+        ("train digits-small-int --set eps=1e999999999", "eps must be a"),
+        (f"train digits-small-int --set seed={9**50}", "seed must lie in"),
     ],
 )
 def test_bad_input_is_refused_with_one_sentence(
@@ -359,3 +372,27 @@ def test_doctor_notices_an_op_that_fails(monkeypatch: pytest.MonkeyPatch) -> Non
     found = doctor.examine()
     assert not found.usable
     assert ("ops on cpu", "fail: no kernel image is available") in found.lines
+
+
+def test_a_recipe_of_deep_nesting_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "deep.toml").write_text("lr_milestones = " + "[" * 50_000)
+    assert "not valid TOML" in refused(capsys, "train", tmp_path / "deep.toml")
+
+
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_a_fault_of_the_program_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, debug: str
+) -> None:
+    def broken(_: object) -> int:
+        raise LookupError("y" * 3000 + "\n" + "z " * 3000)
+
+    monkeypatch.setattr(commands, "doctor", broken)
+    monkeypatch.setenv("FASTINTERP_DEBUG", debug)
+    code, _, err = run(capsys, "doctor")
+    assert code == 1
+    assert ("Traceback" in err) == (debug == "1")
+    line = err.splitlines()[-1]
+    assert "LookupError: yyy" in line and "FASTINTERP_DEBUG=1" in line
+    assert len(line) < 900

@@ -131,8 +131,11 @@ def test_damaged_files_are_refused(tmp_path: Path, parts: Any) -> None:
         {"data": np.zeros((2, 1024), np.uint8), "labels": [1, 2]},
         {"data": np.uint8(3), "labels": [1, 2]},
         {"data": np.zeros((2, 3072), np.uint8), "fine_labels": [1, 2]},
+        {"data": np.zeros(3072, np.uint8), "labels": np.uint8(3)},
+        {"data": np.zeros((1, 3072), np.uint8), "labels": [10**30]},
+        {"data": np.zeros((1, 3072), np.uint8), "labels": [True]},
     ],
-    ids=range(10),
+    ids=range(13),
 )
 def test_pickles_of_other_things_are_refused(tmp_path: Path, content: Any) -> None:
     (tmp_path / "test_batch").write_bytes(pickle.dumps(content))
@@ -150,3 +153,13 @@ def test_a_batch_with_code_in_it_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "it-ran").exists()
     (tmp_path / "test_batch").write_bytes(pickle.dumps(batch["labels"])[:-3])
     assert "damaged" in refusal("cifar10", tmp_path)
+
+
+def test_lists_that_name_one_list_very_often_are_refused_at_once(tmp_path: Path) -> None:
+    nested: list[Any] = []
+    for _ in range(40):
+        nested = [nested, nested]
+    for key in ("data", "labels"):
+        batch = {"data": np.zeros((1, 3072), np.uint8), "labels": [1]}
+        (tmp_path / "test_batch").write_bytes(pickle.dumps({**batch, key: nested}))
+        assert "expected a pickled dict" in refusal("cifar10", tmp_path)

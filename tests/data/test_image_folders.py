@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -100,7 +104,7 @@ def test_imagenet_itself_is_restricted_by_the_places_of_its_folders(tmp_path: Pa
 
 def test_more_images_than_memory_are_refused(tmp_path: Path, monkeypatch) -> None:
     paint(tmp_path, {"a": [RED, RED]})
-    monkeypatch.setattr("fastinterp.data.imagefolder._free_memory", lambda: 2 * 3 * 8 * 8 - 1)
+    monkeypatch.setattr("fastinterp._utils.files._free_memory", lambda: 2 * 3 * 8 * 8 - 1)
     assert "smaller size" in refusal("imagefolder", tmp_path)
     assert len(data.load("imagefolder", tmp_path, size=7)) == 2
 
@@ -114,3 +118,73 @@ def test_restricted_imagenet_is_found_beside_other_data_sets(tmp_path: Path) -> 
     assert "no train split" in refusal("restricted_imagenet", tmp_path, "train")
     (tmp_path / "restricted_imagenet").rename(tmp_path / "restricted_imagenet_2")
     assert "lacks the class folder(s)" in refusal("restricted_imagenet", tmp_path)
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+
+
+@pytest.mark.parametrize("kind", ["EPS", "GIF", "PPM", "PCX", "TGA", "ICO"])
+def test_other_kinds_of_images_are_refused(tmp_path: Path, kind: str) -> None:
+    """Among them one for which Pillow starts Ghostscript, and one by the name of another kind."""
+    paint(tmp_path, {"a": [RED]})
+    if kind == "EPS":
+        (tmp_path / "a" / "x.png").write_bytes(POSTSCRIPT)
+    else:
+        Image.new("RGB", (9, 9), RED).save(tmp_path / "a" / "x.png", kind)
+    says = refusal("imagefolder", tmp_path)
+    assert "x.png" in says and "JPEG, PNG, BMP, WEBP, TIFF" in says
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "TIFF"])
+def test_kinds_that_are_read(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (9, 9), (200, 200, 200)).save(tmp_path / "a" / "x.png", kind)
+    read = data.load("imagefolder", tmp_path, size=4).images
+    assert int((read.int() - 200).abs().max()) <= 2
+
+
+@pytest.mark.parametrize("side", [10_000, 14_000, 2**31 - 1])
+def test_a_small_file_of_a_huge_image_is_refused(tmp_path: Path, side: int) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        end = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + end
+
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(999)))
+    )
+    assert "pixels" in refusal("imagefolder", tmp_path)
+
+
+def test_16_bits_are_scaled_to_8(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    grey = np.array([[0, 128, 257], [129, 32768, 65535], [65407, 256, 65406]], np.uint16)
+    Image.fromarray(grey).save(tmp_path / "a" / "x.png")
+    read = data.load("imagefolder", tmp_path, size=3).images[0]
+    assert read[0].tolist() == [[0, 0, 1], [1, 128, 255], [255, 1, 254]]
+    assert bool((read == read[0]).all())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint16])
+def test_tiffs_of_more_than_8_bits_are_refused(tmp_path: Path, dtype: type) -> None:
+    (tmp_path / "a").mkdir()
+    Image.fromarray(np.zeros((3, 3), dtype)).save(tmp_path / "a" / "x.tiff")
+    assert "not of 8 bits" in refusal("imagefolder", tmp_path)
+
+
+def test_linked_folders_are_read_once(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    paint(root, {"a": [RED, RED], "b": [BLUE]})
+    paint(tmp_path, {"more": [GREEN]})
+    (root / "a" / "itself").symlink_to(root / "a")
+    (root / "a" / "above").symlink_to(tmp_path)
+    for name in ("other", "again"):
+        (root / "a" / name).symlink_to(tmp_path / "more")
+    assert data.load("imagefolder", root, size=4).labels.tolist() == [0, 0, 0, 1]
+
+
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    paint(tmp_path, {"a": [RED]})
+    os.mkfifo(tmp_path / "a" / "x.png")
+    assert "no regular file" in refusal("imagefolder", tmp_path)

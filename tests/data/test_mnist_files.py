@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import os
+import struct
+import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,3 +82,38 @@ def test_damaged_archives_and_labels_out_of_range_are_refused(mnist: Path) -> No
     for content in (b"no archive", zipped[:-9], zipped[:12] + b"\xff\xff" + zipped[14:]):
         path.with_name(path.name + ".gz").write_bytes(content)
         assert "get the file again" in refusal("mnist", mnist)
+
+
+@pytest.mark.parametrize("declared", [(5, 28, 28), (400_000, 28, 28), (2**32 - 1, 28, 28)])
+def test_an_archive_of_gigabytes_is_refused_at_once(
+    mnist: Path, declared: tuple[int, int, int]
+) -> None:
+    path = mnist / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
+    path.unlink()
+    with gzip.open(f"{path}.gz", "wb", compresslevel=1) as archive:
+        archive.write(struct.pack(">I3I", 0x0803, *declared))
+        for _ in range(256):
+            archive.write(bytes(1 << 20))
+    began = time.monotonic()
+    tracemalloc.start()
+    try:
+        assert "damaged" in refusal("mnist", mnist)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2.2 * min(np.prod(declared), 1 << 28) + (1 << 20)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("shape", [(5, 0, 0), (5, 14, 56), (5, 28, 1)])
+def test_images_of_another_size_are_refused(mnist: Path, shape: tuple[int, ...]) -> None:
+    path = mnist / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
+    path.write_bytes(idx(np.zeros(shape, np.uint8)))
+    assert "28 x 28" in refusal("mnist", mnist)
+
+
+def test_a_pipe_is_no_file(mnist: Path) -> None:
+    path = mnist / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    path.unlink()
+    os.mkfifo(path)
+    assert "t10k-labels-idx1-ubyte" in refusal("mnist", mnist)

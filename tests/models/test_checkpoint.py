@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -216,3 +217,48 @@ def test_networks_load_onto_a_gpu(tmp_path: Path) -> None:
     read = models.load(tmp_path / "model.safetensors", map_location="cuda")
     assert read.device.type == "cuda"
     assert torch.equal(read.weight, model.weight)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    model = models.small(seed=0)
+    with torch.no_grad():
+        model.weight[0, 0] = torch.inf
+    models.save(model, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="not finite"):
+        models.load(tmp_path / "model.safetensors")
+
+
+def _spoilt(change: str) -> tuple[dict[str, torch.Tensor], str]:
+    model = models.small(seed=0)
+    state = {name: value.detach() for name, value in model.state_dict().items()}
+    config = {"name": "small", "in_channels": 1, "num_classes": 10}
+    header = {"config": config, "fastinterp": __version__}
+    if change == "mixed":
+        state["weight"] = state["weight"].double()
+    elif change == "whole":
+        state = {name: value.long() for name, value in state.items()}
+    elif change == "shape":
+        state["weight"] = state["weight"][:, :, None]
+    elif change == "deep":
+        return state, "[" * 100_000
+    else:
+        config["num_classes"] = {"float": 1e30, "huge": 10**30, "many": 2**40}[change]
+    return state, json.dumps(header)
+
+
+@pytest.mark.parametrize("change", ["mixed", "whole", "shape", "deep", "float", "huge", "many"])
+def test_files_that_lie_are_refused(tmp_path: Path, change: str) -> None:
+    state, header = _spoilt(change)
+    path = tmp_path / "model.safetensors"
+    save_file(state, path, metadata={"fastinterp": header})
+    with pytest.raises(InputError) as error:
+        models.load(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000 + ".pkl", "fifo.pkl", "fifo.safetensors"])
+def test_paths_of_no_file_are_refused(tmp_path: Path, name: str) -> None:
+    if name.startswith("fifo"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError):
+        models.load(tmp_path / name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ PASSES: list[tuple[Callable[..., Any], tuple[Any, ...], Any]] = [
     (require.require_one_of, ("norm", "l2", ("linf", "l2")), "l2"),
     (require.require_known_name, ("recipe", "small", ("small", "pool")), "small"),
     (require.require_whole, ("seed", -3), -3),
+    (require.require_seed, ("seed", 2**64 - 1), 2**64 - 1),
     (require.require_count, ("steps", 0, 0), 0),
     (require.require_number, ("gamma", -1), -1.0),
     (require.require_nonnegative, ("eps", 0), 0.0),
@@ -32,6 +34,8 @@ FAILS: list[tuple[Callable[..., Any], tuple[Any, ...], str]] = [
         "norm must be one of 'linf', 'l2', got 'l3'.",
     ),
     (require.require_one_of, ("p", [1], (1, 2)), "p must be one of 1, 2, got [1]."),
+    (require.require_one_of, ("p", X, (1, 2)), "p must be one of 1, 2, got a tensor [2, 1, 4, 4]."),
+    (require.require_seed, ("seed", 2**64), f"seed must lie in -2**63..2**64 - 1, got {2**64}."),
     (
         require.require_known_name,
         ("recipe", "smal", ("small", "pool")),
@@ -95,3 +99,25 @@ def test_what_fails_is_met_with_one_sentence(
 ) -> None:
     with pytest.raises(InputError, match=f"^{re.escape(sentence)}$"):
         check(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("0.1", 0.1),
+        ("8/255", 8 / 255),
+        ("-1", -1.0),
+        ("2e-3", 0.002),
+        ("1/3", float(Fraction(1, 3))),
+    ],
+)
+def test_numbers_in_texts(text: str, number: float) -> None:
+    assert require.number_in(text) == number
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "nan", "inf", "1e400", "1e999999999", "1/0", "1/2/3", "/"]
+)
+def test_texts_without_a_number(text: str) -> None:
+    with pytest.raises((ValueError, ArithmeticError)):
+        require.number_in(text)
