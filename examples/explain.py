@@ -32,5 +32,6 @@ print(f"images whose prediction changed: {int(bound.fooled.sum())} of {len(x)}")
 print(f"margin / 2 {bound.margin.mean() / 2:.3f} <= discrepancy {bound.discrepancy.mean():.3f}")
 
 Path("runs").mkdir(exist_ok=True)
-evaluation.explain(model, x, y, eps=0.1).save("runs/example-maps.png", test.classes)
+found = evaluation.explain(model, x, y, eps=0.1)
+evaluation.draw_explanations(found, "runs/example-maps.png", test.classes)
 print("the picture: runs/example-maps.png")

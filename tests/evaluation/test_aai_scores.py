@@ -104,7 +104,7 @@ def test_refused(make_problem) -> None:
         aai_sweep(model, interpreter, x, y, eps=[0.1], noise="a")
     with pytest.raises(InputError, match=r"steps must be a whole number, got \[1\]"):
         aai_sweep(model, interpreter, x, y, eps=[0.1], steps=[1])
-    with pytest.raises(InputError, match="eps must be a number or several"):
+    with pytest.raises(InputError, match="eps must be a number or a list"):
         aai_sweep(model, interpreter, x, y, eps="0.1")
     with pytest.raises(InputError, match="batch_size must be a whole number"):
         aai_sweep(model, interpreter, x, y, eps=[0.1], batch_size="4")

@@ -58,7 +58,7 @@ def test_bad_input(make_problem) -> None:
         corruption_sweep(model, x, y, y, attack="hail")
     with pytest.raises(InputError, match="protocol must be one of"):
         corruption_sweep(model, x, y, y, attack="fog", protocol="worst")
-    with pytest.raises(InputError, match="eps must be a number or several"):
+    with pytest.raises(InputError, match="eps must be a number or a list"):
         corruption_sweep(model, x, y, y, attack="fog", eps=object())
     with pytest.raises(InputError, match="steps must be a whole number"):
         corruption_sweep(model, x, y, y, attack="fog", steps=1.5)

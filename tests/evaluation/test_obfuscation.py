@@ -186,7 +186,7 @@ def test_small_rises_are_borne_but_do_not_add_up() -> None:
         ({"norm": "l3"}, "norm must be one of"),
         ({"steps": ()}, "steps must"),
         ({"steps": (1,)}, "steps must"),
-        ({"steps": "10"}, "steps must be a number or several"),
+        ({"steps": "10"}, "steps must be a number or a list"),
         ({"steps": (1, 2.5)}, "steps must"),
         ({"steps": (0, 5)}, "steps must"),
         ({"tolerance": -0.1}, "tolerance must be"),
@@ -246,4 +246,4 @@ def test_the_command_refuses_what_does_not_fit(
     models.save(models.small(3, seed=0), other)
     words = ["audit", network, "--dataset", "digits", "--device", "cpu", "--transfer-from", other]
     assert main([str(word) for word in words]) == 2
-    assert "input channels: 3" in capsys.readouterr().err
+    assert "3 input channels" in capsys.readouterr().err
