@@ -1,7 +1,8 @@
-"""Image classifiers whose explanations hold under attack.
+"""Image classifiers whose explanations stay stable under attack.
 
-`models` and `data` load networks and images, `interpreters` explain them, `attacks` seek what
-breaks them, the trainers defend, `evaluation` measures, and `ops` are the fused kernels below.
+`models` and `data` load networks and images, `interpreters` compute class maps, `attacks` search
+perturbed images that change predictions or maps, `training` makes networks robust, `evaluation`
+measures them, and `ops` has the fused operations that all of these use.
 """
 
 from . import attacks, data, evaluation, interpreters, models, ops, training

@@ -1,4 +1,4 @@
-"""Attacks: a threat (where x' may go), an objective (what is climbed), one ascent loop."""
+"""Attacks: a threat (where x' may go), an objective (what increases), and one ascent loop."""
 
 from .aai import AAI
 from .ascent import ascend

@@ -26,13 +26,13 @@ AAI_KINDS: tuple[AAIKind, ...] = get_args(AAIKind)
 class AAI(Described):
     """Attack against interpretability, eq. (7).
 
-    "topk" dims the k positions that the clean map of the true class shows brightest (Ghorbani et
-    al., 2019). "discrepancy" climbs the 1-class discrepancy of eq. (3).
+    "topk" lowers the true class's map at the k largest positions of the clean map (Ghorbani et
+    al., 2019). "discrepancy" increases the 1-class discrepancy of eq. (3).
 
-    The prediction stays the same: the hinge of eq. (7) holds it during the attack, and the result
-    is the best iterate that is predicted as x is, or x itself where there is none. The paper's
-    Tables 2, A4 and A5 did without both, `hinge=0, keep="last"`, and averaged over the images whose
-    prediction did not change.
+    The prediction stays the same: the attack adds the hinge of eq. (7) to its objective, and it
+    returns the best iterate with the same prediction as x, or x itself if there is none. The
+    paper's Tables 2, A4 and A5 did neither, `hinge=0, keep="last"`, and averaged over the images
+    whose prediction did not change.
 
     Args:
         model: the network that is attacked.

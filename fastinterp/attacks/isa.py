@@ -59,15 +59,15 @@ class ISA(Described):
     (`isa.smallest`, a `MinimalPGD`). Then, in `penalty` times that radius, the attack climbs
     min(f_t' - max_{j != t'} f_j, margin) - weight * D, and a bisection finds the largest weight
     with which it still succeeds. Both searches run on all images as one batch, each image with its
-    own radius and weight. Images already classified as the target leave it at once, those that no
-    attack fooled after the first search.
+    own radius and weight. Images that are classified as the target from the start leave the batch
+    at once. Images that no attack fools leave it after the first search.
 
     A step is `relative_step` times the radius times clip(gain * gradient, -1, 1). The program had
-    gain 1000 and took the gradient of the batch's mean; here it is the image's own, whatever else
-    is in the batch, and the default gain is that of a batch of 100.
+    gain 1000 and took the gradient of the batch's mean. Here each image has its own gradient, which
+    does not depend on the rest of the batch; the default gain gives the steps of a batch of 100.
 
-    The weight is one in the program's units: D is eq. (3) of maps without the 1/u of eq. (1), the
-    square for l2, summed over the channels for `Repr`.
+    The weight is in the program's units: D is eq. (3) of maps without the 1/u of eq. (1), squared
+    for l2, and summed over the channels for `Repr`.
 
     Args:
         model: the network that is attacked.

@@ -153,7 +153,8 @@ class MapDiscrepancy(Objective):
 class TopK(Objective):
     """Minus the sum of the true class's map at x' over the k largest positions of the clean map.
 
-    Climbing it dims what the clean map shows brightest (Ghorbani et al., 2019).
+    An attack that increases it lowers the map where the clean map is largest (Ghorbani et al.,
+    2019).
 
     Args:
         interpreter: of the model that is attacked.

@@ -23,10 +23,10 @@ class Outputs:
     Attributes:
         model: any classifier; `features`, `weight` and `bias` need a GapClassifier.
         x: the images.
-        precision: "bf16" runs the pass, and the pass back through it, in bfloat16 where autocast
-            holds that safe. What it gives is of x's type all the same, and what is computed from
-            that, the logits of a GapClassifier included, is computed in that type. "tf32" is
-            float32 here; `convolutions_in` makes the difference.
+        precision: "bf16" runs the forward and backward pass in bfloat16, in the layers for which
+            autocast does so. Features and logits have x's type all the same, and the logits of a
+            GapClassifier are computed in that type. "tf32" is float32 here; `convolutions_in`
+            makes the difference.
     """
 
     __slots__ = ("_detached", "_features", "_logits", "model", "precision", "x")

@@ -48,7 +48,7 @@ def train(args: Namespace) -> int:
             (each.pattern, ", ".join(each.networks), each.title) for each in families().values()
         ]
         print(text_table(("recipe", "networks", "data"), lines))
-        print("\nA recipe without NETWORK, such as mnist-int, trains the first. METHOD is one of:")
+        print("\nWithout NETWORK, as in mnist-int, the first network is trained. METHOD is one of:")
         print("\n".join(f"  {name:12} {row.title}" for name, row in training.METHODS.items()))
         return 0
     recipe = training.load_recipe(_recipe_name(args), args.set)

@@ -105,14 +105,14 @@ PROTOCOLS: dict[str, Protocol] = {
         "paper",
         _paper_tries,
         carry=False,
-        about="cross-entropy climbed from x in steps of 0.01, the last iterate judged",
+        about="PGD on the cross-entropy from x in steps of 0.01; the last iterate counts",
     ),
     "best": Protocol(
         "best",
         _best_tries,
         carry=True,
-        about="the paper's attack, then margins, random starts and the likeliest wrong classes; "
-        "any iterate that fools counts",
+        about="the paper's attack, then attacks on margins, from random starts and towards the "
+        "likeliest wrong classes; every iterate that fools the network counts",
     ),
 }
 """Name on the command line -> protocol."""

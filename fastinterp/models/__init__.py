@@ -1,4 +1,4 @@
-"""Networks that end in a global average and a linear layer, so that CAM explains them exactly."""
+"""Networks that end in a global average and a linear layer: their CAMs sum to the logits."""
 
 from .checkpoint import info, load, save
 from .gap import GapClassifier

@@ -28,8 +28,8 @@ class GapClassifier(nn.Module):
     """Images -> feature maps A -> mean over positions -> linear classifier.
 
     A subclass implements `features` and sets `weight` and `bias`, parameters or properties. The
-    class activation map of class c is then exactly `weight[c]` applied to A, and its mean is the
-    logit (Zhou et al., 2016; eq. 1 of the paper).
+    class activation map of class c is then `weight[c]` applied to A, and its mean over positions is
+    the logit without the bias (Zhou et al., 2016; eq. 1 of the paper divides the map by u).
 
     Attributes:
         weight: [C, K], the linear classifier.

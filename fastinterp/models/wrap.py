@@ -64,23 +64,24 @@ def wrap(
 ) -> GapClassifier:
     """Make a GapClassifier of a classifier that ends in a global average and a linear layer.
 
-    Such are torchvision's ResNet, ResNeXt, WideResNet, RegNet, DenseNet, MobileNetV2, ShuffleNetV2,
-    MNASNet and EfficientNet, many of timm's networks (those with `forward_features` and a linear
-    `get_classifier()`), plain `nn.Sequential` stacks, any GapClassifier, and networks of your own
-    that torch.fx can trace. Whether the wrapped network gives the module's own logits is tried on
-    two images with a copy of the module, in eval mode. A dropout before the linear layer is left
-    out, in train mode too.
+    Such networks are torchvision's ResNet, ResNeXt, WideResNet, RegNet, DenseNet, MobileNetV2,
+    ShuffleNetV2, MNASNet and EfficientNet, many of timm's networks (those with `forward_features`
+    and a linear `get_classifier()`), plain `nn.Sequential` stacks, any GapClassifier, and networks
+    of your own that torch.fx can trace. `wrap` checks that the wrapped network has the module's own
+    logits, on two images with a copy of the module in eval mode. A dropout before the linear layer
+    is left out, in train mode too.
 
     Args:
         module: the network, in train or eval mode, on any device.
         mean, std: per-channel normalisation [C_in] that the network was trained with. It becomes
             part of the wrapped network, which takes images in [0, 1].
-        probe: images [N, C_in, H, W] to try it on, where the network does not run on the default,
-            two random images of 64x64 pixels, or makes a feature map of one position of them.
+        probe: images [N, C_in, H, W] for this check. The default is two random images of 64x64
+            pixels; give others if the network does not run on these, or makes feature maps of a
+            single position from them.
 
     Returns:
-        A network that shares the module's parameters and mode. Its config is None: `save` cannot
-        keep it.
+        A network that shares the module's parameters and mode. Its config is None, so `save`
+        cannot write it.
 
     Raises:
         InputError: no linear layer, no feature map whose average gives the logits, a probe that

@@ -1,4 +1,4 @@
-"""Fused operations, each with a plain torch reference beside it (`fastinterp.ops.reference`)."""
+"""Fused operations, each with a reference in plain torch (`fastinterp.ops.reference`)."""
 
 from . import reference
 from ._backend import backend, build_info

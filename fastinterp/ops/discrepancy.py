@@ -190,8 +190,8 @@ def discrepancy_and_gradient(
 ) -> tuple[Tensor, Tensor]:
     """The discrepancy of eq. (8) and d D_n / d A'_n for each image n, without autograd.
 
-    One pass of the fused op computes both and records no graph: the inner loops of training and
-    attacks call this. Backpropagate the gradient to the images with
+    One pass of the fused op computes both and records no graph. Backpropagate the gradient to the
+    images with
     `torch.autograd.grad(features_adv, x_adv, gradient)`.
 
     Arguments and errors as in `fastinterp.ops.discrepancy`; whether a tensor requires a gradient

@@ -1,4 +1,4 @@
-"""Training: a method (inner objective, outer loss), one step, one loop, recipes of the paper."""
+"""Training: methods (inner objective and outer loss), trainers, `IntLoss`, and recipes."""
 
 from .config import TrainConfig
 from .families import list_recipes

@@ -172,7 +172,7 @@ def _footnote(measured: Measured) -> str:
 
 FIGURE = Figure(
     "fig1",
-    "an image and its attacked twin, each with CAM, GradCAM++ and IG of two classes",
+    "an image before and after an attack, each with CAM, GradCAM++ and IG of two classes",
     NEEDS,
     3,
     tuple(scene.network for scene in SCENES),

@@ -149,7 +149,7 @@ def _footnote(rows: Rows) -> str:
 FIGURE = Figure(
     "fig3",
     "training time per epoch and adversarial accuracy of the eight methods",
-    "8 mnist small networks; times training iterations, which takes the training images",
+    "8 mnist small networks, and the training images to time training",
     4,
     tuple(Network("mnist", "small", method) for method in METHODS),
     measure,
