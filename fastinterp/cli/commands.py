@@ -159,7 +159,7 @@ def audit(args: Words) -> int:
     model, images = _model_and_data(args)
     other = None
     if args.transfer_from is not None:
-        other = models.load(find_network(args.transfer_from), map_location=model.device)
+        other = models.load(args.transfer_from, map_location=model.device)
         _require_fit(args.transfer_from, other, args.dataset, images)
     n = min(args.n, len(images))
     selected, _ = evaluation.paper_selection(len(images), n, num_classes=images.num_classes)
@@ -241,7 +241,7 @@ def _eps(args: Words, images: ImageData) -> float:
 def _model_and_data(args: Words) -> tuple[GapClassifier, ImageData]:
     """The network and the test split, on one device, if they fit together."""
     device = _device(args)
-    model = models.load(find_network(args.model), map_location=device)
+    model = models.load(args.model, map_location=device)
     images = data.load(args.dataset, args.data_dir, "test", device)
     _require_fit(args.model, model, args.dataset, images)
     return model, images
@@ -258,26 +258,6 @@ def _require_fit(path: str, model: GapClassifier, dataset: str, images: ImageDat
                 f"{path} takes {what}: {takes}, but {dataset} has {has}; "
                 "choose the data set that it was trained on."
             )
-
-
-def find_network(path: str | Path) -> Path:
-    """A network's file; in the folder of a run, the network that it trained.
-
-    Raises:
-        InputError: the folder holds no network, or a run that has not come to its end.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        return path
-    network = path / "model.safetensors"
-    if network.is_file():
-        return network
-    if (path / "state.safetensors").is_file():
-        raise InputError(
-            f"the run in {path} has not come to its end; go on with it by `fastinterp train "
-            f"RECIPE --out {path} --resume`."
-        )
-    raise InputError(f"there is no network in {path}: it holds no model.safetensors.")
 
 
 def _require_json(out: str | None) -> None:

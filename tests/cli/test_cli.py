@@ -137,7 +137,7 @@ def test_explain_draws_each_interpreter(
         ),
         (
             "reproduce --only mnist table3",
-            "'table3' was taken for a word of --only; the name stands",
+            "'table3' was read as a word of --only; put the name",
         ),
         ("eval --eps 0.1 m.pt --dataset digits", "(MODEL stands before the options)"),
         ("audit --dataset digits --steps 1 2 m.pt", "(MODEL stands before the options)"),
