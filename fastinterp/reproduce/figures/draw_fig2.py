@@ -119,6 +119,6 @@ def _footnote(rows: list[ResultRow]) -> str:
     return (
         f"{one['dataset']}, test image {one['image']}, {one['model']} {one['method']} network. "
         "Curves: the discrepancy in units of the clean map's range, from the smallest\n"
-        f"eps that fools the network to {most:g} times it, and never above that of a smaller eps. "
+        f"eps that fools the network to {most:g} times it, and never above that of a smaller eps."
         " $\\tau$: Kendall's between $L(x, i)$ and $L(x', i)$."
     )
