@@ -152,7 +152,7 @@ def audit(args: Namespace) -> int:
     model, images = _model_and_data(args)
     other = None
     if args.transfer_from is not None:
-        other = models.load(find_network(args.transfer_from), map_location=model.device)
+        other = models.load(args.transfer_from, map_location=model.device)
         _require_fit(args.transfer_from, other, images)
     n = min(args.n, len(images))
     selected, _ = evaluation.paper_selection(len(images), n, num_classes=images.num_classes)
@@ -229,7 +229,7 @@ def _eps(args: Namespace, images: ImageData) -> float:
 def _model_and_data(args: Namespace) -> tuple[GapClassifier, ImageData]:
     """The network and the test images, on one device."""
     device = _device(args)
-    model = models.load(find_network(args.model), map_location=device)
+    model = models.load(args.model, map_location=device)
     images = data.load(args.dataset, args.data_dir, "test", device)
     _require_fit(args.model, model, images)
     return model, images
@@ -245,26 +245,6 @@ def _require_fit(path: str, model: GapClassifier, images: ImageData) -> None:
                 f"The network {path} has {takes} {what}, but {images.name} has {has}; use the data "
                 "set that the network was trained on."
             )
-
-
-def find_network(path: str | Path) -> Path:
-    """`path`, or the network in it if it is the folder of a run.
-
-    Raises:
-        InputError: the folder holds no network, or an unfinished run.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        return path
-    network = path / "model.safetensors"
-    if network.is_file():
-        return network
-    if (path / "state.safetensors").is_file():
-        raise InputError(
-            f"The run in {path} is not finished; continue it with `fastinterp train RECIPE --out "
-            f"{path} --resume`."
-        )
-    raise InputError(f"There is no network in {path}: expected the file model.safetensors.")
 
 
 def _require_json(out: str | None) -> None:

@@ -132,8 +132,9 @@ def _file(path: str | Path) -> Path:
         return network if path.is_dir() else path
     if (path / "state.safetensors").is_file():
         raise InputError(
-            f"{path} holds a run's state but no model.safetensors: resume a run that was stopped; "
-            "a wrapped network's weights are the entries model/NAME of its state.safetensors."
+            f"{path} holds a run's state but no model.safetensors: resume a run that was stopped "
+            "(`fastinterp train --resume`); a wrapped network's weights are the entries "
+            "model/NAME of its state.safetensors."
         )
     raise InputError(f"There is no network in the folder {path}: it holds no model.safetensors.")
 

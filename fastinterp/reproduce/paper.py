@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from fractions import Fraction
 from functools import cache
 from importlib.resources import files
 from itertools import product
 from typing import Any
 
-from .._utils.errors import InputError
+from .._utils.require import require_known_name
+from .networks import Network, choose
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -45,14 +45,13 @@ class Block:
     squared: tuple[str, ...] = ()
     n: int | None = None
 
-    @property
-    def networks(self) -> int:
-        """How many networks it is measured with."""
-        return 1 if self.method else len(self.rows)
+    def network(self, name: str) -> Network:
+        """The network that a row is measured with."""
+        return Network(self.dataset, self.model, self.method or name)
 
 
 @dataclass(frozen=True)
-class Table:
+class PaperTable:
     """A table of the paper.
 
     Attributes:
@@ -61,9 +60,9 @@ class Table:
         kind: "accuracy" (under PGD), "aai" (Kendall's tau under AAI), "corruption" (accuracy under
             unforeseen attacks) or "isa" (NDS and NSL under ISA).
         interpreter: "cam" or "gradcam++" for "aai", else "".
-        note: what is to be known about the printed figures, errata foremost, or "".
+        note: remarks on the printed figures, such as errata, or "".
         blocks: its parts.
-        minutes: about how long it takes on two CPU cores, with the networks at hand.
+        minutes: about how long it takes on two CPU cores, without training.
     """
 
     name: str
@@ -77,12 +76,31 @@ class Table:
     @property
     def needs(self) -> str:
         """The networks and data that it is measured with, in words."""
-        parts = []
-        for block in self.blocks:
-            which = f"{block.dataset} {block.model}"
-            one = f"the {which} {block.method} network"
-            parts.append(one if block.method else f"{block.networks} {which} networks")
-        return ", ".join(parts)
+        return ", ".join(
+            f"the {block.dataset} {block.model} {block.method} network"
+            if block.method
+            else f"{len(block.rows)} {block.dataset} {block.model} networks"
+            for block in self.blocks
+        )
+
+    def chosen(self, only: Sequence[str] = ()) -> list[tuple[Block, str]]:
+        """The rows that `only` chooses, each as its block and its name.
+
+        Raises:
+            InputError: it chooses none.
+        """
+        rows = [(block, name) for block in self.blocks for name in block.rows]
+        return choose(
+            rows, lambda row: (row[0].dataset, row[0].model, row[1]), only, self.name, self.needs
+        )
+
+    def needed(self, only: Sequence[str] = ()) -> list[Network]:
+        """The networks that the rows chosen by `only` are measured with.
+
+        Raises:
+            InputError: it chooses none.
+        """
+        return list(dict.fromkeys(block.network(name) for block, name in self.chosen(only)))
 
 
 @cache
@@ -96,18 +114,15 @@ def list_tables() -> list[str]:
     return list(_paper())
 
 
-def load_table(name: str) -> Table:
+def load_table(name: str) -> PaperTable:
     """A table of the paper by its name.
 
     Raises:
         InputError: there is no such table here.
     """
-    if name not in _paper():
-        near = get_close_matches(name, list_tables(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(list_tables())}."
-        raise InputError(f"There is no {name!r} to reproduce; {hint}")
+    require_known_name("table", name, list_tables())
     found = _paper()[name]
-    return Table(
+    return PaperTable(
         name,
         found["title"],
         found["kind"],
@@ -123,8 +138,8 @@ def _block(found: Mapping[str, Any]) -> Block:
         found["dataset"],
         found["model"],
         tuple(_columns(found)),
-        _numbers(found["rows"]),
-        _numbers(found.get("nsl", {})),
+        {name: tuple(values) for name, values in found["rows"].items()},
+        {name: tuple(values) for name, values in found.get("nsl", {}).items()},
         found.get("method", ""),
         tuple(found.get("squared", ())),
         found.get("n"),
@@ -132,7 +147,7 @@ def _block(found: Mapping[str, Any]) -> Block:
 
 
 def _columns(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What paper.toml says of the columns, spelt out for each of them."""
+    """Each column of a block, from the lists in paper.toml."""
     if "norms" in found:
         for norm, classes in product(found["norms"], found["classes"]):
             yield {"norm": norm, "classes": classes}
@@ -141,7 +156,3 @@ def _columns(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for steps in found.get("steps", [200]):
         for attack, eps in zip(found.get("attacks", [None] * len(radii)), radii, strict=True):
             yield {**({"attack": attack} if attack else {}), "eps": eps, "steps": steps}
-
-
-def _numbers(found: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
-    return {name: tuple(values) for name, values in found.items()}

@@ -15,9 +15,9 @@ import torch
 from fastinterp import InputError, __version__, data, models, training
 from fastinterp import reproduce as again
 from fastinterp.cli import main
-from fastinterp.reproduce import Network
+from fastinterp.cli.reproducing import _duration
+from fastinterp.reproduce import Network, train_missing
 from fastinterp.reproduce.figures import under_pgd
-from fastinterp.reproduce.train_missing import train_missing
 from fastinterp.training import Recipe
 
 CPU = torch.device("cpu")
@@ -77,22 +77,22 @@ def test_a_stopped_training_goes_on(tiny: None, tmp_path: Path) -> None:
 
 def test_nothing_is_trained_where_a_recipe_is_missing(tmp_path: Path) -> None:
     normal = Network("mnist", "small", "normal")
-    with pytest.raises(InputError, match=r"MNIST Small alone.*cifar10-small-int"):
+    with pytest.raises(InputError, match=r"MNIST Small only.*cifar10-small-int"):
         train_missing(
             [normal, Network("cifar10", "small", "int")], tmp_path, None, quick=True, device=CPU
         )
     wide = Network("restricted_imagenet", "wresnet", "int")
-    with pytest.raises(InputError, match="no recipe trains restricted_imagenet-wresnet-int"):
+    with pytest.raises(InputError, match="No recipe trains restricted_imagenet-wresnet-int"):
         train_missing([normal, wide], tmp_path, None, quick=False, device=CPU)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot make the folder"):
+    with pytest.raises(InputError, match="Cannot make the folder"):
         train_missing([normal], tmp_path / "file", None, quick=False, device=CPU)
 
 
 def test_the_network_of_restricted_imagenet_has_a_recipe(tmp_path: Path) -> None:
     """It asks for ImageNet, not for a recipe."""
-    (wide,) = again.needed(again.load_table("table1"), ["restricted_imagenet"])
+    (wide,) = again.load_table("table1").needed(["restricted_imagenet"])
     with pytest.raises(InputError, match=r"^restricted_imagenet needs the folder that holds it"):
         train_missing([wide], tmp_path, None, quick=False, device=CPU)
 
@@ -106,7 +106,7 @@ def test_train_then_draw(tiny: None, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main([str(word) for word in words]) == 0
     said = capsys.readouterr().out
     assert "training mnist-quick-int-gamma-0.03 (" in said
-    assert f"written: {out}, {tmp_path / 'figA1.json'}" in said
+    assert f"written: {tmp_path / 'figA1.json'}, {out}" in said
     assert out.is_file()
     rows = json.loads((tmp_path / "figA1.json").read_text())["rows"]
     assert [row["gamma"] for row in rows] == [0.03] * 3 + [0.1] * 3
@@ -120,7 +120,7 @@ def test_train_then_draw(tiny: None, tmp_path: Path, capsys: pytest.CaptureFixtu
     out.unlink()
     assert main(["reproduce", "figA1", "--only", "0.1", "0.03", "--n", "2", "--out", str(out)]) == 0
     assert out.is_file()
-    assert "note: the file holds what was measured with fastinterp 0.0.1" in capsys.readouterr().out
+    assert "holds results that were measured with fastinterp 0.0.1" in capsys.readouterr().out
     written = json.loads((tmp_path / "figA1.json").read_text())
     assert [by["fastinterp"] for by in written["measured_by"]] == ["0.0.1"], "only drawn again"
 
@@ -141,7 +141,7 @@ def test_words_that_do_not_fit_are_refused(
     assert "must end in .json" in refused(
         capsys, "reproduce", "table3", "--networks", tmp_path, "--out", "table3.png"
     )
-    assert "choose by --only" in refused(
+    assert "choose networks by --only" in refused(
         capsys, "reproduce", "tableA1", "--train", "quick", "--only", "cifar10"
     )
     assert "there is no 'quik', did you mean 'quick'" in refused(
@@ -169,12 +169,17 @@ def test_ctrl_c_says_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fastinterp.reproduce.reproduce", stop)
+    monkeypatch.setattr("fastinterp.reproduce.reproduce_table", stop)
     monkeypatch.setattr("fastinterp.reproduce.reproduce_figure", stop)
     assert main(["reproduce", *words]) == 130
     said = capsys.readouterr().err
     assert ("goes on from what was written" in said) == goes_on
     assert ("begins anew" in said) != goes_on
+
+
+def test_durations_are_said_as_people_do() -> None:
+    said = [_duration(minutes) for minutes in (0.2, 4.4, 60, 300, 6000)]
+    assert said == ["about 1 min", "about 4 min", "about 60 min", "about 5 h", "about 4 days"]
 
 
 def test_the_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:

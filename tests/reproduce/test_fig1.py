@@ -16,8 +16,9 @@ from fastinterp.attacks import PGD
 from fastinterp.evaluation.pictures import overlay
 from fastinterp.interpreters import CAM, GradCAMPlusPlus, IntegratedGradients
 from fastinterp.reproduce import FIGURES, reproduce_figure
-from fastinterp.reproduce.figures import Measured, fig1
+from fastinterp.reproduce.figures import fig1
 from fastinterp.reproduce.figures.fig1 import draw, shown
+from fastinterp.reproduce.results import Results
 
 TRUE, TARGET = 3, 8
 
@@ -31,9 +32,9 @@ def run(networks: Path | None, out: Path, only: str = "digits") -> list[dict[str
     return reproduce_figure(FIGURES["fig1"], networks, None, out, only=[only], progress=False)
 
 
-def read(out: Path) -> Measured:
+def read(out: Path) -> Results:
     with np.load(out.with_suffix(".npz")) as arrays:
-        return Measured(json.loads(out.with_suffix(".json").read_text())["rows"], dict(arrays))
+        return Results(json.loads(out.with_suffix(".json").read_text())["rows"], dict(arrays))
 
 
 def test_the_image_is_the_first_that_the_attack_moves_to_its_target(
@@ -137,7 +138,7 @@ def test_a_network_that_no_image_will_do_for(tmp_path: Path) -> None:
         model.weight.zero_()
         model.weight[0] = 1e-6  # class 0 or class 1, whatever the image
     models.save(model, tmp_path / "digits-small-normal.safetensors")
-    with pytest.raises(InputError, match="classifies no 3 rightly"):
+    with pytest.raises(InputError, match="no 3 that digits-small-normal classifies"):
         run(tmp_path, tmp_path / "fig1.png")
     with pytest.raises(InputError, match="nothing to do with table1"):
         run(tmp_path, tmp_path / "fig1.png", "table1")

@@ -15,8 +15,9 @@ from scipy.stats import kendalltau
 from fastinterp import models
 from fastinterp.interpreters import CAM
 from fastinterp.reproduce import FIGURES, reproduce_figure
-from fastinterp.reproduce.figures import Measured, fig2
+from fastinterp.reproduce.figures import fig2
 from fastinterp.reproduce.figures.draw_fig2 import draw
+from fastinterp.reproduce.results import Results
 
 TRUE, TARGET = 3, 8
 SETS = {"1-class": [TRUE], "2-class": [TRUE, TARGET], "all-class": list(range(10))}
@@ -32,9 +33,9 @@ def run(networks: Path | None, out: Path) -> Rows:
     return reproduce_figure(FIGURES["fig2"], networks, None, out, only=["digits"], progress=False)
 
 
-def read(out: Path) -> Measured:
+def read(out: Path) -> Results:
     with np.load(out.with_suffix(".npz")) as arrays:
-        return Measured(json.loads(out.with_suffix(".json").read_text())["rows"], dict(arrays))
+        return Results(json.loads(out.with_suffix(".json").read_text())["rows"], dict(arrays))
 
 
 def panel(rows: Rows, name: str) -> Rows:
@@ -42,7 +43,7 @@ def panel(rows: Rows, name: str) -> Rows:
 
 
 @pytest.fixture(scope="module")
-def measured(digits_networks: Path, tmp_path_factory: pytest.TempPathFactory) -> Measured:
+def measured(digits_networks: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
     out = tmp_path_factory.mktemp("fig2") / "fig2.png"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fig2, "PENALTIES", (1.0, 1.6))
@@ -53,7 +54,7 @@ def measured(digits_networks: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return found
 
 
-def test_a_row_for_each_point_and_each_map(measured: Measured) -> None:
+def test_a_row_for_each_point_and_each_map(measured: Results) -> None:
     for name, norm in (("a", "l1"), ("b", "l2")):
         rows = panel(measured.rows, name)
         assert {row["norm"] for row in rows} == {norm}
@@ -80,7 +81,7 @@ def test_a_row_for_each_point_and_each_map(measured: Measured) -> None:
 
 
 def test_discrepancies_are_in_units_of_the_clean_maps_range(
-    measured: Measured, digits_networks: Path
+    measured: Results, digits_networks: Path
 ) -> None:
     model = models.load(digits_networks / "digits-small-normal" / "model.safetensors").eval()
     x = torch.from_numpy(measured.arrays["original"])[None]
@@ -101,7 +102,7 @@ def test_discrepancies_are_in_units_of_the_clean_maps_range(
 
 
 def test_panel_c_holds_kendalls_tau_against_the_clean_maps(
-    measured: Measured, digits_networks: Path
+    measured: Results, digits_networks: Path
 ) -> None:
     model = models.load(digits_networks / "digits-small-normal" / "model.safetensors").eval()
     clean = measured.arrays["maps-original"]
@@ -144,7 +145,7 @@ def test_a_stopped_run_goes_on(
     assert (tmp_path / "fig2.png").is_file()
 
 
-def test_the_picture_has_two_panels_of_curves_and_five_examples(measured: Measured) -> None:
+def test_the_picture_has_two_panels_of_curves_and_five_examples(measured: Results) -> None:
     axes = draw(measured).axes
     assert len(axes) == 2 + 5 * 3 + 1
     for one, name in zip(axes, ("a", "b"), strict=False):
@@ -162,12 +163,12 @@ def test_the_picture_has_two_panels_of_curves_and_five_examples(measured: Measur
     assert taus == [f"$\\tau$ = {row['kendall_tau']:.3f}" for row in expected]
 
 
-def test_curves_leave_out_attacks_that_fail(measured: Measured) -> None:
+def test_curves_leave_out_attacks_that_fail(measured: Results) -> None:
     rows = [
         {**row, "success": False, "lowest": None}
         if row["classes"] == "2-class" and row["panel"] == "a"
         else row
         for row in measured.rows
     ]
-    first = draw(Measured(rows, measured.arrays)).axes[0]
+    first = draw(Results(rows, measured.arrays)).axes[0]
     assert [len(line.get_xdata()) for line in first.lines] == [2, 0, 2]

@@ -13,11 +13,12 @@ import torch
 
 from fastinterp import InputError, data, models, reproduce, training
 from fastinterp.evaluation import paper_selection, sweep
-from fastinterp.reproduce import FIGURES, Network
-from fastinterp.reproduce.figures import Figure, Measured, Setting, under_pgd
+from fastinterp.reproduce import FIGURES, Network, PaperFigure
+from fastinterp.reproduce.figures import Setting, under_pgd
 from fastinterp.reproduce.figures.fig3 import METHODS
 from fastinterp.reproduce.figures.fig3 import draw as draw_fig3
 from fastinterp.reproduce.figures.figa1 import draw as draw_figa1
+from fastinterp.reproduce.results import Results
 from fastinterp.training import METHODS as ALL_METHODS
 from fastinterp.training import Recipe, StepTime
 
@@ -91,7 +92,7 @@ def test_fig3_shows_cost_and_accuracy(networks: Path, tmp_path: Path) -> None:
     assert (kept["figure"], kept["n"], kept["rows"]) == ("fig3", N, rows)
     assert (tmp_path / "fig3.png").read_bytes().startswith(b"\x89PNG")
 
-    time, accuracy = draw_fig3(Measured(rows)).axes
+    time, accuracy = draw_fig3(Results(rows)).axes
     assert [label.get_text() for label in time.get_xticklabels()] == [
         "IG-Norm", "Int", "Adv", "Normal",
     ]  # fmt: skip
@@ -138,7 +139,7 @@ def test_figa1_runs_over_gamma(networks: Path, tmp_path: Path) -> None:
     ]
     assert {row["recipe"] for row in rows} == {"mnist-small-normal", "mnist-small-int"}
     assert rows[0]["network"] == "mnist-small-normal/model.safetensors"
-    (axes,) = draw_figa1(Measured(rows)).axes
+    (axes,) = draw_figa1(Results(rows)).axes
     assert axes.get_xscale() == "log"
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0\n(Normal)", "0.01", "0.1"]
     points = [line for line in axes.lines if line.get_linestyle() == "None"]
@@ -156,30 +157,31 @@ def test_figa1_never_mixes_recipes(networks: Path, tmp_path: Path) -> None:
 
 
 def test_figa1_without_its_networks_says_what_it_needs(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="let --train make them"):
+    with pytest.raises(InputError, match="or train them with --train"):
         figa1(tmp_path, tmp_path / "figA1.json")
 
 
 def test_arrays_lie_beside_the_rows(tmp_path: Path) -> None:
     calls = []
+    row = {"dataset": "mnist", "model": "small", "method": "int", "a": 1}
 
-    def measure(setting: Setting) -> Measured:
+    def measure(setting: Setting) -> Results:
         if setting.known.rows:
             return setting.known
         calls.append(setting.n)
-        return Measured([{"a": 1}], {"maps": np.arange(6.0).reshape(2, 3)})
+        return Results([row], {"maps": np.arange(6.0).reshape(2, 3)})
 
-    def draw(measured: Measured) -> Any:
+    def draw(measured: Results) -> Any:
         from matplotlib.figure import Figure as Picture
 
         assert measured.arrays["maps"].shape == (2, 3)
         return Picture()
 
     one = (Network("mnist", "small", "int"),)
-    figure = Figure("figX", "a title", "nothing", 1, one, measure, draw, ("a",), n=4)
+    figure = PaperFigure("figX", "a title", "nothing", 1, one, measure, draw, ("a",), n=4)
     out = tmp_path / "figX.svg"
     for _ in range(2):
-        assert reproduce.reproduce_figure(figure, None, None, out) == [{"a": 1}]
+        assert reproduce.reproduce_figure(figure, None, None, out) == [row]
     assert calls == [4]
     assert b"<svg" in out.read_bytes()
     assert json.loads((tmp_path / "figX.json").read_text())["arrays"] == "figX.npz"
@@ -211,8 +213,3 @@ def test_every_entry_says_what_it_needs_and_how_long_it_takes(name: str) -> None
     assert entry.title
     assert entry.needs
     assert entry.minutes > 0
-
-
-def test_durations_are_said_as_people_do() -> None:
-    said = [reproduce.duration(minutes) for minutes in (0.2, 4.4, 60, 300, 6000)]
-    assert said == ["about 1 min", "about 4 min", "about 60 min", "about 5 h", "about 4 days"]

@@ -9,16 +9,17 @@ import pytest
 
 from fastinterp import InputError, __version__, data, models, reproduce
 from fastinterp.evaluation import paper_selection, sweep
+from fastinterp.evaluation.by_attack import Request
 from fastinterp.evaluation.corruptions import PUBLISHED_EPS
 from fastinterp.evaluation.isa_scores import TABLE1
-from fastinterp.reproduce import kinds
-from fastinterp.reproduce.kinds import KINDS, is_squared
+from fastinterp.reproduce import tables
 from fastinterp.reproduce.networks import Network, find_network
+from fastinterp.reproduce.tables import KINDS, is_squared
 from fastinterp.training import METHODS
 
 COLUMNS = ({"eps": 0.0, "steps": 2}, {"eps": 0.1, "steps": 2})
 ROWS = {"normal": (0.5, 0.1), "int": (0.4, 0.2), "adv": (0.3, 0.3)}
-TABLE = reproduce.Table(
+TABLE = reproduce.PaperTable(
     "tableX",
     "a table that no paper has",
     "accuracy",
@@ -66,7 +67,7 @@ def test_unknown_names_are_met_with_a_suggestion() -> None:
 
 
 def test_cells_are_those_of_sweep(networks: Path) -> None:
-    rows = reproduce.reproduce(TABLE, networks, None, n=7)
+    rows = reproduce.reproduce_table(TABLE, networks, None, n=7)
     assert [(r["method"], r["eps"], r["steps"]) for r in rows] == [
         (method, *column.values()) for method in ROWS for column in COLUMNS
     ]
@@ -85,7 +86,7 @@ def test_cells_are_those_of_sweep(networks: Path) -> None:
     assert all(
         row["ours"] is None and row["within"] is None for row in rows if row["method"] == "adv"
     )
-    assert "1 networks were not there" in reproduce.summary(rows)
+    assert "1 networks were missing" in reproduce.summary(rows)
     (title, header, body), *rest = reproduce.paper_and_ours(rows)
     assert not rest
     assert "digits, small" in title
@@ -95,45 +96,44 @@ def test_cells_are_those_of_sweep(networks: Path) -> None:
 
 def test_a_stopped_run_goes_on(networks: Path, tmp_path: Path) -> None:
     out = tmp_path / "table.json"
-    reproduce.reproduce(TABLE, networks, None, only=["int"], n=5, out=out)
+    reproduce.reproduce_table(TABLE, networks, None, only=["int"], n=5, out=out)
     first = json.loads(out.read_text())
     assert {row["method"] for row in first["rows"]} == {"int"}
     first["rows"][0]["ours"] = 0.123  # only a cell taken from the file can show this
     out.write_text(json.dumps(first))
-    rows = reproduce.reproduce(TABLE, networks, None, n=5, out=out)
+    rows = reproduce.reproduce_table(TABLE, networks, None, n=5, out=out)
     assert next(row["ours"] for row in rows if row["method"] == "int") == 0.123
     kept = json.loads(out.read_text())["rows"]
     assert [row["method"] for row in kept] == ["normal"] * 2 + ["int"] * 2 + ["adv"] * 2
     # A later run of one row alone loses none of the others.
-    reproduce.reproduce(TABLE, networks, None, only=["normal"], n=5, out=out)
+    reproduce.reproduce_table(TABLE, networks, None, only=["normal"], n=5, out=out)
     assert json.loads(out.read_text())["rows"] == kept
 
 
 def test_fewer_images_are_not_held_against_the_paper(networks: Path) -> None:
     """Four images may be right one and all where 200 are not: one image is no tolerance then."""
-    rows = reproduce.reproduce(TABLE, networks, None, n=4)
+    rows = reproduce.reproduce_table(TABLE, networks, None, n=4)
     measured = [row for row in rows if row["network"]]
     assert {row["within"] for row in rows} == {row["tolerance"] for row in rows} == {None}
     assert {row["not_judged"] for row in measured} == {"images"}
     text = reproduce.summary(rows)
-    assert text.startswith("No cell was held against the paper's; 1 networks were not there.")
+    assert text.startswith("No cell was held against the paper's; 1 networks were missing.")
     assert "4 cells are not judged: 4 images are fewer than the paper's." in text
-    enough = reproduce.reproduce(TABLE, networks, None, n=5)
+    enough = reproduce.reproduce_table(TABLE, networks, None, n=5)
     assert "cells agree within the tolerance, 0.2 (one image of 5)" in reproduce.summary(enough)
 
 
 def test_rows_of_other_code_are_kept_with_a_notice(networks: Path, tmp_path: Path) -> None:
     out = tmp_path / "table.json"
-    rows = reproduce.reproduce(TABLE, networks, None, n=5, out=out)
-    assert reproduce.measured_otherwise(rows, "cpu") == ""
+    rows = reproduce.reproduce_table(TABLE, networks, None, n=5, out=out)
+    assert reproduce.measured_otherwise(out, "cpu") == ""
     written = json.loads(out.read_text())
     for row, found in zip(written["rows"], ({"fastinterp": "0.0.1"}, None), strict=False):
         row["versions"] = found and row["versions"] | found
     out.write_text(json.dumps(written))
-    again = reproduce.reproduce(TABLE, networks, None, n=5, out=out)
-    notice = reproduce.measured_otherwise(again, "cpu")
-    assert notice.startswith("2 cells were taken from the file")
-    assert "fastinterp 0.0.1" in notice and "a version that did not say" in notice
+    again = reproduce.reproduce_table(TABLE, networks, None, n=5, out=out)
+    notice = reproduce.measured_otherwise(out, "cpu")
+    assert "fastinterp 0.0.1" in notice and "did not record itself" in notice
     assert [row["ours"] for row in again] == [row["ours"] for row in rows]
 
 
@@ -142,7 +142,7 @@ def test_a_file_of_something_else_is_not_overwritten(networks: Path, tmp_path: P
     for content in ('{"mine": 1}', "no json", '{"table": "table3", "n": 5, "rows": []}'):
         out.write_text(content)
         with pytest.raises(InputError, match="something else than tableX"):
-            reproduce.reproduce(TABLE, networks, None, n=5, out=out)
+            reproduce.reproduce_table(TABLE, networks, None, n=5, out=out)
         assert out.read_text() == content
 
 
@@ -150,7 +150,7 @@ def test_only_keeps_rows_that_fit_each_kind_of_word() -> None:
     table = reproduce.load_table("table3")
 
     def kept(*only: str) -> set[tuple[str, str]]:
-        return {(network.dataset, network.method) for network in reproduce.needed(table, only)}
+        return {(network.dataset, network.method) for network in table.needed(only)}
 
     assert len(kept()) == 14
     assert kept("cifar10", "int") == {("cifar10", "int")}
@@ -158,20 +158,20 @@ def test_only_keeps_rows_that_fit_each_kind_of_word() -> None:
     for only in (("wresnet", "ig-norm"), ("mnist", "nonsense")):
         with pytest.raises(InputError, match="nothing to do with"):
             kept(*only)
-    (normal,) = reproduce.needed(reproduce.load_table("table1"), ["cam", "gradcam++", "mnist"])
+    (normal,) = reproduce.load_table("table1").needed(["cam", "gradcam++", "mnist"])
     assert normal == Network("mnist", "small", "normal")
 
 
 def test_a_folder_without_any_network_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"digits-small-normal/model\.safetensors"):
-        reproduce.reproduce(TABLE, tmp_path, None)
+        reproduce.reproduce_table(TABLE, tmp_path, None)
 
 
 def test_bad_input(networks: Path) -> None:
     with pytest.raises(InputError, match="There is no folder"):
-        reproduce.reproduce(TABLE, networks / "nowhere", None)
+        reproduce.reproduce_table(TABLE, networks / "nowhere", None)
     with pytest.raises(InputError, match="nothing to do with cifar100"):
-        reproduce.reproduce(TABLE, networks, None, only=["cifar100"])
+        reproduce.reproduce_table(TABLE, networks, None, only=["cifar100"])
 
 
 def test_released_networks_are_found(shared: Path) -> None:
@@ -188,8 +188,8 @@ def test_int_at_ten_steps_agrees_with_the_paper(shared: Path) -> None:
     """Two cells on all 200 images (Tables 3 and 4); whole tables are measured by hand."""
     columns = ({"eps": 0.0, "steps": 10}, {"eps": 0.3, "steps": 10})
     short = reproduce.Block("mnist", "small", columns, {"int": (0.935, 0.910)})
-    small = reproduce.Table("short", "", "accuracy", "", "", (short,))
-    rows = reproduce.reproduce(small, shared / "networks", shared / "data")
+    small = reproduce.PaperTable("short", "", "accuracy", "", "", (short,))
+    rows = reproduce.reproduce_table(small, shared / "networks", shared / "data")
     assert [row["within"] for row in rows] == [True, True]
 
 
@@ -198,8 +198,8 @@ def test_taus_are_those_of_aai_sweep(networks: Path) -> None:
     from fastinterp.interpreters import CAM
 
     block = reproduce.Block("digits", "small", ({"eps": 0.1, "steps": 200},), {"int": (0.5,)})
-    table = reproduce.Table("tableY", "", "aai", "cam", "", (block,))
-    (row,) = reproduce.reproduce(table, networks, None, n=3)
+    table = reproduce.PaperTable("tableY", "", "aai", "cam", "", (block,))
+    (row,) = reproduce.reproduce_table(table, networks, None, n=3)
     test = data.load("digits")
     chosen, _ = paper_selection(len(test), 3)
     model = models.load(networks / "digits-small-int" / "model.safetensors")
@@ -224,8 +224,8 @@ def test_corruptions_are_those_of_corruption_sweep(networks: Path) -> None:
         {"attack": "fog", "eps": 9.0, "steps": 2},
     )
     block = reproduce.Block("digits", "small", columns, {"int": (0.5, 0.5)}, n=20)
-    table = reproduce.Table("tableY", "", "corruption", "", "", (block,))
-    rows = reproduce.reproduce(table, networks, None, n=20)
+    table = reproduce.PaperTable("tableY", "", "corruption", "", "", (block,))
+    rows = reproduce.reproduce_table(table, networks, None, n=20)
     test = data.load("digits")
     chosen, offsets = paper_selection(len(test), 20)
     model = models.load(networks / "digits-small-int" / "model.safetensors")
@@ -247,9 +247,9 @@ def test_scores_are_those_of_isa_row(networks: Path, tmp_path: Path) -> None:
     columns = ({"norm": "l1", "classes": "1-class"}, {"norm": "l1", "classes": "2-class"})
     figures = {"cam": (1.0, 2.0), "repr": (float("nan"), 3.0)}
     block = reproduce.Block("digits", "small", columns, figures, figures, method="normal")
-    table = reproduce.Table("tableY", "", "isa", "", "", (block,))
+    table = reproduce.PaperTable("tableY", "", "isa", "", "", (block,))
     out = tmp_path / "table.json"
-    rows = reproduce.reproduce(table, networks, None, n=8, out=out)
+    rows = reproduce.reproduce_table(table, networks, None, n=8, out=out)
     assert [(row["interpreter"], row["classes"]) for row in rows] == [
         ("cam", "1-class"),
         ("cam", "2-class"),
@@ -262,7 +262,7 @@ def test_scores_are_those_of_isa_row(networks: Path, tmp_path: Path) -> None:
     if two["n"]:
         assert (rows[1]["nds"], rows[1]["nsl"]) == (two["nds"], two["nsl"])
     assert json.loads(out.read_text(), parse_constant=pytest.fail)["rows"] == rows
-    assert reproduce.reproduce(table, networks, None, only=["repr"], n=8, out=out) == rows[2:]
+    assert reproduce.reproduce_table(table, networks, None, only=["repr"], n=8, out=out) == rows[2:]
     ((_, header, body),) = reproduce.paper_and_ours(rows)
     assert header == ["interpreter", "1-class", "2-class"]
     assert body[1][1] == "-", "the paper has no such cell"
@@ -271,18 +271,18 @@ def test_scores_are_those_of_isa_row(networks: Path, tmp_path: Path) -> None:
 def test_cells_that_the_paper_squared_are_compared_as_squares(
     networks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def isa_row(*args: object, n: int) -> dict[str, object]:
+    def measure(attack: str, request: Request) -> list[dict[str, object]]:
         scores = {"nds": 0.6, "nsl": 0.02, "nds_squared": 0.31, "nsl_squared": 0.04}
-        return {**scores, "n": 20 if n == 25 else 19}
+        return [{**scores, "n": 20 if request.n == 25 else 19}]
 
-    monkeypatch.setattr(kinds, "isa_row", isa_row)
+    monkeypatch.setattr(tables, "measure", measure)
     columns = ({"norm": "l2", "classes": "1-class"}, {"norm": "l2", "classes": "2-class"})
     figures = {"cam": (0.3, 0.6), "repr": (float("nan"), 0.4)}
     block = reproduce.Block(
         "digits", "small", columns, figures, figures, method="normal", squared=("cam",), n=25
     )
-    table = reproduce.Table("tableY", "", "isa", "", "", (block,))
-    rows = reproduce.reproduce(table, networks, None)
+    table = reproduce.PaperTable("tableY", "", "isa", "", "", (block,))
+    rows = reproduce.reproduce_table(table, networks, None)
     assert [row["n"] for row in rows] == [25] * 3, "the block's own number of images"
     assert [row["squared"] for row in rows] == [True, False, False]
     assert [row["ours"] for row in rows] == [0.31, 0.6, 0.6]
@@ -290,7 +290,7 @@ def test_cells_that_the_paper_squared_are_compared_as_squares(
     assert {(row["nds"], row["nsl"]) for row in rows} == {(0.6, 0.02)}
     ((_, _, body),) = reproduce.paper_and_ours(rows)
     assert body[0][1:] == ["0.300/0.300 / 0.310/0.040", "0.600/0.600 / 0.600/0.020"]
-    few = reproduce.reproduce(table, networks, None, n=24)
+    few = reproduce.reproduce_table(table, networks, None, n=24)
     assert {row["within"] for row in few} == {None}, "means of so few images are not judged"
     assert reproduce.summary(rows).startswith(
         "2 of 2 cells agree within the tolerance, 15% of the paper's NDS."
@@ -337,11 +337,11 @@ def test_order_counts_pairs_that_the_paper_tells_apart() -> None:
 def test_networks_of_another_recipe_are_not_judged(tmp_path: Path) -> None:
     figures = {"int": (0.5, 0.5), "adv": (0.5, 0.5)}
     block = reproduce.Block("digits", "small", COLUMNS, figures, n=5)
-    table = reproduce.Table("tableX", "", "accuracy", "", "", (block,))
+    table = reproduce.PaperTable("tableX", "", "accuracy", "", "", (block,))
     for method, recipe in (("int", "digits-small-int"), ("adv", "digits-quick-adv")):
         path = tmp_path / f"digits-small-{method}" / "model.safetensors"
         models.save(models.small(seed=0), path, info={"recipe": {"name": recipe}})
-    rows = reproduce.reproduce(table, tmp_path, None, n=5)
+    rows = reproduce.reproduce_table(table, tmp_path, None, n=5)
     assert [row["tolerance"] for row in rows] == [0.2, 0.2, None, None]
     assert [row["within"] is None for row in rows] == [False, False, True, True]
     assert rows[0]["network"] == "digits-small-int/model.safetensors"
@@ -399,6 +399,6 @@ def test_interpreters_are_rows_of_table1_alone(capsys: pytest.CaptureFixture[str
 
     words = ["reproduce", "table3", "--networks", "nowhere", "--interpreters", "cam"]
     assert main(words) == 2
-    assert "table3 has none to choose" in capsys.readouterr().err
+    assert "rows of table1 and table3 has none" in capsys.readouterr().err
     assert main(["reproduce", "table1", "--networks", "nowhere", "--interpreters", "lime"]) == 2
     assert "there is no 'lime'" in capsys.readouterr().err

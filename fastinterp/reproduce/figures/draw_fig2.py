@@ -9,7 +9,7 @@ import torch
 
 from ...evaluation.pictures import STYLE, bare, colour_bar, overlay, show_image
 from ...evaluation.tables import format_eps
-from .figure import Measured, Rows
+from ..results import ResultRow, Results
 from .subject import shares
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ CURVES = {  # colour and marker of each set of classes
 }
 
 
-def draw(measured: Measured) -> Picture:
-    """Curves of `lowest` over eps, and panel c."""
+def draw(results: Results) -> Picture:
+    """The curves of `lowest` over eps, and panel c."""
     import matplotlib as mpl
     from matplotlib.figure import Figure as Picture
 
@@ -37,20 +37,20 @@ def draw(measured: Measured) -> Picture:
             bottom=1 - (0.3 + curves) / height, wspace=0.24,
         )  # fmt: skip
         for i, (panel, norm) in enumerate((("a", "$\\ell_1$"), ("b", "squared $\\ell_2$"))):
-            _draw_curves(picture.add_subplot(top[0, i]), measured.rows, panel, norm)
+            _draw_curves(picture.add_subplot(top[0, i]), results.rows, panel, norm)
         grid = picture.add_gridspec(
             3, 7, width_ratios=[1, 1, 1, 1, 1, 0.03, 0.09], left=0.05, right=0.9,
             top=(maps + 0.35) / height, bottom=0.57 / height, wspace=0.06, hspace=0.17,
         )  # fmt: skip
-        _draw_examples(picture, grid, measured)
+        _draw_examples(picture, grid, results)
         above = (maps + 0.5) / height
         picture.text(0.012, above, "c", fontsize=9, fontweight="bold")
         colour_bar(picture, picture.add_subplot(grid[1:, 6]), "CAM / largest |value| in the row")
-        picture.text(0.012, 0.012, _footnote(measured.rows), fontsize=6.5, va="bottom")
+        picture.text(0.012, 0.012, _footnote(results.rows), fontsize=6.5, va="bottom")
     return picture
 
 
-def _draw_curves(axes: Axes, rows: Rows, panel: str, norm: str) -> None:
+def _draw_curves(axes: Axes, rows: list[ResultRow], panel: str, norm: str) -> None:
     for classes, (colour, marker) in CURVES.items():
         own = [row for row in rows if (row["panel"], row["classes"]) == (panel, classes)]
         hidden = [row for row in own if row["success"]]
@@ -65,16 +65,16 @@ def _draw_curves(axes: Axes, rows: Rows, panel: str, norm: str) -> None:
     axes.set_title(f"{panel}  ISA against the {norm} discrepancy", loc="left", fontweight="bold")
     axes.set_xlabel("perturbation size $\\epsilon$")
     axes.set_ylabel(f"normalised {norm} discrepancy")
-    axes.set_ylim(0, 1.15 * axes.get_ylim()[1])  # room for the legend
+    axes.set_ylim(0, 1.15 * axes.get_ylim()[1])  # the legend lies above the curves
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="0.92", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.legend(frameon=False, loc="upper center", ncols=3, columnspacing=1.5)
 
 
-def _draw_examples(picture: Picture, grid: Any, measured: Measured) -> None:
+def _draw_examples(picture: Picture, grid: Any, results: Results) -> None:
     """A column an example: the image, and its maps of t and t' with their tau below."""
-    arrays, cells = measured.arrays, [row for row in measured.rows if row["panel"] == "c"]
+    arrays, cells = results.arrays, [row for row in results.rows if row["panel"] == "c"]
     names = list(dict.fromkeys(_name(row) for row in cells))
     maps = {name: torch.from_numpy(arrays[f"maps-{name}"]) for name in names}
     scale = torch.stack(list(maps.values())).abs().amax(dim=(0, 2, 3)).tolist()
@@ -113,12 +113,12 @@ def _labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return ["image", *maps]
 
 
-def _footnote(rows: Rows) -> str:
+def _footnote(rows: list[ResultRow]) -> str:
     one = rows[0]
     most = max(row["penalty"] for row in rows if row["panel"] != "c")
     return (
         f"{one['dataset']}, test image {one['image']}, {one['model']} {one['method']} network. "
         "Curves: the discrepancy in units of the clean map's range, from the smallest\n"
-        f"eps that fools the network to {most:g} times it; what a smaller eps hides, a larger one "
-        "does, too. $\\tau$: Kendall's between $L(x, i)$ and $L(x', i)$."
+        f"eps that fools the network to {most:g} times it, and never above that of a smaller eps."
+        " $\\tau$: Kendall's between $L(x, i)$ and $L(x', i)$."
     )

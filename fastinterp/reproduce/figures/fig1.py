@@ -1,4 +1,4 @@
-"""Figure 1: what an attack does to the maps of the true and of the target class."""
+"""Figure 1: how an attack changes the maps of the true and the target class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from ...evaluation.pictures import STYLE, bare, colour_bar, overlay, show_image
 from ...evaluation.tables import format_eps
 from ...interpreters import CAM, GradCAMPlusPlus, IntegratedGradients, Interpreter
 from ...ops import kendall_tau
-from .figure import Figure, Measured, Rows, Setting
+from ..results import ResultRow, Results
+from .figure import PaperFigure, Setting
 from .subject import NEEDS, ROLES, SCENES, STEPS, Subject, find_subject, holds, shares
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 LABELS = {"cam": "CAM", "gradcam++": "GradCAM++", "ig": "IG"}
 IG_STEPS = 100
-CELLS = 28  # across the picture of a map of pixels
-IG_PIXELS = 2_000_000  # in one pass, all images and channels together: memory for a large image
+CELLS = 28  # to a side of the picture of a map of pixels
+IG_PIXELS = 2_000_000  # values in one pass of IG, to limit its memory on large images
 PAPER = {  # of another image of restricted ImageNet, which the paper does not name
     "cam": (0.4782, 0.5039),
     "gradcam++": (0.5018, 0.5472),
@@ -32,7 +33,7 @@ PAPER = {  # of another image of restricted ImageNet, which the paper does not n
 
 
 def interpreters(subject: Subject) -> dict[str, Interpreter]:
-    """The figure's three. IG is eq. (2) of the network itself, with no softplus in it."""
+    """The three of the figure. IG is eq. (2) on the network itself, without softplus."""
     chunk = max(1, min(512, IG_PIXELS // subject.x.numel()))
     return {
         "cam": CAM(subject.model),
@@ -41,7 +42,7 @@ def interpreters(subject: Subject) -> dict[str, Interpreter]:
     }
 
 
-def measure(setting: Setting) -> Measured:
+def measure(setting: Setting) -> Results:
     """A row for each interpreter and class; the images and their maps as arrays.
 
     Arrays: "x", "x_adv" [C_in, H, W] and, by the interpreter's name, maps [2, 2, ...]: of x and x',
@@ -60,7 +61,7 @@ def measure(setting: Setting) -> Measured:
     }
     probabilities = subject.probabilities(both)
     arrays = {"x": both[0].cpu().numpy(), "x_adv": both[1].cpu().numpy()}
-    rows: Rows = []
+    rows: list[ResultRow] = []
     for name, interpreter in interpreters(subject).items():
         about = {**shared, "interpreter": name}
         if any(about.items() <= row.items() for row in setting.known.rows):
@@ -70,11 +71,11 @@ def measure(setting: Setting) -> Measured:
                 maps = torch.cat([interpreter(x[None], subject.classes) for x in both]).cpu()
         rows += _rows(about, maps, probabilities)
         arrays[name] = maps.numpy()
-        setting.keep(Measured(rows, arrays))
-    return Measured(rows, arrays)
+        setting.save(Results(rows, arrays))
+    return Results(rows, arrays)
 
 
-def _rows(about: Mapping[str, Any], maps: Tensor, probabilities: Tensor) -> Rows:
+def _rows(about: Mapping[str, Any], maps: Tensor, probabilities: Tensor) -> list[ResultRow]:
     """Maps [2, 2, ...] and probabilities [2, 2], of x and x', of t and t' -> a row a class."""
     tau = kendall_tau(*maps.flatten(2)).tolist()
     paper = PAPER if about["dataset"] == "restricted_imagenet" else {}
@@ -91,12 +92,12 @@ def _rows(about: Mapping[str, Any], maps: Tensor, probabilities: Tensor) -> Rows
     ]
 
 
-def draw(measured: Measured) -> Picture:
-    """Above the image and its maps, below the attacked one and its maps, side by side."""
+def draw(results: Results) -> Picture:
+    """The image and its maps in the first row, the attacked image and its maps in the second."""
     import matplotlib as mpl
     from matplotlib.figure import Figure as Picture
 
-    names = list(dict.fromkeys(row["interpreter"] for row in measured.rows))
+    names = list(dict.fromkeys(row["interpreter"] for row in results.rows))
     with mpl.rc_context(STYLE):
         picture = Picture(figsize=(9.0, 3.42))
         grid = picture.add_gridspec(
@@ -104,33 +105,33 @@ def draw(measured: Measured) -> Picture:
             left=0.03, right=0.925, top=0.835, bottom=0.162, wspace=0.05, hspace=0.16,
         )  # fmt: skip
         axes = [picture.add_subplot(grid[row, 0]) for row in (0, 1)]
-        _draw_images(axes, measured)
+        _draw_images(axes, results)
         for i, name in enumerate(names):
             pairs = [[picture.add_subplot(grid[row, 3 * i + c]) for row in (0, 1)] for c in (2, 3)]
-            _draw_maps(pairs, measured, name)
+            _draw_maps(pairs, results, name)
             centre = (pairs[0][0].get_position().x0 + pairs[1][0].get_position().x1) / 2
             picture.text(centre, 0.935, LABELS[name], ha="center", va="center", fontsize=10)
         label = "map / largest |value| in the column"
         colour_bar(picture, picture.add_subplot(grid[:, -1]), label)
-        picture.text(0.008, 0.012, _footnote(measured), fontsize=6.5, va="bottom")
+        picture.text(0.008, 0.012, _footnote(results), fontsize=6.5, va="bottom")
     return picture
 
 
-def _draw_images(axes: list[Axes], measured: Measured) -> None:
+def _draw_images(axes: list[Axes], results: Results) -> None:
     """x and x', each with the probabilities of t and t'."""
     sides = (("x", "probability", "original $x$"), ("x_adv", "probability_adv", "adversarial $x'$"))
     for panel, (array, key, side) in zip(axes, sides, strict=True):
         bare(panel)
-        panel.set_title(shares(measured.rows[:2], key), fontsize=7)
-        show_image(panel, torch.from_numpy(measured.arrays[array]))
+        panel.set_title(shares(results.rows[:2], key), fontsize=7)
+        show_image(panel, torch.from_numpy(results.arrays[array]))
         panel.set_ylabel(side, fontsize=9)
 
 
-def _draw_maps(pairs: list[list[Axes]], measured: Measured, name: str) -> None:
-    """Two columns, for t and t'; in each the map at x above that at x', and their tau below."""
-    maps = shown(torch.from_numpy(measured.arrays[name]))
-    images = [torch.from_numpy(measured.arrays[key]) for key in ("x", "x_adv")]
-    rows = [row for row in measured.rows if row["interpreter"] == name]
+def _draw_maps(pairs: list[list[Axes]], results: Results, name: str) -> None:
+    """Two columns, for t and t'; in each the map at x, the map at x', and their tau."""
+    maps = shown(torch.from_numpy(results.arrays[name]))
+    images = [torch.from_numpy(results.arrays[key]) for key in ("x", "x_adv")]
+    rows = [row for row in results.rows if row["interpreter"] == name]
     for i, (pair, row) in enumerate(zip(pairs, rows, strict=True)):
         scale = float(maps[:, i].abs().max()) or 1.0
         for panel, image, values in zip(pair, images, maps[:, i] / scale, strict=True):
@@ -142,10 +143,10 @@ def _draw_maps(pairs: list[list[Axes]], measured: Measured, name: str) -> None:
 
 
 def shown(maps: Tensor) -> Tensor:
-    """Maps of the pixels' channels [2, 2, C_in, H, W] as [2, 2, h, w]: summed, others as they are.
+    """Maps [2, 2, C_in, H, W] of pixels, summed to [2, 2, h, w]; other maps as they are.
 
-    The sum is over the channels and over square patches, about `CELLS` to a side: single pixels of
-    a large image could not be seen. A sum keeps IG complete.
+    The sum is over the channels and over square patches, about `CELLS` to a side, because single
+    pixels of a large image are too small to see. Summed maps of IG are still complete.
     """
     if maps.dim() != 5:
         return maps
@@ -157,9 +158,9 @@ def _patch(width: int) -> int:
     return max(1, width // CELLS)
 
 
-def _footnote(measured: Measured) -> str:
-    row = measured.rows[0]
-    patch = _patch(measured.arrays["x"].shape[-1])
+def _footnote(results: Results) -> str:
+    row = results.rows[0]
+    patch = _patch(results.arrays["x"].shape[-1])
     summed = f"channels and {patch}x{patch} pixels" if patch > 1 else "channels"
     return (
         f"{row['dataset']}, test image {row['image']}, {row['model']} {row['method']} network. "
@@ -170,7 +171,7 @@ def _footnote(measured: Measured) -> str:
     )
 
 
-FIGURE = Figure(
+FIGURE = PaperFigure(
     "fig1",
     "an image before and after an attack, each with CAM, GradCAM++ and IG of two classes",
     NEEDS,

@@ -1,4 +1,4 @@
-"""Figure 2: how well an attack can hide from each discrepancy."""
+"""Figure 2: how much of each discrepancy remains when an attack hides from it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from ...attacks import ISA
 from ...interpreters import CAM
 from ...interpreters.distance import ClassSet, interpretability_discrepancy
 from ...ops import kendall_tau
+from ..results import ResultRow, Results
 from .draw_fig2 import draw
-from .figure import Figure, Measured, Rows, Setting
+from .figure import PaperFigure, Setting
 from .subject import NEEDS, ROLES, SCENES, Subject, find_subject, holds
 
 Norm = Literal["l1", "l2"]
@@ -35,7 +36,7 @@ PAPER = {  # of another image of restricted ImageNet, which the paper does not n
 Examples = dict[str, tuple[float, Tensor]]
 
 
-def measure(setting: Setting) -> Measured:
+def measure(setting: Setting) -> Results:
     """A row for each point of a curve and, of panel c, for each map; its images and maps as arrays.
 
     Arrays: "NAME" [C_in, H, W] and "maps-NAME" [2, h, w], of t and t', for each of `EXAMPLES`.
@@ -47,7 +48,7 @@ def measure(setting: Setting) -> Measured:
 
     subject = find_subject(setting, network)
     smallest = _smallest(subject)
-    rows: Rows = []
+    rows: list[ResultRow] = []
     examples: Examples = {
         "original": (0.0, subject.x[0]),
         "pgd": (subject.scene.eps, subject.x_adv[0]),
@@ -60,27 +61,27 @@ def measure(setting: Setting) -> Measured:
         rows += curve
         if norm == "l1":
             examples[classes] = (curve[-1]["eps"], attacked)
-        setting.keep(_with_examples(subject, rows, examples))
+        setting.save(_with_examples(subject, rows, examples))
     return _with_examples(subject, rows, examples)
 
 
 def _smallest(subject: Subject) -> Tensor:
-    """The smallest radius with which ISA's attack, hiding nothing, fools the network: [1]."""
+    """The smallest radius with which ISA fools the network without hiding: [1]."""
     eps = ISA(subject.model, CAM(subject.model)).smallest(subject.x, subject.target).eps
     if not bool(eps.isfinite().all()):
         raise InputError(
             f"ISA does not turn test image {subject.about['image']} of {subject.about['dataset']} "
-            f"into a {subject.scene.target}, so there is nothing to hide."
+            f"into a {subject.scene.target}; take another network."
         )
     return eps
 
 
 def _curve(
     subject: Subject, smallest: Tensor, norm: Norm, classes: ClassSet
-) -> tuple[Rows, Tensor]:
+) -> tuple[list[ResultRow], Tensor]:
     """A row for each radius, and x' [C_in, H, W] of the largest one.
 
-    The radii are a batch of one image: each has its own search for the weight.
+    The radii are a batch of the same image; each has its own search for the weight.
     """
     attack = ISA(subject.model, CAM(subject.model), norm, classes)
     count = len(PENALTIES)
@@ -125,8 +126,8 @@ def _panel(norm: Norm) -> str:
 
 def _known(
     setting: Setting, subject: Subject, norm: Norm, classes: ClassSet
-) -> tuple[Rows, Tensor] | None:
-    """What an earlier run has left of a curve of the same image and network."""
+) -> tuple[list[ResultRow], Tensor] | None:
+    """A curve that an earlier run measured of the same image and network."""
     about = {**subject.about, "panel": _panel(norm), "classes": classes}
     rows = [row for row in setting.known.rows if about.items() <= row.items()]
     stored = setting.known.arrays.get(classes)
@@ -136,8 +137,8 @@ def _known(
 
 
 @torch.no_grad()
-def _with_examples(subject: Subject, curves: Rows, examples: Examples) -> Measured:
-    """The curves' rows, and what panel c shows of the examples there are: (eps, x') by name."""
+def _with_examples(subject: Subject, curves: list[ResultRow], examples: Examples) -> Results:
+    """The rows of the curves and of panel c, whose examples are (eps, x') by name."""
     images = torch.stack([image for _, image in examples.values()])
     maps = CAM(subject.model)(images, subject.classes).cpu()
     probabilities = subject.probabilities(images).tolist()
@@ -161,12 +162,12 @@ def _with_examples(subject: Subject, curves: Rows, examples: Examples) -> Measur
             }
             for k, role in enumerate(ROLES)
         ]
-    return Measured(rows, arrays)
+    return Results(rows, arrays)
 
 
-FIGURE = Figure(
+FIGURE = PaperFigure(
     "fig2",
-    "what is left of each discrepancy when an attack hides from it, and the maps that it leaves",
+    "what is left of each discrepancy when an attack hides from it, and the attacked maps",
     NEEDS,
     15,
     tuple(scene.network for scene in SCENES),

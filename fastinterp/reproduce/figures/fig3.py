@@ -9,7 +9,8 @@ from ... import training
 from ...evaluation.pictures import STYLE
 from ..networks import Network
 from ..paper import load_table
-from .figure import Figure, Measured, Rows, Setting
+from ..results import ResultRow, Results
+from .figure import PaperFigure, Setting
 from .labels import LABELS, device_name, sources
 from .under_pgd import accuracies, with_later
 
@@ -22,21 +23,21 @@ EPS = (0.3, 0.4)
 TIME = ("seconds_per_iteration", "iterations", "seconds_per_epoch", "timed", "device")
 
 
-def measure(setting: Setting) -> Measured:
-    """A row for each method and eps; methods in the order of falling cost."""
+def measure(setting: Setting) -> Results:
+    """A row for each method and eps; the costliest method first."""
     networks = FIGURE.chosen(setting.only)
-    rows: Rows = []
+    rows: list[ResultRow] = []
     for network in networks:
         rows += accuracies(setting, network, setting.find(network), EPS)
-        setting.keep(Measured(with_later(setting, rows, "method")))
-    times = _known_times(setting, networks) or _times(setting, networks)
+        setting.save(Results(with_later(setting, rows, "method")))
+    times = _known_times(setting, networks) or _time_training(setting, networks)
     rows = [{**row, "paper": _printed(row), **times[row["method"]]} for row in rows]
     rows.sort(key=lambda row: -row["seconds_per_epoch"])  # stable: a method's rows stay together
-    return Measured(rows)
+    return Results(rows)
 
 
 def _printed(row: Mapping[str, Any]) -> float | None:
-    """The accuracy in Table 3, which is of the same networks."""
+    """The accuracy of the same network in Table 3."""
     for block in load_table("table3").blocks:
         if (block.dataset, block.model) == (row["dataset"], row["model"]):
             values = block.rows.get(row["method"], ())
@@ -60,7 +61,7 @@ def _known_times(setting: Setting, networks: list[Network]) -> Times | None:
     return times if all(network.method in times for network in networks) else None
 
 
-def _times(setting: Setting, networks: list[Network]) -> Times:
+def _time_training(setting: Setting, networks: list[Network]) -> Times:
     recipes = [training.load_recipe(network.recipe) for network in networks]
     found = training.time_recipes(
         recipes, setting.data_dir, device=setting.device, progress=setting.progress
@@ -74,25 +75,25 @@ def _times(setting: Setting, networks: list[Network]) -> Times:
     }
 
 
-def draw(measured: Measured) -> Picture:
+def draw(results: Results) -> Picture:
     """Bars of the time per epoch, points of the accuracies."""
     import matplotlib as mpl
     from matplotlib.figure import Figure as Picture
 
-    methods = list(dict.fromkeys(row["method"] for row in measured.rows))
+    methods = list(dict.fromkeys(row["method"] for row in results.rows))
     with mpl.rc_context(STYLE | {"font.size": 9.0}):
         picture = Picture(figsize=(6.8, 4.0))
         time = picture.add_axes((0.1, 0.27, 0.805, 0.64))
         accuracy = time.twinx()
-        handles = [_draw_times(time, measured.rows, methods)]
-        handles += list(_draw_accuracies(accuracy, measured.rows, methods))
+        handles = [_draw_times(time, results.rows, methods)]
+        handles += list(_draw_accuracies(accuracy, results.rows, methods))
         time.set_xticks(range(len(methods)), [LABELS[method] for method in methods])
         for label in time.get_xticklabels():
             label.set(rotation=28, ha="right", rotation_mode="anchor")
         picture.legend(
             handles=handles, loc="upper center", ncols=3, frameon=False, bbox_to_anchor=(0.5, 1.0)
         )
-        picture.text(0.012, 0.012, _footnote(measured.rows), fontsize=6.5, va="bottom")
+        picture.text(0.012, 0.012, _footnote(results.rows), fontsize=6.5, va="bottom")
     return picture
 
 
@@ -102,7 +103,7 @@ PLACES = {0.3: 0.22, 0.4: 0.38}  # beside the bar, and beside each other
 MARKERS = {0.3: "o", 0.4: "s"}
 
 
-def _draw_times(axes: Axes, rows: Rows, methods: list[str]) -> Any:
+def _draw_times(axes: Axes, rows: list[ResultRow], methods: list[str]) -> Any:
     seconds = {row["method"]: row["seconds_per_epoch"] for row in rows}
     unit, name = (60, "minutes") if max(seconds.values()) >= 300 else (1, "seconds")
     heights = [seconds[method] / unit for method in methods]
@@ -115,7 +116,7 @@ def _draw_times(axes: Axes, rows: Rows, methods: list[str]) -> Any:
     return bars
 
 
-def _draw_accuracies(axes: Axes, rows: Rows, methods: list[str]) -> Iterator[Any]:
+def _draw_accuracies(axes: Axes, rows: list[ResultRow], methods: list[str]) -> Iterator[Any]:
     for eps in EPS:
         found = {row["method"]: row["accuracy"] for row in rows if row["eps"] == eps}
         values = [float("nan") if found[m] is None else found[m] for m in methods]
@@ -136,7 +137,7 @@ def _draw_accuracies(axes: Axes, rows: Rows, methods: list[str]) -> Iterator[Any
     axes.set_ylabel("adversarial test accuracy")
 
 
-def _footnote(rows: Rows) -> str:
+def _footnote(rows: list[ResultRow]) -> str:
     one = rows[0]
     return (
         f"Time: median of {one['timed']} training iterations at the whole eps, methods taking "
@@ -146,7 +147,7 @@ def _footnote(rows: Rows) -> str:
     )
 
 
-FIGURE = Figure(
+FIGURE = PaperFigure(
     "fig3",
     "training time per epoch and adversarial accuracy of the eight methods",
     "8 mnist small networks, and the training images to time training",

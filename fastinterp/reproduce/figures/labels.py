@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from .figure import Rows
+from ..results import ResultRow
 
 LABELS = {
     "normal": "Normal",
@@ -24,7 +24,7 @@ LABELS = {
 
 
 def device_name(device: torch.device) -> str:
-    """What the work is done on, for people."""
+    """The name of a device as people know it, such as that of its CPU or GPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":
@@ -42,7 +42,7 @@ def _cpu() -> str:
     return platform.processor() or f"a CPU ({os.cpu_count()} cores)"
 
 
-def sources(rows: Rows) -> str:
-    """Where the networks of some rows come from, in words: "networks: released"."""
+def sources(rows: list[ResultRow]) -> str:
+    """The recipes of the networks of some rows, in words, such as "networks: released"."""
     found = dict.fromkeys(row["recipe"] or "released" for row in rows if row["network"] is not None)
     return f"networks: {', '.join(found) or 'none'}"

@@ -13,7 +13,7 @@ from ..._utils.errors import InputError
 from ...attacks import PGD
 from ...evaluation.measuring import predict
 from ...models.gap import GapClassifier
-from ..networks import Network, network_name
+from ..networks import Network, network_and_recipe
 from .figure import Setting
 
 STEPS = 10
@@ -30,11 +30,11 @@ class Scene(NamedTuple):
 
     @property
     def step_size(self) -> float:
-        """Half the radius; at the paper's 0.02 these are the 0.01 of its tables."""
+        """Half the radius: 0.01 for the paper's radius of 0.02, as in its tables."""
         return self.eps / 2
 
 
-# The paper's first; it calls the primate a monkey.
+# The first is the paper's, which calls the primate a monkey.
 SCENES = (
     Scene(Network("restricted_imagenet", "wresnet", "normal"), "primate", "fish", 0.02),
     Scene(Network("cifar10", "small", "normal"), "horse", "ship", 8 / 255),
@@ -49,14 +49,14 @@ NEEDS = (
 
 @dataclass(frozen=True)
 class Subject:
-    """An image that the network gets right, and the same one after the attack.
+    """An image that the network classifies correctly, before and after the attack.
 
     Attributes:
-        scene: what was looked for.
+        scene: the network, classes and radius.
         model: the network, in eval mode.
         x, x_adv: [1, C_in, H, W], on the model's device.
         label, target: t and t', [1].
-        about: what the rows of a figure say of it.
+        about: the entries that all rows of a figure share.
     """
 
     scene: Scene
@@ -80,19 +80,19 @@ class Subject:
 
 
 def find_subject(setting: Setting, network: Network) -> Subject:
-    """The first image of its class, in official order, that is classified rightly and then fooled.
+    """The first image that is classified correctly and then turned into the target class.
 
-    The attack is `STEPS` steps of targeted PGD from x, cross-entropy, the last iterate judged.
+    Images are tried in official order, with `STEPS` steps of targeted PGD from x on cross-entropy;
+    its last iterate counts.
 
     Args:
         setting: where the network and the images are.
         network: of one of `SCENES`.
 
     Raises:
-        InputError: the network or the images are not there, or no image will do.
+        InputError: the network or the images are missing, or there is no such image.
     """
     scene = next(scene for scene in SCENES if scene.network == network)
-    path = setting.find(network)
     model = setting.load(network)
     data = setting.images(network.dataset)
     label, target = (
@@ -109,20 +109,21 @@ def find_subject(setting: Setting, network: Network) -> Subject:
                     "dataset": network.dataset,
                     "model": network.model,
                     "method": network.method,
-                    "network": None if path is None else network_name(path),
+                    "network": network_and_recipe(setting.find(network))["network"],
                     "image": index,
                     "true": scene.true,
                     "target": scene.target,
                 }
                 return Subject(scene, model, x, x_adv, label, target, about)
     raise InputError(
-        f"{network} classifies no {scene.true} rightly that {STEPS} steps of PGD with eps "
-        f"{scene.eps:.3g} turn into a {scene.target}; the figure shows one."
+        f"There is no {scene.true} that {network} classifies correctly and {STEPS} steps of PGD "
+        f"with eps {scene.eps:.3g} turn into a {scene.target}; take another network, or another "
+        "data set with --only."
     )
 
 
 def holds(setting: Setting, network: Network, count: int) -> bool:
-    """Whether an earlier run has left all `count` rows, and there is nothing to check them by."""
+    """Whether all `count` rows are known, and no folder of networks was given to check them."""
     rows = setting.known.rows
     wanted = all((row["dataset"], row["model"]) == network[:2] for row in rows)
     return setting.networks is None and wanted and len(rows) == count

@@ -10,13 +10,7 @@ import torch
 from .. import training
 from .._utils.errors import InputError
 from ..training import Recipe
-from . import Network, find_network
-from .networks import SCALES
-
-QUICK = (
-    "Networks of the quick recipes are not those of the paper: their cells are not held against "
-    "the paper's figures."
-)
+from .networks import SCALES, Network, find_network
 
 
 def train_missing(
@@ -28,15 +22,15 @@ def train_missing(
     device: torch.device,
     progress: bool = True,
 ) -> list[Path]:
-    """Train networks by their recipes, one after the other; a stopped run goes on.
+    """Train networks by their recipes, one after the other; a stopped run continues.
 
-    A line for each says what begins. Whether there is a recipe for each is known before the first.
+    A line is printed for each. All recipes are looked up before the first training begins.
 
     Args:
-        needed: the networks; those that `folder` holds are left alone.
-        folder: where networks are and where the runs go; made if it is not there.
+        needed: the networks; those that `folder` holds are not trained.
+        folder: where the networks are and the runs are written; made if it is missing.
         data_dir: folder that holds the data sets.
-        quick: take the short recipes, and be content with networks of those.
+        quick: train by the short recipes, and accept networks of those.
         device: where to train.
         progress: show bars.
 
@@ -44,14 +38,20 @@ def train_missing(
         The folders of the runs.
 
     Raises:
-        InputError: a network has no recipe of this kind, or its data are not there.
+        InputError: a network has no recipe of this kind, or its data are missing.
     """
-    _make(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"Cannot make the folder {folder}: {error.strerror}.") from error
     scales = SCALES if quick else SCALES[:1]
     missing = [each for each in needed if find_network(folder, each, scales) is None]
     plans = [(folder / name, recipe) for name, recipe in (_plan(each, quick) for each in missing)]
     if quick and plans:
-        print(QUICK)
+        print(
+            "The quick recipes are not the paper's: cells of their networks are not held against "
+            "the paper's figures."
+        )
     for number, (out, recipe) in enumerate(plans, 1):
         print(
             f"training {out.name} ({number} of {len(plans)}): {recipe.description}, "
@@ -63,24 +63,16 @@ def train_missing(
 
 
 def _plan(network: Network, quick: bool) -> tuple[str, Recipe]:
-    """The name of the run that makes a network, and its recipe."""
+    """The name of the run that trains a network, and its recipe."""
     name = network.quick_recipe if quick else network.recipe
     if name is None:
         raise InputError(
-            f"--train quick is for MNIST Small alone, and there is no {network}; "
-            "give --train full, or choose by --only."
+            f"--train quick is for MNIST Small only and cannot train {network}; give --train full, "
+            "or choose networks by --only."
         )
     if name not in training.list_recipes():
         raise InputError(
-            f"no recipe trains {network}; put the network itself into --networks, or choose others "
-            "by --only."
+            f"No recipe trains {network}; put its file into --networks, or choose others by --only."
         )
     overrides = {} if network.gamma is None else {"gamma": network.gamma}
     return network.run(name), training.load_recipe(name, overrides)
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {folder}: {error.strerror}.") from error
