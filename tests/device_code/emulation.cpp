@@ -1,12 +1,13 @@
-// The GPU's block programs, run block after block on the CPU under names of their own. Tests
-// compare them with the reference, so the arithmetic, indexing and launch sizes that a GPU will
-// use are checked where there is none. A missing barrier does not show here: `make check-device`.
+// Registers every GPU op a second time, as emulated_<op>: HostBlock runs the kernel's blocks one
+// after another on the CPU. Tests compare these ops with plain torch, so the arithmetic, the
+// indexing and the launch sizes of a GPU are tested without one. A missing barrier does not show
+// here; `make check-device` finds those.
 #include <torch/library.h>
 
-#include "../cuda/cam.h"
-#include "../cuda/discrepancy.h"
-#include "../cuda/kendall.h"
-#include "../cuda/pgd_step.h"
+#include "../../csrc/cuda/cam.h"
+#include "../../csrc/cuda/discrepancy.h"
+#include "../../csrc/cuda/kendall.h"
+#include "../../csrc/cuda/pgd_step.h"
 
 namespace fastinterp {
 
