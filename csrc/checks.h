@@ -9,7 +9,7 @@
 
 #include <optional>
 
-#include "kernels/maps.h"
+#include "kernels/maps.cuh"
 
 namespace fastinterp {
 

@@ -13,7 +13,7 @@
 #include <optional>
 #include <tuple>
 
-#include "../keep.h"
+#include "../saved.h"
 #include "find.h"
 
 namespace fastinterp {

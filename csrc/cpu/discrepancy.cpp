@@ -16,8 +16,8 @@
 #include <vector>
 
 #include "../checks.h"
-#include "../keep.h"
-#include "../kernels/coefficients.h"
+#include "../kernels/discrepancy_softmax.cuh"
+#include "../saved.h"
 #include "panels.h"
 
 namespace fastinterp::cpu {

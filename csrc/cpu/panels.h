@@ -10,7 +10,7 @@
 #include <new>
 #include <vector>
 
-#include "../kernels/maps.h"
+#include "../kernels/maps.cuh"
 #include "vector/primitives.h"
 
 namespace fastinterp::cpu {

@@ -2,10 +2,10 @@
 // for all of them, since reading torch's headers takes nvcc longer than any of our kernels.
 #include <torch/library.h>
 
-#include "cam.h"
-#include "discrepancy.h"
-#include "kendall.h"
-#include "pgd_step.h"
+#include "../launch/cam.h"
+#include "../launch/discrepancy.h"
+#include "../launch/kendall_tau.h"
+#include "../launch/pgd_step.h"
 
 namespace fastinterp {
 

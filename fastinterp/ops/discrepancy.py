@@ -14,7 +14,7 @@ from ._validate import are_alike, mismatch
 Reduction = Literal["weighted", "1-class"]
 REDUCTIONS: tuple[Reduction, ...] = ("weighted", "1-class")
 
-# What the forward pass saves for the backward pass (csrc/keep.h).
+# What the forward pass saves for the backward pass (csrc/saved.h).
 KEEP_NOTHING, KEEP_GRADIENT, KEEP_SIGNS = 0, 1, 2
 
 

@@ -24,7 +24,7 @@ ROOT = HERE.parents[1]
 ALWAYS = ["-std=c++20", "-fPIC", "-fvisibility=hidden", "-Wno-psabi"]
 ON_FIBERS = ["-DFI_GPU", "-g1", "-Wno-tsan", f"-I{HERE}", f"-I{HERE / 'fake'}"]
 # The flags of each source. Fibers and shadow memory must not be watched themselves.
-WATCHERS = dict.fromkeys(("fibers.cpp", "shadow.cpp"), [*ON_FIBERS, "-O2"])
+WATCHERS = {source: [*ON_FIBERS, "-O2"] for source in ("fibers.cpp", "shadow.cpp")}
 SOURCES = {
     "emulation": {"emulation.cpp": ["-O2", "-g0"]},
     "races": {"device_code.cpp": [*ON_FIBERS, "-O1", "-fsanitize=thread"], **WATCHERS},

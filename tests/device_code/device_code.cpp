@@ -9,10 +9,10 @@
 #include "gpu.h"
 
 #define __CUDA_ARCH__ 900
-#include "../../csrc/cuda/cam.h"
-#include "../../csrc/cuda/discrepancy.h"
-#include "../../csrc/cuda/kendall.h"
-#include "../../csrc/cuda/pgd_step.h"
+#include "../../csrc/launch/cam.h"
+#include "../../csrc/launch/discrepancy.h"
+#include "../../csrc/launch/kendall_tau.h"
+#include "../../csrc/launch/pgd_step.h"
 
 namespace fastinterp {
 namespace {

@@ -1,7 +1,7 @@
 // Starting programs for clusters of blocks: on a GPU, or phase after phase on the CPU, for tests.
 #pragma once
 
-#include "launch.h"
+#include "launcher.h"
 
 #if defined(FI_GPU)
 #include <cooperative_groups.h>

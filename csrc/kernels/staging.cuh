@@ -1,7 +1,7 @@
 // One tile of feature maps in a block's shared memory, read once from global memory.
 #pragma once
 
-#include "products.h"
+#include "products.cuh"
 
 namespace fastinterp {
 

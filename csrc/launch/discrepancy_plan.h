@@ -2,9 +2,9 @@
 // out an image, from the sizes and the GPU's limits.
 #pragma once
 
-#include "../kernels/discrepancy_backward_tiles.h"
-#include "../kernels/discrepancy_cluster.h"
-#include "cluster.h"
+#include "../kernels/discrepancy_backward_tensor_cores.cuh"
+#include "../kernels/discrepancy_cluster.cuh"
+#include "cluster_launcher.h"
 
 namespace fastinterp::blocks {
 

@@ -1,7 +1,7 @@
 // The one instruction that the host cannot run: a product of small tiles on tensor cores.
 #pragma once
 
-#include "maps.h"
+#include "maps.cuh"
 
 #if defined(FI_GPU)
 #include <cuda_bf16.h>

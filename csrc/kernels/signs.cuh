@@ -1,7 +1,7 @@
 // Signs of the maps, two bits each.
 #pragma once
 
-#include "products.h"
+#include "products.cuh"
 
 namespace fastinterp {
 

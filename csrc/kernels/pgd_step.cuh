@@ -4,9 +4,9 @@
 
 #include <cmath>
 
-#include "maps.h"
-#include "products.h"
-#include "project.h"
+#include "maps.cuh"
+#include "pgd_projection.cuh"
+#include "products.cuh"
 
 namespace fastinterp {
 

@@ -1,7 +1,7 @@
 // One pixel of a projected step, and the l1 projection's threshold.
 #pragma once
 
-#include "block.h"
+#include "block.cuh"
 
 namespace fastinterp {
 

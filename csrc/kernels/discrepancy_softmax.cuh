@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "block.h"
+#include "block.cuh"
 
 namespace fastinterp {
 

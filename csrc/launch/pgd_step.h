@@ -3,9 +3,9 @@
 
 #include <ATen/ops/empty_like.h>
 
-#include "../kernels/step.h"
+#include "../kernels/pgd_step.cuh"
 #include "../rows.h"
-#include "cam.h"
+#include "launcher.h"
 
 namespace fastinterp::blocks {
 

@@ -3,8 +3,8 @@
 
 #include <cmath>
 
-#include "block.h"
-#include "products.h"
+#include "block.cuh"
+#include "products.cuh"
 
 namespace fastinterp {
 

@@ -1,7 +1,7 @@
 // Sums of a block on their way out: the mirror image of staging.h.
 #pragma once
 
-#include "products.h"
+#include "products.cuh"
 
 namespace fastinterp {
 

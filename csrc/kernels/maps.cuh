@@ -1,7 +1,7 @@
 // A batch of feature maps in any memory layout whose positions form one regular row.
 #pragma once
 
-#include "block.h"
+#include "block.cuh"
 
 namespace fastinterp {
 

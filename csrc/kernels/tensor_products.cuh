@@ -1,9 +1,9 @@
 // products.h for tensor cores: half types, many channels and classes, features staged.
 #pragma once
 
-#include "staging.h"
-#include "tile_product.h"
-#include "unstage.h"
+#include "staging.cuh"
+#include "store_tile.cuh"
+#include "tile_product.cuh"
 
 namespace fastinterp {
 

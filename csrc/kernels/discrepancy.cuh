@@ -5,9 +5,9 @@
 // discrepancy_cluster.h takes all three in one launch.
 #pragma once
 
-#include "coefficients.h"
-#include "signs.h"
-#include "unstage.h"
+#include "discrepancy_softmax.cuh"
+#include "signs.cuh"
+#include "store_tile.cuh"
 
 namespace fastinterp {
 
@@ -99,12 +99,11 @@ struct Discrepancy {
       sums[c] /= static_cast<double>(sizes.positions);
       sums[classes + c] = sums[classes + c] / static_cast<double>(sizes.positions) + bias_of(c);
     });
-    const double total =
-        coefficients(block, shared, sums, sums + classes, classes, labels[n], weighted,
-                     [&](int64_t c, double by_size, double by_logit) {
-                       q[c] = static_cast<Acc<T>>(by_size);
-                       q[classes + c] = static_cast<Acc<T>>(by_logit);
-                     });
+    const double total = coefficients(block, shared, sums, sums + classes, classes, labels[n],
+                                      weighted, [&](int64_t c, double by_size, double by_logit) {
+                                        q[c] = static_cast<Acc<T>>(by_size);
+                                        q[classes + c] = static_cast<Acc<T>>(by_logit);
+                                      });
     if (with_value) block.each(1, [&](int64_t) { value[n] = static_cast<T>(total); });
   }
 

@@ -3,9 +3,9 @@
 
 #include <ATen/core/dispatch/Dispatcher.h>
 
-#include "../kernels/kendall.h"
+#include "../kernels/kendall_tau.cuh"
 #include "../rows.h"
-#include "cam.h"
+#include "launcher.h"
 
 namespace fastinterp::blocks {
 

@@ -4,7 +4,7 @@
 // the slices share out the channels. Sums run in an order that the sizes alone decide.
 #pragma once
 
-#include "maps.h"
+#include "maps.cuh"
 
 namespace fastinterp {
 

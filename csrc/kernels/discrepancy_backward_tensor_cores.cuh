@@ -1,8 +1,8 @@
 // The backward pass of the discrepancy for tensor cores: half types, many channels and classes.
 #pragma once
 
-#include "discrepancy.h"
-#include "tensor_products.h"
+#include "discrepancy.cuh"
+#include "tensor_products.cuh"
 
 namespace fastinterp {
 

@@ -1,13 +1,14 @@
 // Starting block programs: on a GPU, or one block after another on the CPU, for tests.
 #pragma once
 
+#include <ATen/Dispatch.h>
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
 
 #include <limits>
 #include <vector>
 
-#include "../kernels/products.h"
+#include "../kernels/products.cuh"
 
 #if defined(FI_GPU)
 #include <c10/cuda/CUDAException.h>
@@ -16,6 +17,10 @@
 #endif
 
 namespace fastinterp {
+
+// Runs a lambda with scalar_t as each floating-point type.
+#define FI_DISPATCH(TYPE, ...) \
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, TYPE, "fastinterp", __VA_ARGS__)
 
 struct HostLauncher {
   template <typename Program>

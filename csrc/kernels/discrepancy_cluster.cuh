@@ -5,8 +5,8 @@
 // other's sums there. Of what belongs to a class, only the coefficients go to global memory.
 #pragma once
 
-#include "discrepancy.h"
-#include "tensor_products.h"
+#include "discrepancy.cuh"
+#include "tensor_products.cuh"
 
 namespace fastinterp {
 

@@ -7,10 +7,10 @@
 #include <algorithm>
 #include <tuple>
 
-#include "../keep.h"
-#include "../kernels/discrepancy_weight_tiles.h"
+#include "../kernels/discrepancy_weight_tensor_cores.cuh"
+#include "../saved.h"
 #include "cam.h"
-#include "cluster_plan.h"
+#include "discrepancy_plan.h"
 
 namespace fastinterp::blocks {
 

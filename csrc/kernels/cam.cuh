@@ -1,7 +1,7 @@
 // Class activation maps, eq. (1), as block programs.
 #pragma once
 
-#include "unstage.h"
+#include "store_tile.cuh"
 
 namespace fastinterp {
 

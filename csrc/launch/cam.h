@@ -1,18 +1,14 @@
 // Class activation maps through block programs: check, allocate, launch.
 #pragma once
 
-#include <ATen/Dispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/sum.h>
 
 #include "../checks.h"
-#include "../kernels/cam.h"
-#include "launch.h"
+#include "../kernels/cam.cuh"
+#include "launcher.h"
 
 namespace fastinterp::blocks {
-
-#define FI_DISPATCH(TYPE, ...) \
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, TYPE, "fastinterp", __VA_ARGS__)
 
 inline void check_cam_grad(const at::Tensor& grad, const at::Tensor& features,
                            const at::Tensor& weight) {

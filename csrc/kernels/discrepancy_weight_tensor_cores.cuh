@@ -3,8 +3,8 @@
 // Either factor is rounded to the half type once.
 #pragma once
 
-#include "discrepancy.h"
-#include "tensor_products.h"
+#include "discrepancy.cuh"
+#include "tensor_products.cuh"
 
 namespace fastinterp {
 
