@@ -31,9 +31,10 @@ INTRODUCTION = f"""\
 Written by `python -m benchmarks.registers` from ptxas's report for sm_{ARCH}: registers of a thread
 and, in brackets, how many blocks of {THREADS} threads these let a multiprocessor hold, at most 8.
 "Spilled" are bytes of registers that did not fit and of arrays that could not be registers, in
-memory. Kernels of products ask for {SHARED // 1024} KiB of shared memory a block (float64: twice
-that), those of `DiscrepancyCluster` for what their tiles need, up to what a block may have.
-`StepLinf<n>` moves n numbers at once; `StepBall<1>` is the step in l1, `<2>` that in l2.
+memory. Kernels of products take {SHARED // 1024} KiB of shared memory a block (float64: twice
+that); `DiscrepancyClusterKernel` takes what its tiles need, up to what a block may have.
+`PgdStepLinfKernel<n>` moves n numbers at once; `PgdStepBallKernel<1>` is the l1 step, `<2>` the l2
+step. The kernels are in `csrc/kernels/<op>.cuh`.
 """
 
 

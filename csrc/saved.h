@@ -1,15 +1,13 @@
-// What the discrepancy's forward pass leaves behind for its backward pass, as its schema numbers
-// it.
+// What the forward pass of the discrepancy saves for its backward pass: `save` of its schema.
 #pragma once
 
 #include <cstdint>
 
 namespace fastinterp {
 
-constexpr int64_t kNothing = 0;
-constexpr int64_t kGradient = 1;  // dD/dA', complete but for the gradient by D
-// The signs of the maps, int8 [N, C, u], on a CPU, where making them again costs a product. A GPU
-// leaves nothing and makes them again.
-constexpr int64_t kSigns = 2;
+constexpr int64_t kSaveNothing = 0;
+constexpr int64_t kSaveGradient = 1;  // dD/dA' for an upstream gradient of ones
+// On a CPU the signs of the maps, int8 [N, C, u]. A GPU saves nothing and computes them again.
+constexpr int64_t kSaveSigns = 2;
 
 }  // namespace fastinterp

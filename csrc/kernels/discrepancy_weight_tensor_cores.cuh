@@ -1,6 +1,5 @@
-// The gradient of the discrepancy by the weight for tensor cores, but for what comes by r:
-//   (1/u) sum_p q sign (A' - A)
-// Either factor is rounded to the half type once.
+// The first term of dD/dW on tensor cores: (1/u) sum_p q sign(M) (A' - A). Each factor is rounded
+// to the half type once. launch/discrepancy.h adds the second term, (1/u) sum_p r A'.
 #pragma once
 
 #include "discrepancy.cuh"
@@ -9,92 +8,97 @@
 namespace fastinterp {
 
 template <typename T>
-struct WeightWork {
-  alignas(32) T before[kSide * kSidePitch];
-  alignas(32) T after[kSide * kSidePitch];   // later the difference
-  alignas(32) T values[kSide * kSidePitch];  // [classes, positions]
-  alignas(32) float sums[kSide * kSumPitch];
+struct WeightStorage {
+  alignas(32) T features[kGradientTile * kGradientPitch];
+  alignas(32) T features_adv[kGradientTile * kGradientPitch];  // then the difference
+  alignas(32) T values[kGradientTile * kGradientPitch];        // [classes, positions]
+  alignas(32) float sums[kGradientTile * kSumPitch];
 };
 
-// Grid [K / kSide, C / kSide, parts].
+// Grid [K / kGradientTile, C / kGradientTile, parts].
 template <typename T>
-struct DiscrepancyWeightTiles : Discrepancy<T> {
+struct DiscrepancyWeightTensorCoreKernel : DiscrepancyParams<T> {
   float* weight_partial;  // [parts, C, K]
   int64_t parts;
 
   template <typename Block>
   FI_HD void operator()(Block& block, void* memory) const {
     const auto& s = this->sizes;
-    auto& work = *static_cast<WeightWork<T>*>(memory);
-    const int64_t first_class = block.y * kSide, first_channel = block.x * kSide, part = block.z;
-    block.each(kSide * kSumPitch, [&](int64_t i) { work.sums[i] = 0; });
+    auto& storage = *static_cast<WeightStorage<T>*>(memory);
+    const int64_t first_class = block.y * kGradientTile, first_channel = block.x * kGradientTile,
+                  part = block.z;
+    block.each(kGradientTile * kSumPitch, [&](int64_t i) { storage.sums[i] = 0; });
     const int64_t last = s.images * (part + 1) / parts;
     for (int64_t n = s.images * part / parts; n < last; ++n) {
       for (int64_t tile = 0; tile < tiles_of(s); ++tile) {
-        add_tile(block, work, n, tile, first_class, first_channel);
+        add_tile(block, storage, n, tile, first_class, first_channel);
       }
     }
-    block.each(kSide * kSide, [&](int64_t i) {
-      const int64_t row = i / kSide, c = first_class + row, k = first_channel + i % kSide;
+    block.each(kGradientTile * kGradientTile, [&](int64_t i) {
+      const int64_t row = i / kGradientTile, c = first_class + row,
+                    k = first_channel + i % kGradientTile;
       if (c >= s.classes || k >= s.channels) return;
       weight_partial[(part * s.classes + c) * s.channels + k] =
-          work.sums[row * kSumPitch + i % kSide];
+          storage.sums[row * kSumPitch + i % kGradientTile];
     });
   }
 
  private:
   template <typename Block>
-  FI_HD void add_tile(Block& block, WeightWork<T>& work, int64_t n, int64_t tile,
+  FI_HD void add_tile(Block& block, WeightStorage<T>& storage, int64_t n, int64_t tile,
                       int64_t first_class, int64_t first_channel) const {
     const auto& s = this->sizes;
-    const int64_t left = s.positions - tile * kLanes;
-    const int count = static_cast<int>(left < kLanes ? left : kLanes), depth = whole_tiles(count);
+    const int64_t left = s.positions - tile * kTilePositions;
+    const int count = static_cast<int>(left < kTilePositions ? left : kTilePositions),
+              depth = round_to_mma_tile(count);
     Sizes part = s;
-    part.channels = s.channels - first_channel < kSide ? s.channels - first_channel : kSide;
-    const auto before =
-        stage(block, from_channel(this->before, first_channel), part, n, tile, work.before);
-    const auto after =
-        stage(block, from_channel(this->after, first_channel), part, n, tile, work.after);
-    // Sums run over positions: there what is not read must be zero on both sides.
+    part.channels =
+        s.channels - first_channel < kGradientTile ? s.channels - first_channel : kGradientTile;
+    const auto features =
+        stage(block, from_channel(this->features, first_channel), part, n, tile, storage.features);
+    const auto features_adv = stage(block, from_channel(this->features_adv, first_channel), part, n,
+                                    tile, storage.features_adv);
+    // The product sums over positions: the padding must be zero in both factors.
     block.each(part.channels * depth, [&](int64_t i) {
-      const int64_t k = i / depth, lane = i % depth;
-      T& to = after.at(k, lane);
-      to = lane < count
-               ? static_cast<T>(static_cast<float>(to) - static_cast<float>(before.at(k, lane)))
-               : T(0);
+      const int64_t k = i / depth, tile_position = i % depth;
+      T& to = features_adv.at(k, tile_position);
+      to = tile_position < count ? static_cast<T>(static_cast<float>(to) -
+                                                  static_cast<float>(features.at(k, tile_position)))
+                                 : T(0);
     });
-    const Acc<T>* q = this->coefficient + 2 * n * s.classes;
-    const Signs kept = this->signs_of(n);
+    const AccType<T>* q = this->coefficient + 2 * n * s.classes;
+    const Signs signs = this->signs_of(n);
     const float scale = this->scale_of(n);
-    block.each(kSide * depth, [&](int64_t i) {
-      const int64_t c = first_class + i / depth, lane = i % depth;
-      const bool inside = c < s.classes && lane < count;
-      work.values[i / depth * kSidePitch + lane] =
-          inside
-              ? static_cast<T>(scale * q[c] * static_cast<float>(kept.at(c, tile * kLanes + lane)))
-              : T(0);
+    block.each(kGradientTile * depth, [&](int64_t i) {
+      const int64_t c = first_class + i / depth, tile_position = i % depth;
+      const bool inside = c < s.classes && tile_position < count;
+      storage.values[i / depth * kGradientPitch + tile_position] =
+          inside ? static_cast<T>(
+                       scale * q[c] *
+                       static_cast<float>(signs.at(c, tile * kTilePositions + tile_position)))
+                 : T(0);
     });
-    multiply(block, work, after, static_cast<int>(s.classes - first_class),
+    multiply(block, storage, features_adv, static_cast<int>(s.classes - first_class),
              static_cast<int>(part.channels), depth);
   }
 
-  // work.sums [classes, channels] += work.values [classes, depth] difference^T
+  // storage.sums [classes, channels] += storage.values [classes, depth] difference^T
   template <typename Block>
-  FI_HD void multiply(Block& block, WeightWork<T>& work, const StagedTile<T>& difference,
+  FI_HD void multiply(Block& block, WeightStorage<T>& storage, const StagedTile<T>& difference,
                       int classes, int channels, int depth) const {
     block.each_warp([&](int warp) {
-      for (int i = warp; i < kSlices * kSlices; i += kThreads / kWarp) {
-        const int row = i / kSlices * kTile, column = i % kSlices * kTile;
+      for (int i = warp; i < kChannelSlices * kChannelSlices; i += kThreads / kWarp) {
+        const int row = i / kChannelSlices * kMmaTile, column = i % kChannelSlices * kMmaTile;
         if (row >= classes || column >= channels) continue;
-        const T* values = work.values + row * kSidePitch;
-        float* sums = work.sums + row * kSumPitch + column;
+        const T* values = storage.values + row * kGradientPitch;
+        float* sums = storage.sums + row * kSumPitch + column;
         if (difference.position_stride == 1) {
           TileProduct<Block>::template add<true, false>(
-              values, kSidePitch, &difference.at(column, 0), difference.channel_stride, depth, sums,
-              kSumPitch);
+              values, kGradientPitch, &difference.at(column, 0), difference.channel_stride, depth,
+              sums, kSumPitch);
         } else {
           TileProduct<Block>::template add<true, true>(
-              values, kSidePitch, &difference.at(column, 0), difference.position_stride, depth,
+              values, kGradientPitch, &difference.at(column, 0), difference.position_stride, depth,
               sums, kSumPitch);
         }
       }

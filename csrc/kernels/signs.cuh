@@ -1,21 +1,25 @@
-// Signs of the maps, two bits each.
+// The signs of the maps, two bits each, 16 classes in a word.
 #pragma once
 
 #include "products.cuh"
 
 namespace fastinterp {
 
-static_assert(kGroup <= 16, "one word holds the signs of a group of classes at one position");
+static_assert(kClassTile <= 16,
+              "one word holds the signs of a class_tile of classes at one position");
 
 struct Signs {
-  uint32_t* words;  // [groups, positions]
-  int64_t stride;   // from one group to the next
+  uint32_t* words;  // [class tiles, positions]
+  int64_t stride;   // from one class tile to the next
 
-  FI_HD uint32_t& word(int64_t group, int64_t p) const { return words[group * stride + p]; }
+  FI_HD uint32_t& word(int64_t class_tile, int64_t p) const {
+    return words[class_tile * stride + p];
+  }
 
   FI_HD int at(int64_t c, int64_t p) const {
-    const auto group = static_cast<uint64_t>(c) / kGroup, place = static_cast<uint64_t>(c) % kGroup;
-    return static_cast<int>(word(static_cast<int64_t>(group), p) >> (2 * place) & 3u) - 1;
+    const auto class_tile = static_cast<uint64_t>(c) / kClassTile,
+               place = static_cast<uint64_t>(c) % kClassTile;
+    return static_cast<int>(word(static_cast<int64_t>(class_tile), p) >> (2 * place) & 3u) - 1;
   }
 
   // A NaN counts as zero.

@@ -1,4 +1,5 @@
-// products.h for tensor cores: half types, many channels and classes, features staged.
+// The products of products.cuh on tensor cores: half types, many channels and classes, features in
+// shared memory.
 #pragma once
 
 #include "staging.cuh"
@@ -7,68 +8,72 @@
 
 namespace fastinterp {
 
-constexpr int kDepth = 256;  // channels whose weights are staged at a time
-constexpr int kDepthPitch = kDepth + 8;
-constexpr int kSide = 64;  // channels and classes of a gradient's product at a time
-constexpr int kSidePitch = kSide + 8;
-constexpr int kSumPitch = kLanes + 4;
-static_assert(kSide == kSlices * kTile && kLanes == kSlices * kTile && kGroup == kTile);
-static_assert(kChannelsAtOnce == kTile);
-static_assert(kThreads / kWarp == 2 * kSlices, "a warp for each of two fields' four tiles");
+constexpr int kDepthTile = 256;  // channels whose weights are staged at a time
+constexpr int kDepthPitch = kDepthTile + 8;
+constexpr int kGradientTile =
+    64;  // channels and classes of a gradient that a block computes at a time
+constexpr int kGradientPitch = kGradientTile + 8;
+constexpr int kSumPitch = kTilePositions + 4;
+static_assert(kGradientTile == kChannelSlices * kMmaTile &&
+              kTilePositions == kChannelSlices * kMmaTile && kClassTile == kMmaTile);
+static_assert(kThreadChannels == kMmaTile);
+static_assert(kThreads / kWarp == 2 * kChannelSlices, "a warp for each of two fields' four tiles");
 
-FI_HD int whole_tiles(int64_t count) {
-  return static_cast<int>((count + kTile - 1) / kTile * kTile);
+FI_HD int round_to_mma_tile(int64_t count) {
+  return static_cast<int>((count + kMmaTile - 1) / kMmaTile * kMmaTile);
 }
 
-// Shared memory of class_tiles and of channel_tiles.
+// Shared memory of tensor_class_product and of tensor_channel_product.
 template <typename T>
-struct ClassWork {
-  alignas(32) T weight[kTile * kDepthPitch];
-  alignas(32) float sums[2 * kTile * kSumPitch];  // W A and W A'
+struct ClassStorage {
+  alignas(32) T weight[kMmaTile * kDepthPitch];
+  alignas(32) float sums[2 * kMmaTile * kSumPitch];  // W A and W A'
 
-  // W (A' - A), or W A', of class c of the group.
-  FI_HD float map(int lane, int field, int c) const {
-    const float with = sums[(kTile + c) * kSumPitch + lane];
-    return field ? with : with - sums[c * kSumPitch + lane];
+  // W (A' - A) (field 0) or W A' (field 1) of class c of the tile.
+  FI_HD float map(int tile_position, int field, int c) const {
+    const float with = sums[(kMmaTile + c) * kSumPitch + tile_position];
+    return field ? with : with - sums[c * kSumPitch + tile_position];
   }
 };
 template <typename T>
-struct ChannelWork {
-  alignas(32) T weight[kSide * kSidePitch];  // [classes, channels]
-  alignas(32) T values[kSide * kSidePitch];  // [classes, positions]
-  alignas(32) float sums[kSide * kSumPitch];
+struct ChannelStorage {
+  alignas(32) T weight[kGradientTile * kGradientPitch];  // [classes, channels]
+  alignas(32) T values[kGradientTile * kGradientPitch];  // [classes, positions]
+  alignas(32) float sums[kGradientTile * kSumPitch];
 
-  FI_HD Room<T> room() { return {values, kSide * kSidePitch}; }
+  FI_HD SharedBuffer<T> buffer() { return {values, kGradientTile * kGradientPitch}; }
 };
 
-// work.sums of one group of classes on one tile. A and A' are multiplied apart: in float32, what
-// their difference loses is far below what half types lose, and neither factor is rounded.
+// Computes storage.sums for one tile of classes on one tile of positions. A and A' are multiplied
+// separately, so that A' - A need not be rounded to the half type; the float32 difference of the
+// products loses far less.
 template <typename T, typename Block>
-FI_HD void class_tiles(Block& block, ClassWork<T>& work, const T* weight, const Sizes& sizes,
-                       int64_t first_class, const StagedTile<T>& before,
-                       const StagedTile<T>& after) {
-  const int width = whole_tiles(sizes.positions < kLanes ? sizes.positions : kLanes);
-  block.each(2 * kTile * kSumPitch, [&](int64_t i) { work.sums[i] = 0; });
-  for (int64_t begin = 0; begin < sizes.channels; begin += kDepth) {
+FI_HD void tensor_class_product(Block& block, ClassStorage<T>& storage, const T* weight,
+                                const Sizes& sizes, int64_t first_class,
+                                const StagedTile<T>& features, const StagedTile<T>& features_adv) {
+  const int width =
+      round_to_mma_tile(sizes.positions < kTilePositions ? sizes.positions : kTilePositions);
+  block.each(2 * kMmaTile * kSumPitch, [&](int64_t i) { storage.sums[i] = 0; });
+  for (int64_t begin = 0; begin < sizes.channels; begin += kDepthTile) {
     const int64_t left = sizes.channels - begin;
-    const int depth = whole_tiles(left < kDepth ? left : kDepth);
-    block.each(kTile * depth, [&](int64_t i) {
+    const int depth = round_to_mma_tile(left < kDepthTile ? left : kDepthTile);
+    block.each(kMmaTile * depth, [&](int64_t i) {
       const int64_t c = first_class + i / depth, k = begin + i % depth;
       const bool inside = c < sizes.classes && k < sizes.channels;
-      work.weight[i / depth * kDepthPitch + i % depth] =
+      storage.weight[i / depth * kDepthPitch + i % depth] =
           inside ? weight[c * sizes.channels + k] : T(0);
     });
     block.each_warp([&](int warp) {
-      const int field = warp / kSlices, column = warp % kSlices * kTile;
+      const int field = warp / kChannelSlices, column = warp % kChannelSlices * kMmaTile;
       if (column >= width) return;
-      const StagedTile<T> maps = field ? after : before;
-      float* sums = work.sums + field * kTile * kSumPitch + column;
+      const StagedTile<T> maps = field ? features_adv : features;
+      float* sums = storage.sums + field * kMmaTile * kSumPitch + column;
       if (maps.position_stride == 1) {
-        TileProduct<Block>::template add<true, true>(work.weight, kDepthPitch,
+        TileProduct<Block>::template add<true, true>(storage.weight, kDepthPitch,
                                                      &maps.at(begin, column), maps.channel_stride,
                                                      depth, sums, kSumPitch);
       } else {
-        TileProduct<Block>::template add<true, false>(work.weight, kDepthPitch,
+        TileProduct<Block>::template add<true, false>(storage.weight, kDepthPitch,
                                                       &maps.at(begin, column), maps.position_stride,
                                                       depth, sums, kSumPitch);
       }
@@ -76,37 +81,41 @@ FI_HD void class_tiles(Block& block, ClassWork<T>& work, const T* weight, const 
   }
 }
 
-// channel_product of one field: value(c, lane) is rounded to T once. When emit is called, nobody
-// needs work.values any more.
+// channel_product with one field. value(c, tile_position) is rounded to T once. emit may overwrite
+// storage.values.
 template <typename T, typename Block, typename Value, typename Emit>
-FI_HD void channel_tiles(Block& block, ChannelWork<T>& work, const T* weight, const Sizes& sizes,
-                         int64_t tile, const Channels& part, const Value& value, const Emit& emit) {
-  static_assert(kSide == kWide);
-  const int64_t left = sizes.positions - tile * kLanes, count = left < kLanes ? left : kLanes;
-  for (int64_t first = part.begin; first < part.end; first += kSide) {
-    block.each(kSide * kSumPitch, [&](int64_t i) { work.sums[i] = 0; });
-    for (int64_t begin = 0; begin < sizes.classes; begin += kSide) {
+FI_HD void tensor_channel_product(Block& block, ChannelStorage<T>& storage, const T* weight,
+                                  const Sizes& sizes, int64_t tile, const Channels& part,
+                                  const Value& value, const Emit& emit) {
+  static_assert(kGradientTile == kChannelTile);
+  const int64_t left = sizes.positions - tile * kTilePositions,
+                count = left < kTilePositions ? left : kTilePositions;
+  for (int64_t first = part.begin; first < part.end; first += kGradientTile) {
+    block.each(kGradientTile * kSumPitch, [&](int64_t i) { storage.sums[i] = 0; });
+    for (int64_t begin = 0; begin < sizes.classes; begin += kGradientTile) {
       const int64_t classes = sizes.classes - begin;
-      const int depth = whole_tiles(classes < kSide ? classes : kSide);
-      block.each(depth * kSide, [&](int64_t i) {
-        const int64_t c = begin + i / kSide, k = first + i % kSide, lane = i % kSide;
-        const int64_t at = i / kSide * kSidePitch + i % kSide;
+      const int depth = round_to_mma_tile(classes < kGradientTile ? classes : kGradientTile);
+      block.each(depth * kGradientTile, [&](int64_t i) {
+        const int64_t c = begin + i / kGradientTile, k = first + i % kGradientTile,
+                      tile_position = i % kGradientTile;
+        const int64_t at = i / kGradientTile * kGradientPitch + i % kGradientTile;
         const bool inside = c < sizes.classes;
-        work.weight[at] = inside && k < sizes.channels ? weight[c * sizes.channels + k] : T(0);
-        work.values[at] = inside && lane < count ? static_cast<T>(value(c, lane)) : T(0);
+        storage.weight[at] = inside && k < sizes.channels ? weight[c * sizes.channels + k] : T(0);
+        storage.values[at] =
+            inside && tile_position < count ? static_cast<T>(value(c, tile_position)) : T(0);
       });
       block.each_warp([&](int warp) {
-        for (int i = warp; i < kSlices * kSlices; i += kThreads / kWarp) {
-          const int row = i / kSlices * kTile, column = i % kSlices * kTile;
+        for (int i = warp; i < kChannelSlices * kChannelSlices; i += kThreads / kWarp) {
+          const int row = i / kChannelSlices * kMmaTile, column = i % kChannelSlices * kMmaTile;
           if (first + row >= sizes.channels || column >= count) continue;
           TileProduct<Block>::template add<false, true>(
-              work.weight + row, kSidePitch, work.values + column, kSidePitch, depth,
-              work.sums + row * kSumPitch + column, kSumPitch);
+              storage.weight + row, kGradientPitch, storage.values + column, kGradientPitch, depth,
+              storage.sums + row * kSumPitch + column, kSumPitch);
         }
       });
     }
     emit(first, [&](int t, int, int i) {
-      return work.sums[(t / kLanes * kTile + i) * kSumPitch + t % kLanes];
+      return storage.sums[(t / kTilePositions * kMmaTile + i) * kSumPitch + t % kTilePositions];
     });
   }
 }

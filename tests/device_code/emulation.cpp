@@ -12,15 +12,15 @@
 namespace fastinterp {
 
 TORCH_LIBRARY_FRAGMENT(fastinterp, m) {
-  m.def("emulated_cam", &blocks::cam<HostLauncher>);
-  m.def("emulated_cam_backward_features", &blocks::cam_backward_features<HostLauncher>);
-  m.def("emulated_cam_backward_weight", &blocks::cam_backward_weight<HostLauncher>);
-  m.def("emulated_discrepancy", &blocks::discrepancy<HostClusterLauncher>);
-  m.def("emulated_discrepancy_in_steps", &blocks::discrepancy<HostStepsLauncher>);
-  m.def("emulated_discrepancy_backward", &blocks::discrepancy_backward<HostClusterLauncher>);
-  m.def("emulated_discrepancy_backward_in_steps", &blocks::discrepancy_backward<HostStepsLauncher>);
-  m.def("emulated_pgd_step", &blocks::pgd_step<HostLauncher>);
-  m.def("emulated_kendall_tau", &blocks::kendall_tau<HostLauncher>);
+  m.def("emulated_cam", &launch_cam<HostLauncher>);
+  m.def("emulated_cam_backward_features", &launch_cam_backward_features<HostLauncher>);
+  m.def("emulated_cam_backward_weight", &launch_cam_backward_weight<HostLauncher>);
+  m.def("emulated_discrepancy", &launch_discrepancy<HostClusterLauncher>);
+  m.def("emulated_discrepancy_in_steps", &launch_discrepancy<HostStepsLauncher>);
+  m.def("emulated_discrepancy_backward", &launch_discrepancy_backward<HostClusterLauncher>);
+  m.def("emulated_discrepancy_backward_in_steps", &launch_discrepancy_backward<HostStepsLauncher>);
+  m.def("emulated_pgd_step", &launch_pgd_step<HostLauncher>);
+  m.def("emulated_kendall_tau", &launch_kendall_tau<HostLauncher>);
 }
 
 }  // namespace fastinterp
