@@ -91,7 +91,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $$(find csrc tests/device_code -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.inc')
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc tests/device_code -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu' -o -name '*.inc')
 
 # Under ten minutes on two quiet cores. ROUNDS=2 RESULTS=/tmp/quick is for trying things out;
 # NETWORKS and DATA_DIR name folders with the released networks and MNIST for the attacks.

@@ -138,7 +138,7 @@ def extension():
         sources += glob("csrc/cuda/*.cu")
         flags["nvcc"] = ["-O0", "-G"] if debug else ["-O3", "-DNDEBUG"]
         flags["nvcc"] += ["-std=c++20", "-lineinfo", "--expt-relaxed-constexpr"]
-    headers = glob("csrc/**/*.h") + glob("csrc/**/*.inc")
+    headers = [header for suffix in ("h", "cuh", "inc") for header in glob(f"csrc/**/*.{suffix}")]
     return build(
         "fastinterp._C",
         sources,

@@ -12,7 +12,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PACK = "FASTINTERP_BENCH_PACK"  # names the folder that benchmarks/gpu_pack.py wrote
 FILE = "origin.json"
-KERNELS = ("csrc/**/*.h", "csrc/**/*.inc", "csrc/**/*.cpp", "csrc/**/*.cu", "setup.py")
+SUFFIXES = ("h", "cuh", "inc", "cpp", "cu")
+KERNELS = (*(f"csrc/**/*.{suffix}" for suffix in SUFFIXES), "setup.py")
 LIBRARY = (*KERNELS, "fastinterp/**/*.py", "fastinterp/**/*.toml")
 CODE = (*LIBRARY, "benchmarks/*.py", "tests/**/*.py", "pyproject.toml")
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "kernels.md"
 ARCH = "90"
 TYPES = {"float": "float32", "double": "float64", "c10::Half": "float16", "c10::BFloat16": "bf16"}
-THREADS, SHARED = 256, 256 * 16 * 4  # of a block; bytes (kernels/products.h)
+THREADS, SHARED = 256, 256 * 16 * 4  # of a block; bytes (kernels/products.cuh)
 LIMIT = 65536  # registers of a multiprocessor
 NAME = re.compile(rf"(\w+)<({'|'.join(TYPES)})(?:, (?:\(int\))?(\d+))?")
 INTRODUCTION = f"""\
@@ -31,9 +31,10 @@ INTRODUCTION = f"""\
 Written by `python -m benchmarks.registers` from ptxas's report for sm_{ARCH}: registers of a thread
 and, in brackets, how many blocks of {THREADS} threads these let a multiprocessor hold, at most 8.
 "Spilled" are bytes of registers that did not fit and of arrays that could not be registers, in
-memory. Kernels of products ask for {SHARED // 1024} KiB of shared memory a block (float64: twice
-that), those of `DiscrepancyCluster` for what their tiles need, up to what a block may have.
-`StepLinf<n>` moves n numbers at once; `StepBall<1>` is the step in l1, `<2>` that in l2.
+memory. Kernels of products take {SHARED // 1024} KiB of shared memory a block (float64: twice
+that); `DiscrepancyClusterKernel` takes what its tiles need, up to what a block may have.
+`PgdStepLinfKernel<n>` moves n numbers at once; `PgdStepBallKernel<1>` is the l1 step, `<2>` the l2
+step. The kernels are in `csrc/kernels/<op>.cuh`.
 """
 
 

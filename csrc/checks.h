@@ -1,5 +1,5 @@
-// What every backend checks before it touches memory. The public Python functions check the same
-// things first and say more; these checks are for calls of torch.ops.fastinterp.
+// The checks of every backend. The public Python functions check the same things first, with better
+// messages; these are for direct calls of torch.ops.fastinterp.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,7 +9,7 @@
 
 #include <optional>
 
-#include "kernels/maps.h"
+#include "kernels/maps.cuh"
 
 namespace fastinterp {
 
@@ -68,8 +68,8 @@ inline Sizes sizes_of(const at::Tensor& features, const at::Tensor& weight) {
   return {features.size(0), features.size(1), weight.size(0), features.size(2) * features.size(3)};
 }
 
-// The positions of a map must form one row with a constant stride; contiguous and channels_last
-// tensors do. Others are copied.
+// Kernels need a constant stride between the positions of a map, as in contiguous and channels_last
+// tensors. Other tensors are copied.
 inline bool has_regular_positions(const at::Tensor& maps) {
   return maps.size(2) == 1 || maps.size(3) == 1 || maps.stride(2) == maps.size(3) * maps.stride(3);
 }
@@ -78,15 +78,15 @@ inline at::Tensor with_regular_positions(const at::Tensor& maps) {
   return has_regular_positions(maps) ? maps : maps.contiguous();
 }
 
-// Room for a gradient, laid out like the maps that it belongs to where these are contiguous or
-// channels_last: positions or channels side by side.
+// An empty gradient in the layout of `like`, if that is contiguous or channels_last; else
+// contiguous.
 inline at::Tensor empty_maps_like(const at::Tensor& like, at::ScalarType type) {
   const auto out = at::empty_like(like, like.options().dtype(type));
   const bool in_rows = out.is_contiguous() || out.is_contiguous(at::MemoryFormat::ChannelsLast);
   return in_rows ? out : at::empty(like.sizes(), out.options());
 }
 
-// What empty_maps_like laid out otherwise, in the layout that torch.empty_like promises.
+// `maps` in the layout of torch.empty_like(like), where empty_maps_like chose another one.
 inline at::Tensor as_laid_out(const at::Tensor& maps, const at::Tensor& like) {
   if (maps.strides() == like.strides()) return maps.to(like.scalar_type());
   const auto promised = at::empty_like(like, like.options());

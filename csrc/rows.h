@@ -1,4 +1,4 @@
-// A batch of images seen as rows [N, d], for ops that work along an image and not along its shape.
+// A batch of images as rows [N, d], for ops that do not depend on the shape of an image.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -36,13 +36,14 @@ inline void check_pair_of_rows(const at::Tensor& a, const at::Tensor& b) {
   check_like("kendall_tau", a, b);
 }
 
-// Whether every image is one dense block of memory, so that [N, d] is a view of the storage.
+// Whether each image is dense in memory, so that [N, d] is a view of the storage.
 inline bool rows_are_dense(const at::Tensor& x) {
   if (x.is_contiguous()) return true;
   return x.is_non_overlapping_and_dense() && x.size(0) > 0 && x.stride(0) == x.numel() / x.size(0);
 }
 
-// Whether two tensors of one shape lie in memory alike: strides along sizes of 1 say nothing.
+// Whether two tensors of the same shape have the same layout. Strides of axes of size 1 do not
+// count.
 inline bool lie_alike(const at::Tensor& a, const at::Tensor& b) {
   for (int64_t axis = 0; axis < a.dim(); ++axis) {
     if (a.size(axis) > 1 && a.stride(axis) != b.stride(axis)) return false;
@@ -50,7 +51,7 @@ inline bool lie_alike(const at::Tensor& a, const at::Tensor& b) {
   return true;
 }
 
-// A tensor that a step into x_adv reads, in memory that the step does not write.
+// `read`, or a copy if it shares memory with x_adv, which the step writes.
 inline at::Tensor apart_from(const at::Tensor& read, const at::Tensor& x_adv) {
   return read.is_alias_of(x_adv) ? read.clone() : read;
 }
@@ -59,7 +60,7 @@ struct AlignedRows {
   at::Tensor x_adv, grad, x;
 };
 
-// The three tensors in one dense layout: x_adv's own where that will do, else contiguous.
+// The three tensors in one dense layout: that of x_adv if it is dense, else contiguous.
 inline AlignedRows aligned_rows(const at::Tensor& x_adv, const at::Tensor& grad,
                                 const at::Tensor& x) {
   if (rows_are_dense(x_adv)) {

@@ -1,9 +1,9 @@
-// The derivative of the discrepancy, in C++: attacks ask for it at every step, and Python would
-// cost as much as the kernel. With q_c = dD/dS_c and r_c = dD/df_c (the coefficients [N, 2, C]):
+// The autograd formula of the discrepancy, in C++: attacks call it at every step, and Python would
+// take as long as the kernel. With q_c = dD/dS_c and r_c = dD/df_c (the coefficients [N, 2, C]):
 //   dD/dA' = (1/u) W^T (q sign(M) + r),   dD/dA = -(1/u) W^T (q sign(M)),   M = W (A' - A).
-// Where A' alone needs a gradient (the inner loop), the forward pass leaves it behind at the cost
-// of one more product, and the backward pass only scales it; else, where a backward pass is to
-// come, it leaves the signs of M behind.
+// If only A' needs a gradient (the inner loop), the forward pass computes it with one more product
+// and the backward pass only scales it. If other inputs need one too, the forward pass saves the
+// signs of M.
 #include <ATen/ATen.h>
 #include <ATen/TensorSubclassLikeUtils.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -13,7 +13,7 @@
 #include <optional>
 #include <tuple>
 
-#include "../keep.h"
+#include "../saved.h"
 #include "find.h"
 
 namespace fastinterp {
@@ -26,9 +26,9 @@ using Triple = std::tuple<Tensor, Tensor, Tensor>;
 
 Triple forward(const Tensor& features, const Tensor& features_adv, const Tensor& weight,
                const Tensor& labels, const std::optional<Tensor>& bias, bool weighted,
-               int64_t keep) {
+               int64_t save) {
   static const auto op = find<decltype(forward)>("fastinterp::discrepancy");
-  return op.call(features, features_adv, weight, labels, bias, weighted, keep);
+  return op.call(features, features_adv, weight, labels, bias, weighted, save);
 }
 
 Triple backward(const Tensor& grad, const Tensor& features, const Tensor& features_adv,
@@ -45,8 +45,8 @@ Tensor reference(const Tensor& features, const Tensor& features_adv, const Tenso
   return op.call(features, features_adv, weight, labels, bias, weighted);
 }
 
-// Whether the gradient is that of a plain sum, so that nothing needs scaling. On a GPU nobody
-// looks: that would wait for it.
+// Whether the upstream gradient is all ones, as that of a sum, so that nothing needs scaling. False
+// on a GPU, where looking would wait for the device.
 bool is_ones(const Tensor& grad) {
   if (!grad.device().is_cpu() || at::isTensorSubclassLike(grad) || grad.is_meta()) return false;
   if (grad.scalar_type() != at::kFloat) return false;
@@ -62,17 +62,17 @@ class Discrepancy : public torch::autograd::Function<Discrepancy> {
   static variable_list forward(AutogradContext* ctx, const Tensor& features,
                                const Tensor& features_adv, const Tensor& weight,
                                const Tensor& labels, const std::optional<Tensor>& bias,
-                               bool weighted, int64_t keep) {
+                               bool weighted, int64_t save) {
     at::AutoDispatchBelowADInplaceOrView below;
-    auto [value, kept, coefficients] =
-        fastinterp::forward(features, features_adv, weight, labels, bias, weighted, keep);
+    auto [value, saved, coefficients] =
+        fastinterp::forward(features, features_adv, weight, labels, bias, weighted, save);
     ctx->save_for_backward(
-        {features, features_adv, weight, labels, bias.value_or(Tensor()), kept, coefficients});
+        {features, features_adv, weight, labels, bias.value_or(Tensor()), saved, coefficients});
     ctx->saved_data["weighted"] = weighted;
-    ctx->saved_data["keep"] = keep;
-    ctx->mark_non_differentiable({kept, coefficients});
+    ctx->saved_data["save"] = save;
+    ctx->mark_non_differentiable({saved, coefficients});
     ctx->set_materialize_grads(false);
-    return {value, kept, coefficients};
+    return {value, saved, coefficients};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -80,17 +80,17 @@ class Discrepancy : public torch::autograd::Function<Discrepancy> {
     const Tensor& grad = grads[0];
     if (!grad.defined()) return by;
     const auto saved = ctx->get_saved_variables();
-    const int64_t keep = ctx->saved_data["keep"].toInt();
+    const int64_t save = ctx->saved_data["save"].toInt();
     if (at::GradMode::is_enabled()) return differentiable(ctx, saved, grad);
     if (needs(ctx, saved, 4)) {
       const auto r = saved[6].select(1, 1);
       by[4] = at::matmul(grad.to(r.scalar_type()), r).to(saved[4].scalar_type());
     }
-    if (keep == kGradient) {
+    if (save == kSaveGradient) {
       by[1] = is_ones(grad) ? saved[5] : at::mul(saved[5], grad.view({-1, 1, 1, 1}));
       return by;
     }
-    const auto signs = keep == kSigns ? saved[5] : saved[5].new_empty({0});
+    const auto signs = save == kSaveSigns ? saved[5] : saved[5].new_empty({0});
     std::tie(by[0], by[1], by[2]) = fastinterp::backward(
         grad, saved[0], saved[1], saved[2], saved[6], signs, ctx->needs_input_grad(0),
         ctx->needs_input_grad(1), ctx->needs_input_grad(2));
@@ -126,21 +126,21 @@ class Discrepancy : public torch::autograd::Function<Discrepancy> {
   }
 };
 
-// Whether anything is to be derived by the tensor, backward or forward.
+// Whether autograd tracks the tensor, in backward or forward mode.
 bool is_tracked(const Tensor& tensor) {
   return (at::GradMode::is_enabled() && tensor.requires_grad()) || tensor._fw_grad(0).defined();
 }
 
 Triple discrepancy(const Tensor& features, const Tensor& features_adv, const Tensor& weight,
                    const Tensor& labels, const std::optional<Tensor>& bias, bool weighted,
-                   int64_t keep) {
+                   int64_t save) {
   if (!is_tracked(features) && !is_tracked(features_adv) && !is_tracked(weight) &&
       !(bias && is_tracked(*bias))) {
     at::AutoDispatchBelowADInplaceOrView below;
-    return forward(features, features_adv, weight, labels, bias, weighted, keep);
+    return forward(features, features_adv, weight, labels, bias, weighted, save);
   }
   const auto found =
-      Discrepancy::apply(features, features_adv, weight, labels, bias, weighted, keep);
+      Discrepancy::apply(features, features_adv, weight, labels, bias, weighted, save);
   return {found[0], found[1], found[2]};
 }
 

@@ -1,4 +1,5 @@
-// The projected step has no derivative: it runs beneath autograd, whatever needs gradients.
+// The projected step has no derivative: it runs below autograd, also for inputs that need
+// gradients.
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/Tensor.h>
 #include <torch/csrc/autograd/VariableTypeUtils.h>

@@ -189,7 +189,7 @@ class Layer {
   Shape in, out;  // `in` with the forward pass's sides, `out` with the backward pass's
   Shape pooled;   // what the next convolution sees
   int64_t pool;
-  // Where an image's maps `in` and the places of what was pooled are kept, in bytes.
+  // Where an image's maps `in` and the places of what was pooled are saved, in bytes.
   int64_t map_at = 0, places_at = 0;
   int64_t kernel_rows, kernel_columns;
   Packed<T> forward;
@@ -212,9 +212,9 @@ class Stack final : public ConvStack {
       height = layer.pooled.rows, width = layer.pooled.columns;
       most_sums_ = std::max(
           {most_sums_, layer.forward.padded_lanes(), layer.backward.front().padded_lanes()});
-      if (layers_.size() > 1) layer.map_at = keep(layer.in.count() * sizeof(T));
+      if (layers_.size() > 1) layer.map_at = reserve(layer.in.count() * sizeof(T));
       if (layer.pool > 1) {
-        layer.places_at = keep(layer.pooled.count());
+        layer.places_at = reserve(layer.pooled.count());
         most_unpooled_ = std::max(most_unpooled_, layer.unpooled_row() + layer.pooled.pitch());
       }
     }
@@ -229,7 +229,7 @@ class Stack final : public ConvStack {
     const Shape& last = layers_.back().pooled;
     auto out = at::empty({x.size(0), last.channels, last.rows, last.columns}, x.options(),
                          at::MemoryFormat::ChannelsLast);
-    auto kept = at::empty({x.size(0), kept_}, x.options().dtype(at::kByte));
+    auto saved = at::empty({x.size(0), saved_bytes_}, x.options().dtype(at::kByte));
     share_out(x.size(0), [&](const auto& next) {
       const Scratch<T> image_map(image.count());
       const Scratch<float> row(image.columns * image.channels);
@@ -238,22 +238,22 @@ class Stack final : public ConvStack {
       for (int64_t n = next(); n < x.size(0); n = next()) {
         read_maps(image_map.get(), image, x, n, row.get());
         up(out.template data_ptr<float>() + n * last.rows * last.columns * last.channels,
-           kept_of(kept, n), image_map.get(), sums.get(), unpooled.get());
+           saved_of(saved, n), image_map.get(), sums.get(), unpooled.get());
       }
     });
-    return {out, kept};
+    return {out, saved};
   }
 
-  at::Tensor backward(const at::Tensor& grad, const at::Tensor& kept) const override {
+  at::Tensor backward(const at::Tensor& grad, const at::Tensor& saved) const override {
     const Shape &image = layers_.front().in, &last = layers_.back().pooled;
     TORCH_CHECK(grad.dim() == 4 && grad.scalar_type() == at::kFloat &&
                     grad.size(1) == last.channels && grad.size(2) == last.rows &&
-                    grad.size(3) == last.columns && kept.dim() == 2 &&
-                    kept.size(0) == grad.size(0) && kept.size(1) == kept_ &&
-                    kept.scalar_type() == at::kByte,
+                    grad.size(3) == last.columns && saved.dim() == 2 &&
+                    saved.size(0) == grad.size(0) && saved.size(1) == saved_bytes_ &&
+                    saved.scalar_type() == at::kByte,
                 "conv_stack: grad must be float32 [N, ", last.channels, ", ", last.rows, ", ",
                 last.columns, "] and belong to what the forward pass left, got ", grad.sizes(),
-                " and ", kept.sizes(), ".");
+                " and ", saved.sizes(), ".");
     auto out = at::empty({grad.size(0), image.channels, image.rows, image.columns}, grad.options());
     share_out(grad.size(0), [&](const auto& next) {
       std::vector<Gradients> gradients;
@@ -263,7 +263,7 @@ class Stack final : public ConvStack {
       for (int64_t n = next(); n < grad.size(0); n = next()) {
         const Gradients& top = gradients.back();
         read_maps(top.landing(), top.landing_shape(), grad, n, row.get());
-        down(gradients, kept_of(kept, n), sums.get());
+        down(gradients, saved_of(saved, n), sums.get());
         scatter(scattered, gradients.front().map.get(), sums.get());
         scattered.crop(out.template data_ptr<float>() +
                        n * image.channels * image.rows * image.columns);
@@ -273,21 +273,21 @@ class Stack final : public ConvStack {
   }
 
  private:
-  // A piece of what is kept of an image.
-  int64_t keep(int64_t bytes) {
+  // A piece of what is saved of an image.
+  int64_t reserve(int64_t bytes) {
     constexpr int64_t kAlign = 64;
-    const int64_t begin = kept_;
-    kept_ += ceil_div(bytes, kAlign) * kAlign;
+    const int64_t begin = saved_bytes_;
+    saved_bytes_ += ceil_div(bytes, kAlign) * kAlign;
     return begin;
   }
-  static uint8_t* kept_of(const at::Tensor& kept, int64_t n) {
-    return kept.data_ptr<uint8_t>() + n * kept.size(1);
+  static uint8_t* saved_of(const at::Tensor& saved, int64_t n) {
+    return saved.data_ptr<uint8_t>() + n * saved.size(1);
   }
-  static T* map_of(uint8_t* kept, const Layer<T>& layer) {
-    return reinterpret_cast<T*>(kept + layer.map_at);
+  static T* map_of(uint8_t* saved, const Layer<T>& layer) {
+    return reinterpret_cast<T*>(saved + layer.map_at);
   }
-  static uint8_t* places_of(uint8_t* kept, const Layer<T>& layer, int64_t row) {
-    return kept + layer.places_at + row * layer.pooled.pitch();
+  static uint8_t* places_of(uint8_t* saved, const Layer<T>& layer, int64_t row) {
+    return saved + layer.places_at + row * layer.pooled.pitch();
   }
 
   // One image's maps [channels, rows, columns] -> [rows, columns, channels], in T.
@@ -309,12 +309,12 @@ class Stack final : public ConvStack {
     }
   }
 
-  // All the convolutions of one image. What the next one sees is written where it is kept.
-  void up(float* out, uint8_t* kept, const T* map, float* sums, float* unpooled) const {
+  // All the convolutions of one image. What the next one sees is written where it is saved.
+  void up(float* out, uint8_t* saved, const T* map, float* sums, float* unpooled) const {
     for (const auto& layer : layers_) {
       const bool last = &layer == &layers_.back();
       const Shape& to = last ? layer.pooled : (&layer + 1)->in;
-      T* const target = last ? nullptr : map_of(kept, *(&layer + 1));
+      T* const target = last ? nullptr : map_of(saved, *(&layer + 1));
       if (!last) clear_sides(target, to);
       for (int64_t i = 0; i < to.rows; ++i) {
         const auto land = [&](const float* sums, int64_t ld, int64_t j, int64_t rows, int64_t lane,
@@ -333,7 +333,7 @@ class Stack final : public ConvStack {
           convolve(layer, map, i, sums, land);
         } else {
           const float* const largest =
-              pool(layer, map, i, sums, unpooled, places_of(kept, layer, i));
+              pool(layer, map, i, sums, unpooled, places_of(saved, layer, i));
           land(largest, to.channels, 0, to.columns, 0, to.channels);
         }
       }
@@ -387,27 +387,27 @@ class Stack final : public ConvStack {
   };
 
   // From the gradient at what the last convolution gives to that at the first one's output.
-  void down(const std::vector<Gradients>& gradients, uint8_t* kept, float* sums) const {
+  void down(const std::vector<Gradients>& gradients, uint8_t* saved, float* sums) const {
     for (size_t l = layers_.size() - 1; l > 0; --l) {
       const auto& layer = layers_[l];
-      unpool(gradients[l], kept);
+      unpool(gradients[l], saved);
       for (int64_t a = 0; a < layer.stride; ++a) {
         for (int64_t b = 0; b < layer.stride; ++b) {
-          phase(layer, a, b, gradients[l].map.get(), map_of(kept, layer),
+          phase(layer, a, b, gradients[l].map.get(), map_of(saved, layer),
                 gradients[l - 1].landing(), gradients[l - 1].landing_shape(), sums);
         }
       }
     }
-    unpool(gradients.front(), kept);
+    unpool(gradients.front(), saved);
   }
 
-  void unpool(const Gradients& gradients, uint8_t* kept) const {
+  void unpool(const Gradients& gradients, uint8_t* saved) const {
     const auto& layer = gradients.layer;
     if (layer.pool == 1) return;
     for (int64_t y = 0; y < layer.out.rows; ++y) {
       const int64_t i = y / layer.pool;
       loops_.unpool(gradients.map.get() + layer.out.at(y, 0),
-                    gradients.pooled.get() + layer.pooled.at(i, 0), places_of(kept, layer, i),
+                    gradients.pooled.get() + layer.pooled.at(i, 0), places_of(saved, layer, i),
                     y % layer.pool, layer.out.columns, layer.pool, layer.out.channels);
     }
   }
@@ -491,7 +491,7 @@ class Stack final : public ConvStack {
 
   const TapLoops<T>& loops_;
   std::vector<Layer<T>> layers_;
-  int64_t kept_ = 0, most_sums_ = 0, most_unpooled_ = 0;
+  int64_t saved_bytes_ = 0, most_sums_ = 0, most_unpooled_ = 0;
 };
 
 void check(const std::vector<Convolution>& layers, int64_t height, int64_t width) {

@@ -32,7 +32,7 @@ class ConvStack {
   virtual std::tuple<at::Tensor, at::Tensor> forward(const at::Tensor& x) const = 0;
 
   // The gradient at the output -> the gradient at the images.
-  virtual at::Tensor backward(const at::Tensor& grad, const at::Tensor& kept) const = 0;
+  virtual at::Tensor backward(const at::Tensor& grad, const at::Tensor& saved) const = 0;
 };
 
 // With `bf16` products are of bfloat16, and so is what passes from one convolution to the next;

@@ -3,8 +3,8 @@
 // then D and its coefficients q, r; then, where gradients are wanted, from the maps' signs
 //   dD/dA' = (1/u) W^T (q sign(maps) + r),   dD/dA = -(1/u) W^T (q sign(maps)),
 //   dD/dW  = (1/u) (q sign(maps)) (A' - A)^T + r (mean A')^T.
-// A thread holds the maps of one image only; they never reach main memory. Of their signs a copy is
-// kept, a byte each, where a backward pass will ask for gradients that are not made at once.
+// A thread holds the maps of one image only; they never reach main memory. If a backward pass will
+// need other gradients, the forward pass saves the signs, one byte each.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
@@ -16,8 +16,8 @@
 #include <vector>
 
 #include "../checks.h"
-#include "../keep.h"
-#include "../kernels/coefficients.h"
+#include "../kernels/discrepancy_softmax.cuh"
+#include "../saved.h"
 #include "panels.h"
 
 namespace fastinterp::cpu {
@@ -26,13 +26,13 @@ namespace {
 template <typename T>
 struct Problem {
   Sizes sizes;
-  Maps<T> before, after;  // A, A'
-  const T* weight;        // [C, K]
-  const T* rows;          // the same, rows `ld` apart and zeros behind them: a panel
+  Maps<T> features, features_adv;  // A, A'
+  const T* weight;                 // [C, K]
+  const T* rows;                   // the same as a panel: rows `ld` apart, padded with zeros
   int64_t ld;
 };
 
-// The maps of one image, and what they were made from, in one thread's scratch memory.
+// Works on one image at a time, in the scratch memory of one thread.
 template <typename T>
 class Image {
  public:
@@ -49,33 +49,32 @@ class Image {
     std::fill_n(maps_.get(), problem.sizes.classes * tiling_.ld * tiling_.count, T(0));
   }
 
-  // Where the signs of image n's maps are, or will be: [C, u].
-  void keep_signs_at(int8_t* kept) { kept_ = kept; }
+  // Sets the saved signs of the next image, [C, u]: make_maps writes them, gradients read them.
+  void save_signs_at(int8_t* signs) { saved_signs_ = signs; }
 
-  // maps = W (A' - A); sums[k] = the sum of A' over positions. Where the signs are kept, they are
-  // written down.
+  // maps = W (A' - A); sums[k] = the sum of A' over positions. Saves the signs if asked to.
   void make_maps(int64_t n) {
     std::fill(sums.begin(), sums.end(), 0.0);
     for (int64_t tile = 0; tile < tiling_.count; ++tile) {
       make_tile(n, tile);
-      if (!kept_) continue;
-      vector_.keep_signs(kept(tile), positions(), maps(tile), tiling_.ld, classes(),
-                         tiling_.columns(tile));
+      if (!saved_signs_) continue;
+      vector_.store_signs(saved_signs(tile), positions(), maps(tile), tiling_.ld, classes(),
+                          tiling_.columns(tile));
     }
   }
 
-  // The sums alone, where the signs are known.
+  // The sums alone, for a backward pass with saved signs.
   void sum_channels(int64_t n) {
     std::fill(sums.begin(), sums.end(), 0.0);
     for (int64_t tile = 0; tile < tiling_.count; ++tile) {
-      vector_.load(panel_.get(), tiling_.ld, tile_of(problem_.after, n, tiling_.begin(tile)),
-                   strides_of(problem_.after), nullptr, {}, channels(), tiling_.columns(tile),
-                   sums.data());
+      vector_.load(panel_.get(), tiling_.ld, tile_of(problem_.features_adv, n, tiling_.begin(tile)),
+                   strides_of(problem_.features_adv), nullptr, {}, channels(),
+                   tiling_.columns(tile), sums.data());
     }
   }
 
   // size[c] = S_c and logit[c] (without bias), from the maps.
-  void measure(double* size, double* logit) {
+  void distances_and_logits(double* size, double* logit) {
     const double inverse = 1.0 / static_cast<double>(positions());
     std::fill(size, size + classes(), 0.0);
     for (int64_t tile = 0; tile < tiling_.count; ++tile) {
@@ -88,21 +87,22 @@ class Image {
     }
   }
 
-  // before[n] = -(factor / u) W^T (q sign(maps)), after[n] = (factor / u) W^T (q sign(maps) + r).
-  // Either may be left out. One product makes both, since they differ by numbers of each channel.
-  void gradients(const Maps<T>& before, const Maps<T>& after, int64_t n, const double* q,
-                 const double* r, double factor) {
+  // grad_features[n] = -(factor / u) W^T (q sign(maps)),
+  // grad_features_adv[n] = (factor / u) W^T (q sign(maps) + r). Either may be null. One product
+  // makes both, since their sum is one number per channel.
+  void gradients(const Maps<T>& grad_features, const Maps<T>& grad_features_adv, int64_t n,
+                 const double* q, const double* r, double factor) {
     const double by = factor / static_cast<double>(problem_.sizes.positions);
-    if (!before.data) {
+    if (!grad_features.data) {
       scale(q, r, by);
-      return pull_back(after, n, true);
+      return pull_back(grad_features_adv, n, true);
     }
     scale(q, r, -by);
-    pull_back(before, n, false);
-    if (after.data) turn(after, before, n);
+    pull_back(grad_features, n, false);
+    if (grad_features_adv.data) negate_and_shift(grad_features_adv, grad_features, n);
   }
 
-  // partial [C, K] += factor dD/dW, up to what `correlation` still holds.
+  // partial [C, K] += factor dD/dW, except for what `correlation` has not flushed yet.
   void weight_gradient(Correlation<T>& correlation, double* partial, int64_t n, const double* q,
                        const double* r, double factor) {
     const double by = factor / static_cast<double>(problem_.sizes.positions);
@@ -110,9 +110,9 @@ class Image {
     for (int64_t tile = 0; tile < tiling_.count; ++tile) {
       weigh_signs(tile, false);
       const int64_t p = tiling_.begin(tile);
-      correlation.add(partial, signs_.get(), {tiling_.ld, 1}, tile_of(problem_.after, n, p),
-                      strides_of(problem_.after), tile_of(problem_.before, n, p),
-                      strides_of(problem_.before), tiling_.columns(tile));
+      correlation.add(partial, signs_.get(), {tiling_.ld, 1}, tile_of(problem_.features_adv, n, p),
+                      strides_of(problem_.features_adv), tile_of(problem_.features, n, p),
+                      strides_of(problem_.features), tiling_.columns(tile));
     }
     for (int64_t c = 0; c < classes(); ++c) {
       for (int64_t k = 0; k < channels(); ++k) {
@@ -125,21 +125,22 @@ class Image {
   int64_t channels() const { return problem_.sizes.channels; }
   int64_t classes() const { return problem_.sizes.classes; }
   int64_t positions() const { return problem_.sizes.positions; }
-  int8_t* kept(int64_t tile) const { return kept_ + tiling_.begin(tile); }
+  int8_t* saved_signs(int64_t tile) const { return saved_signs_ + tiling_.begin(tile); }
   T* maps(int64_t tile) const { return maps_.get() + tile * classes() * tiling_.ld; }
 
   void make_tile(int64_t n, int64_t tile) {
     const int64_t p = tiling_.begin(tile), columns = tiling_.columns(tile);
-    const T *const after = tile_of(problem_.after, n, p), *const before =
-                                                              tile_of(problem_.before, n, p);
-    const Strides at = strides_of(problem_.after), before_at = strides_of(problem_.before);
-    if (vector_.product_of_difference(maps(tile), tiling_.ld, problem_.weight, after, at, before,
-                                      before_at, classes(), channels(), columns, sums.data(),
-                                      panel_.get())) {
+    const T* const features = tile_of(problem_.features, n, p);
+    const T* const features_adv = tile_of(problem_.features_adv, n, p);
+    const Strides adv_at = strides_of(problem_.features_adv),
+                  features_at = strides_of(problem_.features);
+    if (vector_.product_of_difference(maps(tile), tiling_.ld, problem_.weight, features_adv, adv_at,
+                                      features, features_at, classes(), channels(), columns,
+                                      sums.data(), panel_.get())) {
       return;
     }
-    vector_.load(panel_.get(), tiling_.ld, after, at, before, before_at, channels(), columns,
-                 sums.data());
+    vector_.load(panel_.get(), tiling_.ld, features_adv, adv_at, features, features_at, channels(),
+                 columns, sums.data());
     vector_.product(maps(tile), tiling_.ld, problem_.weight, {channels(), 1}, panel_.get(),
                     tiling_.ld, classes(), channels(), columns, /*add=*/false);
   }
@@ -166,32 +167,32 @@ class Image {
     }
   }
 
-  // after[n] = -before[n] - W^T (scaled r), the same number at all positions of a channel.
-  void turn(const Maps<T>& after, const Maps<T>& before, int64_t n) {
+  // target[n] = -source[n] - W^T (scaled r), where the last term is one number per channel.
+  void negate_and_shift(const Maps<T>& target, const Maps<T>& source, int64_t n) {
     std::fill(means_.begin(), means_.end(), T(0));
     for (int64_t c = 0; c < classes(); ++c) {
       const T by = scaled_[classes() + c];
       for (int64_t k = 0; k < channels(); ++k)
         means_[k] -= by * problem_.weight[c * channels() + k];
     }
-    if (after.position_stride == 1 && before.position_stride == 1) {
+    if (target.position_stride == 1 && source.position_stride == 1) {
       for (int64_t k = 0; k < channels(); ++k) {
-        T* const to = &after.at(n, k, 0);
-        const T* const from = &before.at(n, k, 0);
+        T* const to = &target.at(n, k, 0);
+        const T* const from = &source.at(n, k, 0);
         for (int64_t p = 0; p < positions(); ++p) to[p] = means_[k] - from[p];
       }
       return;
     }
     for (int64_t p = 0; p < positions(); ++p) {
-      for (int64_t k = 0; k < channels(); ++k) after.at(n, k, p) = means_[k] - before.at(n, k, p);
+      for (int64_t k = 0; k < channels(); ++k) target.at(n, k, p) = means_[k] - source.at(n, k, p);
     }
   }
 
   void weigh_signs(int64_t tile, bool with_offsets) {
     const T* const offsets = with_offsets ? scaled_.data() + classes() : nullptr;
-    if (kept_) {
-      vector_.kept_signs(signs_.get(), tiling_.ld, kept(tile), positions(), scaled_.data(), offsets,
-                         classes(), tiling_.columns(tile));
+    if (saved_signs_) {
+      vector_.saved_signs(signs_.get(), tiling_.ld, saved_signs(tile), positions(), scaled_.data(),
+                          offsets, classes(), tiling_.columns(tile));
     } else {
       vector_.signs(signs_.get(), maps(tile), scaled_.data(), offsets, classes(), tiling_.ld);
     }
@@ -200,11 +201,11 @@ class Image {
   const Primitives<T>& vector_ = primitives<T>();
   const Problem<T>& problem_;
   const Tiling<T> tiling_;
-  const Scratch<T> panel_;  // [K, tile] A' - A, or what goes without it works in
-  const Scratch<T> maps_;   // [tiles, C, tile]
-  const Scratch<T> signs_;  // [C, tile]
-  std::vector<T> means_;    // [K], what two gradients differ by
-  int8_t* kept_ = nullptr;  // [C, u]
+  const Scratch<T> panel_;         // [K, tile] A' - A, or work memory of product_of_difference
+  const Scratch<T> maps_;          // [tiles, C, tile]
+  const Scratch<T> signs_;         // [C, tile]
+  std::vector<T> means_;           // [K], the sum of the two gradients
+  int8_t* saved_signs_ = nullptr;  // [C, u]
 
  public:
   std::vector<double> sums;  // [K], of A' over positions
@@ -215,7 +216,7 @@ class Image {
 
 template <typename T>
 void forward(const Problem<T>& problem, const int64_t* labels, const T* bias, bool weighted,
-             T* value, T* coefficient, const Maps<T>& grad_adv, int8_t* signs) {
+             T* value, T* coefficient, const Maps<T>& grad_features_adv, int8_t* signs) {
   const int64_t classes = problem.sizes.classes, signs_an_image = classes * problem.sizes.positions;
   share_out(problem.sizes.images, [&](const auto& next) {
     Image<T> image(problem);
@@ -223,31 +224,33 @@ void forward(const Problem<T>& problem, const int64_t* labels, const T* bias, bo
     HostBlock alone(1, 0, 0, 0);
     double shared = 0;
     for (int64_t n = next(); n < problem.sizes.images; n = next()) {
-      if (signs) image.keep_signs_at(signs + n * signs_an_image);
+      if (signs) image.save_signs_at(signs + n * signs_an_image);
       image.make_maps(n);
-      const auto keep = [&](int64_t c, double by_size, double by_logit) {
+      const auto emit = [&](int64_t c, double by_size, double by_logit) {
         q[c] = by_size;
         r[c] = by_logit;
       };
-      image.measure(size.data(), logit.data());
+      image.distances_and_logits(size.data(), logit.data());
       if (bias) {
         for (int64_t c = 0; c < classes; ++c) logit[c] += bias[c];
       }
-      value[n] = static_cast<T>(coefficients(alone, &shared, size.data(), logit.data(), classes,
-                                             labels[n], weighted, keep));
+      value[n] = static_cast<T>(discrepancy_softmax(alone, &shared, size.data(), logit.data(),
+                                                    classes, labels[n], weighted, emit));
       for (int64_t c = 0; c < classes; ++c) {
         coefficient[(2 * n) * classes + c] = static_cast<T>(q[c]);
         coefficient[(2 * n + 1) * classes + c] = static_cast<T>(r[c]);
       }
-      if (grad_adv.data) image.gradients({}, grad_adv, n, q.data(), r.data(), 1.0);
+      if (grad_features_adv.data) {
+        image.gradients({}, grad_features_adv, n, q.data(), r.data(), 1.0);
+      }
     }
   });
 }
 
 template <typename T>
 void backward(const Problem<T>& problem, const T* grad, const T* coefficient, int8_t* signs,
-              const Maps<T>& grad_before, const Maps<T>& grad_after, double* weight_partial,
-              int64_t parts) {
+              const Maps<T>& grad_features, const Maps<T>& grad_features_adv,
+              double* weight_partial, int64_t parts) {
   const int64_t classes = problem.sizes.classes, images = problem.sizes.images;
   share_out(parts, [&](const auto& next) {
     Image<T> image(problem);
@@ -262,13 +265,13 @@ void backward(const Problem<T>& problem, const T* grad, const T* coefficient, in
         q.assign(from, from + classes);
         r.assign(from + classes, from + 2 * classes);
         if (signs) {
-          image.keep_signs_at(signs + n * classes * problem.sizes.positions);
+          image.save_signs_at(signs + n * classes * problem.sizes.positions);
           if (out) image.sum_channels(n);
         } else {
           image.make_maps(n);
         }
-        if (grad_before.data || grad_after.data) {
-          image.gradients(grad_before, grad_after, n, q.data(), r.data(), grad[n]);
+        if (grad_features.data || grad_features_adv.data) {
+          image.gradients(grad_features, grad_features_adv, n, q.data(), r.data(), grad[n]);
         }
         if (out) image.weight_gradient(*correlation, out, n, q.data(), r.data(), grad[n]);
       }
@@ -277,9 +280,8 @@ void backward(const Problem<T>& problem, const T* grad, const T* coefficient, in
   });
 }
 
-// W with zeros behind its rows, which vectors may then read whole. Only a gradient in channels_last
-// asks for it. Rows are copied one by one: small networks ask at every step, and a torch operator
-// takes longer to begin than this takes.
+// W with its rows padded to whole vectors with zeros, which only a gradient in channels_last needs.
+// memcpy, because a torch operator would take longer for a small network.
 at::Tensor in_whole_vectors(const at::Tensor& weight, bool wanted) {
   const int64_t width =
       weight.scalar_type() == at::kDouble ? primitives<double>().width : primitives<float>().width;
@@ -299,8 +301,8 @@ at::Tensor in_whole_vectors(const at::Tensor& weight, bool wanted) {
 
 bool is_channels_last(const at::Tensor& maps) { return maps.dim() == 4 && !maps.is_contiguous(); }
 
-at::Tensor empty_signs(const Sizes& sizes, const at::Tensor& like, int64_t keep) {
-  if (keep != kSigns) return at::empty({0}, like.options());
+at::Tensor empty_signs(const Sizes& sizes, const at::Tensor& like, int64_t save) {
+  if (save != kSaveSigns) return at::empty({0}, like.options());
   return at::empty({sizes.images, sizes.classes, sizes.positions}, like.options().dtype(at::kChar));
 }
 
@@ -314,33 +316,33 @@ void check_label_values(const at::Tensor& labels, int64_t classes) {
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy(
     const at::Tensor& features, const at::Tensor& features_adv, const at::Tensor& weight,
-    const at::Tensor& labels, const std::optional<at::Tensor>& bias, bool weighted, int64_t keep) {
+    const at::Tensor& labels, const std::optional<at::Tensor>& bias, bool weighted, int64_t save) {
   check_discrepancy(features, features_adv, weight, labels, bias);
   const auto sizes = sizes_of(features, weight);
   const auto t = labels.contiguous();
   check_label_values(t, sizes.classes);
 
   const auto type = compute_type(features);
-  const auto before = with_regular_positions(as_type(features, type));
-  const auto after = with_regular_positions(as_type(features_adv, type));
+  const auto clean = with_regular_positions(as_type(features, type));
+  const auto adv = with_regular_positions(as_type(features_adv, type));
   const auto w = as_type(weight, type).contiguous();
   const auto b = bias ? as_type(*bias, type).contiguous() : at::Tensor();
-  auto value = at::empty({sizes.images}, after.options());
-  auto coefficient = at::empty({sizes.images, 2, sizes.classes}, after.options());
-  const bool with_grad = keep == kGradient;
-  auto kept = with_grad ? empty_maps_like(features_adv, type) : empty_signs(sizes, features, keep);
-  const auto rows = in_whole_vectors(w, with_grad && is_channels_last(kept));
+  auto value = at::empty({sizes.images}, adv.options());
+  auto coefficient = at::empty({sizes.images, 2, sizes.classes}, adv.options());
+  const bool with_grad = save == kSaveGradient;
+  auto saved = with_grad ? empty_maps_like(features_adv, type) : empty_signs(sizes, features, save);
+  const auto rows = in_whole_vectors(w, with_grad && is_channels_last(saved));
   const auto run = [&]<typename T>(T) {
-    const Problem<T> problem{sizes,           maps_of<T>(before), maps_of<T>(after),
+    const Problem<T> problem{sizes,           maps_of<T>(clean),  maps_of<T>(adv),
                              w.data_ptr<T>(), rows.data_ptr<T>(), rows.size(1)};
     forward<T>(problem, t.data_ptr<int64_t>(), bias ? b.data_ptr<T>() : nullptr, weighted,
                value.data_ptr<T>(), coefficient.data_ptr<T>(),
-               with_grad ? maps_of<T>(kept) : Maps<T>{},
-               keep == kSigns ? kept.data_ptr<int8_t>() : nullptr);
+               with_grad ? maps_of<T>(saved) : Maps<T>{},
+               save == kSaveSigns ? saved.data_ptr<int8_t>() : nullptr);
   };
   type == at::kDouble ? run(double{}) : run(float{});
   const auto out = features.scalar_type();
-  return {as_type(value, out), with_grad ? as_laid_out(kept, features_adv) : kept, coefficient};
+  return {as_type(value, out), with_grad ? as_laid_out(saved, features_adv) : saved, coefficient};
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy_backward(
@@ -360,32 +362,33 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> discrepancy_backward(
                          signs.scalar_type() == at::kChar),
               "discrepancy: signs must be the forward pass's, or empty.");
 
-  const auto before = with_regular_positions(as_type(features, type));
-  const auto after = with_regular_positions(as_type(features_adv, type));
+  const auto clean = with_regular_positions(as_type(features, type));
+  const auto adv = with_regular_positions(as_type(features_adv, type));
   const auto w = as_type(weight, type).contiguous();
   const auto g = as_type(grad, type).contiguous();
-  const auto coefficients = coefficient.contiguous(), kept = signs.contiguous();
-  const auto nothing = at::empty({0}, after.options());
-  auto by_before = need_features ? empty_maps_like(features, type) : nothing;
-  auto by_after = need_features_adv ? empty_maps_like(features_adv, type) : nothing;
+  const auto coefficients = coefficient.contiguous(), saved_signs = signs.contiguous();
+  const auto nothing = at::empty({0}, adv.options());
+  auto grad_features = need_features ? empty_maps_like(features, type) : nothing;
+  auto grad_features_adv = need_features_adv ? empty_maps_like(features_adv, type) : nothing;
   const int64_t parts = need_weight ? parts_of(sizes) : sizes.images;
   auto partial = at::zeros({need_weight ? parts : 0, sizes.classes, sizes.channels},
-                           after.options().dtype(at::kDouble));
-  const auto rows = in_whole_vectors(w, (need_features && is_channels_last(by_before)) ||
-                                            (need_features_adv && is_channels_last(by_after)));
+                           adv.options().dtype(at::kDouble));
+  const auto rows =
+      in_whole_vectors(w, (need_features && is_channels_last(grad_features)) ||
+                              (need_features_adv && is_channels_last(grad_features_adv)));
   const auto run = [&]<typename T>(T) {
-    const Problem<T> problem{sizes,           maps_of<T>(before), maps_of<T>(after),
+    const Problem<T> problem{sizes,           maps_of<T>(clean),  maps_of<T>(adv),
                              w.data_ptr<T>(), rows.data_ptr<T>(), rows.size(1)};
     backward<T>(problem, g.data_ptr<T>(), coefficients.data_ptr<T>(),
-                known ? kept.data_ptr<int8_t>() : nullptr,
-                need_features ? maps_of<T>(by_before) : Maps<T>{},
-                need_features_adv ? maps_of<T>(by_after) : Maps<T>{},
+                known ? saved_signs.data_ptr<int8_t>() : nullptr,
+                need_features ? maps_of<T>(grad_features) : Maps<T>{},
+                need_features_adv ? maps_of<T>(grad_features_adv) : Maps<T>{},
                 need_weight ? partial.data_ptr<double>() : nullptr, parts);
   };
   type == at::kDouble ? run(double{}) : run(float{});
   const auto out = features.scalar_type();
-  return {need_features ? as_laid_out(by_before, features) : nothing.to(out),
-          need_features_adv ? as_laid_out(by_after, features_adv) : nothing.to(out),
+  return {need_features ? as_laid_out(grad_features, features) : nothing.to(out),
+          need_features_adv ? as_laid_out(grad_features_adv, features_adv) : nothing.to(out),
           (need_weight ? partial.sum(0) : nothing).to(out)};
 }
 

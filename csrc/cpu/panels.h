@@ -10,7 +10,7 @@
 #include <new>
 #include <vector>
 
-#include "../kernels/maps.h"
+#include "../kernels/maps.cuh"
 #include "vector/primitives.h"
 
 namespace fastinterp::cpu {
@@ -143,9 +143,9 @@ void share_out(int64_t count, const Body& body) {
 // Gradients by the weight are summed over images in a fixed number of parts, so that the result
 // does not depend on how many threads there are.
 inline int64_t parts_of(const Sizes& sizes) {
-  constexpr int64_t kMostParts = 16, kMostBytes = int64_t{64} << 20;
+  constexpr int64_t kMaxParts = 16, kMaxBytes = int64_t{64} << 20;
   const int64_t bytes = sizes.channels * sizes.classes * static_cast<int64_t>(sizeof(double));
-  return std::max<int64_t>(1, std::min({sizes.images, kMostParts, kMostBytes / bytes}));
+  return std::max<int64_t>(1, std::min({sizes.images, kMaxParts, kMaxBytes / bytes}));
 }
 
 // Half types have no wide arithmetic on most CPUs: they are computed in float32.

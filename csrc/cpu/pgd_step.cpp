@@ -7,7 +7,7 @@
 #include <cmath>
 
 #include "../checks.h"
-#include "../kernels/project.h"
+#include "../kernels/pgd_projection.cuh"
 #include "../rows.h"
 #include "panels.h"
 

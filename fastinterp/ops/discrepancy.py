@@ -14,8 +14,8 @@ from ._validate import are_alike, mismatch
 Reduction = Literal["weighted", "1-class"]
 REDUCTIONS: tuple[Reduction, ...] = ("weighted", "1-class")
 
-# What the forward pass saves for the backward pass (csrc/keep.h).
-KEEP_NOTHING, KEEP_GRADIENT, KEEP_SIGNS = 0, 1, 2
+# What the forward pass saves for the backward pass (csrc/saved.h).
+SAVE_NOTHING, SAVE_GRADIENT, SAVE_SIGNS = 0, 1, 2
 
 
 # 1. Reference
@@ -65,14 +65,14 @@ def _fake(
     labels: Tensor,
     bias: Tensor | None,
     weighted: bool,
-    keep: int,
+    save: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     count, classes = features.shape[0], weight.shape[0]
     accumulate = torch.float64 if features.dtype == torch.float64 else torch.float32
     saved = features.new_empty((0,))
-    if keep == KEEP_GRADIENT:
+    if save == SAVE_GRADIENT:
         saved = torch.empty_like(features_adv)
-    elif keep == KEEP_SIGNS and features.device.type == "cpu":
+    elif save == SAVE_SIGNS and features.device.type == "cpu":
         positions = features.shape[2] * features.shape[3]
         saved = features.new_empty((count, classes, positions), dtype=torch.int8)
     coefficients = features.new_empty((count, 2, classes), dtype=accumulate)
@@ -166,14 +166,14 @@ def discrepancy(
     )
     if not _backend.is_native(features):
         return reference(features, features_adv, weight, labels, bias, reduction)
-    keep = KEEP_NOTHING
+    save = SAVE_NOTHING
     if torch.is_grad_enabled():
         if features.requires_grad or weight.requires_grad:
-            keep = KEEP_SIGNS
+            save = SAVE_SIGNS
         elif features_adv.requires_grad:
-            keep = KEEP_GRADIENT
+            save = SAVE_GRADIENT
     value, _, _ = torch.ops.fastinterp.discrepancy(
-        features, features_adv, weight, labels, bias, reduction == "weighted", keep
+        features, features_adv, weight, labels, bias, reduction == "weighted", save
     )
     return value  # type: ignore[no-any-return]
 
@@ -221,7 +221,7 @@ def discrepancy_and_gradient(
         labels,
         None if bias is None else bias.detach(),
         reduction == "weighted",
-        KEEP_GRADIENT,
+        SAVE_GRADIENT,
     )
     return value, grad
 

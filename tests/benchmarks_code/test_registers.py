@@ -16,20 +16,20 @@ ptxas info    : Used {} registers, used 1 barriers
 
 def test_each_kernel_is_found_with_its_type_and_what_it_takes() -> None:
     text = "ptxas info    : 0 bytes gmem\n"
-    text += ENTRY.format(*["CamForward<float>"] * 2, 0, 0, 62)
-    text += ENTRY.format(*["StepLinf<c10::Half, 8>"] * 2, 16, 24, 128)
+    text += ENTRY.format(*["CamForwardKernel<float>"] * 2, 0, 0, 62)
+    text += ENTRY.format(*["PgdStepLinfKernel<c10::Half, 8>"] * 2, 16, 24, 128)
     found = kernels(text)
     assert found == [
-        Kernel("CamForward", "float32", 62, 0),
-        Kernel("StepLinf<8>", "float16", 128, 40),
+        Kernel("CamForwardKernel", "float32", 62, 0),
+        Kernel("PgdStepLinfKernel<8>", "float16", 128, 40),
     ]
     shown = page(found, "13.0")
-    assert "| CamForward | 62 (4) | - | - | - | 0 |" in shown
-    assert "| StepLinf<8> | - | - | 128 (2) | - | 40 |" in shown
+    assert "| CamForwardKernel | 62 (4) | - | - | - | 0 |" in shown
+    assert "| PgdStepLinfKernel<8> | - | - | 128 (2) | - | 40 |" in shown
 
 
 def test_what_cannot_be_read_is_an_error() -> None:
     with pytest.raises(ValueError, match="no known type"):
         kernels(ENTRY.format("Other<int>", "Other<int>", 0, 0, 1))
     with pytest.raises(ValueError, match="says nothing like"):
-        kernels("Compiling entry function 'CamForward<float>' for 'sm_90'")
+        kernels("Compiling entry function 'CamForwardKernel<float>' for 'sm_90'")

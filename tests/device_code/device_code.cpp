@@ -9,10 +9,10 @@
 #include "gpu.h"
 
 #define __CUDA_ARCH__ 900
-#include "../../csrc/cuda/cam.h"
-#include "../../csrc/cuda/discrepancy.h"
-#include "../../csrc/cuda/kendall.h"
-#include "../../csrc/cuda/pgd_step.h"
+#include "../../csrc/launch/cam.h"
+#include "../../csrc/launch/discrepancy.h"
+#include "../../csrc/launch/kendall_tau.h"
+#include "../../csrc/launch/pgd_step.h"
 
 namespace fastinterp {
 namespace {
@@ -80,16 +80,16 @@ struct FaultyCluster {
   float* global;
 
   template <typename Block>
-  void measure_tiles(Block& block, char* memory) const {
+  void forward(Block& block, char* memory) const {
     block.each(1, [&](int64_t) { *reinterpret_cast<float*>(memory) = 1; });
     if (kind == 1) block.each(1, [&](int64_t) { sum(block, memory, neighbour(memory)); });
   }
   template <typename Block, typename Peer>
-  void settle(Block& block, char* memory, const Peer& peer) const {
+  void softmax(Block& block, char* memory, const Peer& peer) const {
     block.each(1, [&](int64_t) { sum(block, memory, peer(1 - block.y)); });
   }
   template <typename Block>
-  void spread(Block& block, char* memory) const {
+  void backward(Block& block, char* memory) const {
     if (kind == 2) block.each(1, [&](int64_t) { *reinterpret_cast<float*>(memory) = 2; });
   }
 
@@ -112,15 +112,15 @@ void faulty_cluster(int64_t kind, at::Tensor out) {
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(fastinterp, m) {
-  m.def("device_cam", &blocks::cam<CudaLauncher>);
-  m.def("device_cam_backward_features", &blocks::cam_backward_features<CudaLauncher>);
-  m.def("device_cam_backward_weight", &blocks::cam_backward_weight<CudaLauncher>);
-  m.def("device_discrepancy", &blocks::discrepancy<CudaClusterLauncher>);
-  m.def("device_discrepancy_in_steps", &blocks::discrepancy<CudaStepsLauncher>);
-  m.def("device_discrepancy_backward", &blocks::discrepancy_backward<CudaClusterLauncher>);
-  m.def("device_discrepancy_backward_in_steps", &blocks::discrepancy_backward<CudaStepsLauncher>);
-  m.def("device_pgd_step", &blocks::pgd_step<CudaLauncher>);
-  m.def("device_kendall_tau", &blocks::kendall_tau<CudaLauncher>);
+  m.def("device_cam", &launch_cam<CudaLauncher>);
+  m.def("device_cam_backward_features", &launch_cam_backward_features<CudaLauncher>);
+  m.def("device_cam_backward_weight", &launch_cam_backward_weight<CudaLauncher>);
+  m.def("device_discrepancy", &launch_discrepancy<CudaClusterLauncher>);
+  m.def("device_discrepancy_in_steps", &launch_discrepancy<CudaStepsLauncher>);
+  m.def("device_discrepancy_backward", &launch_discrepancy_backward<CudaClusterLauncher>);
+  m.def("device_discrepancy_backward_in_steps", &launch_discrepancy_backward<CudaStepsLauncher>);
+  m.def("device_pgd_step", &launch_pgd_step<CudaLauncher>);
+  m.def("device_kendall_tau", &launch_kendall_tau<CudaLauncher>);
   m.def("device_faulty(int kind, Tensor(a!) out) -> ()", &faulty);
   m.def("device_faulty_cluster(int kind, Tensor(a!) out) -> ()", &faulty_cluster);
 }

@@ -20,7 +20,7 @@ Thread* current = nullptr;
 namespace {
 
 constexpr size_t kStack = 128 * 1024;
-constexpr int kFibers = kMostThreads * kMostRanks;
+constexpr int kFibers = kMaxThreads * kMaxRanks;
 
 struct Fiber {
   Thread thread;
@@ -45,11 +45,11 @@ Fibers* fibers = nullptr;  // replaced, never freed, after threads were left wai
 void* scheduler[5];
 const std::function<void()>* kernel_now = nullptr;
 Cluster cluster;  // kernels read these, so they may not lie where shared memory lay before
-Block cluster_blocks[kMostRanks];
+Block cluster_blocks[kMaxRanks];
 std::string problem;
 int64_t moves = 0;  // waits begun and ended, threads ended: if none is, nobody can go on
 
-// The compiler must neither see through these three, nor see a jump where a place is kept.
+// The compiler must neither see through these three, nor expect a jump to a saved place.
 __attribute__((noipa)) void jump(void** place) { __builtin_longjmp(place, 1); }
 
 __attribute__((noipa)) void leave(Fiber& fiber) {
@@ -112,7 +112,7 @@ struct SharedMemory {
   SharedMemory(const SharedMemory&) = delete;
 };
 
-void settle_block(Block& block, const Launch& launch, int64_t number, int64_t rank) {
+void place_block(Block& block, const Launch& launch, int64_t number, int64_t rank) {
   const auto threads = static_cast<int64_t>(launch.block.x);
   block = Block{};
   const int64_t x = number % launch.grid.x, rest = number / launch.grid.x;
@@ -212,7 +212,7 @@ void report(const std::string& found) {
 bool reported() { return !problem.empty(); }
 
 void run(const Launch& launch, const std::function<void()>& kernel) {
-  if (launch.block.x > kMostThreads || launch.ranks > kMostRanks) {
+  if (launch.block.x > kMaxThreads || launch.ranks > kMaxRanks) {
     throw std::runtime_error("the launch is larger than this emulation's blocks or clusters");
   }
   if (launch.grid.x % launch.ranks != 0) throw std::runtime_error("clusters do not fill the grid");
@@ -230,7 +230,7 @@ void run(const Launch& launch, const std::function<void()>& kernel) {
     for (int64_t rank = 0; rank < launch.ranks; ++rank) {
       memory.push_back(std::make_unique<SharedMemory>(launch.shared_bytes));
       Block& block = cluster_blocks[rank];
-      settle_block(block, launch, first + rank, rank);
+      place_block(block, launch, first + rank, rank);
       block.memory = cluster.memory[rank] = memory.back()->data;
       block.cluster = &cluster;
       for (unsigned t = 0; t < launch.block.x; ++t) {

@@ -24,8 +24,8 @@ struct dim3 {
 namespace gpu {
 
 constexpr int kWarp = 32;
-constexpr int kMostThreads = 256;  // of a block
-constexpr int kMostRanks = 8;      // blocks of a cluster
+constexpr int kMaxThreads = 256;  // of a block
+constexpr int kMaxRanks = 8;      // blocks of a cluster
 
 // Threads that wait for each other. Nobody leaves before all have come.
 struct Barrier {
@@ -40,8 +40,8 @@ struct Warp {
 struct Cluster {
   Barrier barrier;
   int64_t ranks = 1;
-  char* memory[kMostRanks] = {};  // of its blocks
-  int64_t bytes = 0;              // of each
+  char* memory[kMaxRanks] = {};  // of its blocks
+  int64_t bytes = 0;             // of each
 };
 
 struct Block {
@@ -50,7 +50,7 @@ struct Block {
   int64_t rank = 0;
   char* memory = nullptr;
   Barrier barrier;
-  Warp warps[kMostThreads / kWarp];
+  Warp warps[kMaxThreads / kWarp];
   Cluster* cluster = nullptr;
 };
 
@@ -85,7 +85,7 @@ struct Launch {
 // Runs the kernel for every thread of the grid; throws what the watching found.
 void run(const Launch& launch, const std::function<void()>& kernel);
 
-// The first thing that a kernel does wrong is kept for the end of the launch.
+// Stores the first fault of a kernel, which run() throws at the end of the launch.
 void report(const std::string& problem);
 
 // shadow.cpp: what is known of memory, for one launch.

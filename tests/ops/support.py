@@ -62,23 +62,23 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-# Empty, or what to watch while device code runs: tests/device_code/build.py.
+# "races" or "bounds" under `make check-device`, else empty: tests/device_code/build.py.
 WATCHING = os.environ.get("FASTINTERP_DEVICE_CODE", "")
 
 
 @cache
 def load_device_code() -> None:
+    """Load the GPU's kernels for the CPU; the first test that needs them compiles them."""
     path = Path(__file__).parents[1] / "device_code" / "build.py"
     spec = importlib.util.spec_from_file_location("device_code_build", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.load(WATCHING)
+    module.load(WATCHING or "emulation")
 
 
 def block_op(name: str) -> Callable[..., Any]:
-    """The GPU's programs for an op, run on the CPU: block after block, or as real device code."""
-    if WATCHING:
-        load_device_code()
+    """The GPU's kernels for an op, run on the CPU: block after block, or as real device code."""
+    load_device_code()
     return getattr(torch.ops.fastinterp, f"{'device' if WATCHING else 'emulated'}_{name}")
 
 

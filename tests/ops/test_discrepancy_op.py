@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.cases import LARGEST, LAYOUTS, ODD, MapCase
 from fastinterp import InputError, ops
 from fastinterp.ops import reference
-from fastinterp.ops.discrepancy import KEEP_GRADIENT, KEEP_NOTHING, KEEP_SIGNS
+from fastinterp.ops.discrepancy import SAVE_GRADIENT, SAVE_NOTHING, SAVE_SIGNS
 
 REDUCTIONS = ["weighted", "1-class"]
 
@@ -70,14 +70,14 @@ def test_first_and_second_derivatives(which: tuple[int, ...], reduction: str) ->
 
 @needs_extension
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("keep", [KEEP_NOTHING, KEEP_GRADIENT, KEEP_SIGNS])
-def test_opcheck(keep: int, device: str) -> None:
+@pytest.mark.parametrize("save", [SAVE_NOTHING, SAVE_GRADIENT, SAVE_SIGNS])
+def test_opcheck(save: int, device: str) -> None:
     for layout in LAYOUTS:
         tensors = MapCase(3, 5, 4, 3, 4).tensors(torch.float32, device, layout)
         features, features_adv, weight, labels, bias = tensors
         features_adv.requires_grad_()
-        weight.requires_grad_(keep != KEEP_GRADIENT)
-        arguments = (features, features_adv, weight, labels, bias, True, keep)
+        weight.requires_grad_(save != SAVE_GRADIENT)
+        arguments = (features, features_adv, weight, labels, bias, True, save)
         torch.library.opcheck(torch.ops.fastinterp.discrepancy.default, arguments)
 
 
@@ -241,7 +241,7 @@ def test_the_op_itself_refuses_labels_out_of_range() -> None:
     features, features_adv, weight, labels, _ = MapCase(3, 5, 4, 3, 4).tensors()
     with pytest.raises(ValueError, match=r"labels must lie in 0\.\.3"):
         torch.ops.fastinterp.discrepancy(
-            features, features_adv, weight, labels + 4, None, True, KEEP_NOTHING
+            features, features_adv, weight, labels + 4, None, True, SAVE_NOTHING
         )
 
 
@@ -262,11 +262,11 @@ def test_signs_that_were_kept_give_what_making_them_again_gives(case: MapCase, l
         features, features_adv, weight, labels, bias = case.tensors(dtype, layout=layout)
         features_adv[0] = features[0]  # signs of zero
         grad, results = torch.rand(case.images, dtype=dtype), []
-        for keep in (KEEP_NOTHING, KEEP_SIGNS):
+        for save in (SAVE_NOTHING, SAVE_SIGNS):
             value, signs, coefficients = native.discrepancy(
-                features, features_adv, weight, labels, bias, True, keep
+                features, features_adv, weight, labels, bias, True, save
             )
-            assert signs.numel() == (keep == KEEP_SIGNS) * value.numel() * case.classes * (
+            assert signs.numel() == (save == SAVE_SIGNS) * value.numel() * case.classes * (
                 case.height * case.width
             )
             backward = (grad, features, features_adv, weight, coefficients, signs)

@@ -1,4 +1,4 @@
-"""The GPU's block programs, run on the CPU, against plain torch in float64.
+"""The kernels of the GPU, run on the CPU, against plain torch in float64.
 
 `make check-device` runs the same tests once more on the device code itself.
 """
@@ -18,7 +18,7 @@ from support import (
 
 from benchmarks.cases import IMAGE_SHAPES, LAYOUTS, ODD, MapCase, lay_out
 from fastinterp.ops import reference
-from fastinterp.ops.discrepancy import KEEP_GRADIENT
+from fastinterp.ops.discrepancy import SAVE_GRADIENT
 from fastinterp.ops.pgd_step import NORMS
 
 pytestmark = needs_extension
@@ -52,7 +52,7 @@ def test_discrepancy(case: MapCase, layout: str, reduction: str, how: str) -> No
         cotangent = torch.rand(case.images).to(dtype)
         weighted, nothing = reduction == "weighted", torch.empty(0)
         value, unit_grad, coefficients = block_op(f"discrepancy{how}")(
-            features, features_adv, weight, labels, bias, weighted, KEEP_GRADIENT
+            features, features_adv, weight, labels, bias, weighted, SAVE_GRADIENT
         )
         known = cotangent, features, features_adv, weight, coefficients, nothing
         grads, alone = backward(*known, True, True, True), backward(*known, False, True, False)[1]
@@ -76,7 +76,7 @@ def test_products_for_tensor_cores_keep_the_error_rule(
 ) -> None:
     tensors = case.tensors(dtype, layout=layout)
     for weighted, reduction in ((True, "weighted"), (False, "1-class")):
-        ours = block_op("discrepancy")(*tensors, weighted, KEEP_GRADIENT)
+        ours = block_op("discrepancy")(*tensors, weighted, SAVE_GRADIENT)
         features, features_adv, weight, labels, bias = tensors
         results = []
         for wide in (dtype, torch.float64):
@@ -107,7 +107,7 @@ def test_gradients_from_tensor_cores_keep_the_error_rule(
     tensors = case.tensors(dtype, layout=layout)
     features, features_adv, weight, labels, bias = tensors
     cotangent = (torch.rand(case.images) + 0.5).to(dtype)
-    _, _, coefficients = block_op("discrepancy")(*tensors, reduction == "weighted", KEEP_GRADIENT)
+    _, _, coefficients = block_op("discrepancy")(*tensors, reduction == "weighted", SAVE_GRADIENT)
     known = cotangent, features, features_adv, weight, coefficients, torch.empty(0)
     ours = block_op("discrepancy_backward")(*known, True, True, True)
     results = []

@@ -1,6 +1,6 @@
 """The error rule of the discrepancy: an error against float64 of at most twice plain torch's.
 
-CPU kernels and the GPU's block programs (run on the CPU) are held to it on the same draws: the root
+The CPU kernels and the kernels of the GPU (run on the CPU) must meet it on the same draws: the root
 mean square of the errors of all draws against torch's. FASTINTERP_SEEDS says how many draws each
 case gets; `make accuracy` takes 50 at every vector width.
 """
@@ -30,7 +30,7 @@ from torch import Tensor
 from benchmarks.cases import LAYOUTS, ODD, MapCase
 from fastinterp import ops
 from fastinterp.ops import reference
-from fastinterp.ops.discrepancy import KEEP_GRADIENT
+from fastinterp.ops.discrepancy import SAVE_GRADIENT
 
 LONG = "FASTINTERP_SEEDS" in os.environ
 SEEDS = range(int(os.environ.get("FASTINTERP_SEEDS", "6")))
@@ -41,10 +41,10 @@ BIASES = pytest.mark.parametrize("with_bias", [True, False], ids=["bias", "no bi
 def blocks_value_and_grads(
     how: str, tensors: list[Any], reduction: str, cotangent: Tensor
 ) -> list[Tensor]:
-    """The same from block programs."""
+    """The same from the kernels of the GPU."""
     grad = cotangent.to(tensors[0].dtype)
     value, _, coefficients = block_op(f"discrepancy{how}")(
-        *tensors, reduction == "weighted", KEEP_GRADIENT
+        *tensors, reduction == "weighted", SAVE_GRADIENT
     )
     grads = block_op(f"discrepancy_backward{how}")(
         grad, *tensors[:3], coefficients, torch.empty(0), True, True, True
@@ -124,7 +124,7 @@ def test_kernels(device: str, case: MapCase, layout: str, reduction: str, with_b
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("case", ODD, ids=str)
 @pytest.mark.parametrize("how", ["", "_in_steps"])
-def test_block_programs(how: str, case: MapCase, reduction: str, with_bias: bool) -> None:
+def test_gpu_kernels(how: str, case: MapCase, reduction: str, with_bias: bool) -> None:
     """In one layout: test_emulation.py holds the others to the same results."""
     run = partial(blocks_value_and_grads, how)
     dtypes = DTYPES if LONG else [torch.float32]

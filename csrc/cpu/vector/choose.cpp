@@ -1,5 +1,4 @@
-// Picks the widest table that both the processor and torch's own setting
-// (ATEN_CPU_CAPABILITY) allow, once.
+// Picks the table of loops once, by vector_level().
 #include <ATen/Version.h>
 
 #include <string>
@@ -27,33 +26,38 @@ extern const TapLoops<Bf16> taps_bf16;
 }
 #endif
 
-const char* vector_level() {
-  static const char* level = [] {
+VectorLevel vector_level() {
+  static const VectorLevel level = [] {
 #if defined(__x86_64__)
     const std::string capability = at::get_cpu_capability();
     __builtin_cpu_init();
     if (capability == "AVX512" && __builtin_cpu_supports("avx512f") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl")) {
-      return "avx512";
+      return VectorLevel::kAvx512;
     }
     if (capability.rfind("AVX", 0) == 0 && __builtin_cpu_supports("avx2") &&
         __builtin_cpu_supports("fma")) {
-      return "avx2";
+      return VectorLevel::kAvx2;
     }
 #endif
-    return "baseline";
+    return VectorLevel::kBaseline;
   }();
   return level;
+}
+
+const char* vector_level_name() {
+  constexpr const char* kNames[] = {"baseline", "avx2", "avx512"};
+  return kNames[static_cast<int>(vector_level())];
 }
 
 namespace {
 template <typename Table>
 const Table& choose(const Table& base, const Table& avx2, const Table& avx512) {
-  switch (vector_level()[3]) {
-    case '5':
+  switch (vector_level()) {
+    case VectorLevel::kAvx512:
       return avx512;
-    case '2':
+    case VectorLevel::kAvx2:
       return avx2;
     default:
       return base;
@@ -88,7 +92,8 @@ const TapLoops<float>* tap_loops<float>() {
 template <>
 const TapLoops<Bf16>* tap_loops<Bf16>() {
 #if defined(__x86_64__)
-  static const bool units = vector_level()[3] == '5' && __builtin_cpu_supports("avx512bf16");
+  static const bool units =
+      vector_level() == VectorLevel::kAvx512 && __builtin_cpu_supports("avx512bf16");
   return units ? &avx512_bf16::taps_bf16 : nullptr;
 #else
   return nullptr;

@@ -1,7 +1,7 @@
 // Kendall's tau-b on the CPU in O(M log M): sort by (a, b), then count the exchanges that a merge
 // sort by b alone needs; those are the discordant pairs (Knight, 1966). Entries come in no order
 // that a processor could foresee, so both sorts are written without branches on them.
-#include "../kernels/kendall.h"
+#include "../kernels/kendall_tau.cuh"
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>

@@ -1,10 +1,10 @@
-// Kendall's tau-b of two rows: from its pair counts, and the counts by looking at every pair.
+// Kendall's tau-b of two rows, and the kernel that counts all pairs.
 #pragma once
 
 #include <cmath>
 
-#include "block.h"
-#include "products.h"
+#include "block.cuh"
+#include "products.cuh"
 
 namespace fastinterp {
 
@@ -14,16 +14,15 @@ FI_HD double tau_b(int64_t length, int64_t agreement, int64_t tied_a, int64_t ti
   const int64_t pairs = length * (length - 1) / 2;
   const double a = static_cast<double>(pairs - tied_a), b = static_cast<double>(pairs - tied_b);
   if (!(a > 0) || !(b > 0)) return static_cast<double>(NAN);
-  // Two roots rather than one of the product: as scipy does, so that 1 comes out as 1 for long
-  // rows.
+  // Two square roots, as in scipy, and not one of the product: long rows then give exactly 1.
   const double tau = static_cast<double>(agreement) / sqrt(a) / sqrt(b);
   return tau > 1 ? 1 : (tau < -1 ? -1 : tau);
 }
 
-// Grid [N]: all M^2 / 2 pairs. For maps of a few thousand entries, where sorting would cost a block
-// more than comparing.
+// Grid [N]: compares all M^2 / 2 pairs, which is faster than sorting for rows of a few thousand
+// entries.
 template <typename T>
-struct KendallRow {
+struct KendallTauKernel {
   const T *a, *b;  // [N, M]
   int64_t length;  // M
   double* tau;     // [N]

@@ -1,18 +1,14 @@
-// Class activation maps through block programs: check, allocate, launch.
+// Class activation maps on a GPU: check, allocate, launch.
 #pragma once
 
-#include <ATen/Dispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/sum.h>
 
 #include "../checks.h"
-#include "../kernels/cam.h"
-#include "launch.h"
+#include "../kernels/cam.cuh"
+#include "launcher.h"
 
-namespace fastinterp::blocks {
-
-#define FI_DISPATCH(TYPE, ...) \
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, TYPE, "fastinterp", __VA_ARGS__)
+namespace fastinterp {
 
 inline void check_cam_grad(const at::Tensor& grad, const at::Tensor& features,
                            const at::Tensor& weight) {
@@ -24,7 +20,7 @@ inline void check_cam_grad(const at::Tensor& grad, const at::Tensor& features,
 }
 
 template <typename Launcher>
-at::Tensor cam(const at::Tensor& features, const at::Tensor& weight) {
+at::Tensor launch_cam(const at::Tensor& features, const at::Tensor& weight) {
   check_maps("cam", features, weight);
   const auto in = with_regular_positions(features);
   const auto w = weight.contiguous();
@@ -32,15 +28,15 @@ at::Tensor cam(const at::Tensor& features, const at::Tensor& weight) {
   auto out = at::empty({sizes.images, sizes.classes, in.size(2), in.size(3)}, features.options());
   FI_DISPATCH(in.scalar_type(), [&] {
     using T = scalar_t;
-    const CamForward<T> program{sizes, maps_of<T>(in), maps_of<T>(out), w.data_ptr<T>()};
-    Launcher()(sizes.images, tiles_of(sizes), groups_of(sizes), shared_bytes<T>(), program);
+    const CamForwardKernel<T> program{sizes, maps_of<T>(in), maps_of<T>(out), w.data_ptr<T>()};
+    Launcher()(sizes.images, tiles_of(sizes), class_tiles_of(sizes), shared_bytes<T>(), program);
   });
   return out;
 }
 
 template <typename Launcher>
-at::Tensor cam_backward_features(const at::Tensor& grad, const at::Tensor& features,
-                                 const at::Tensor& weight) {
+at::Tensor launch_cam_backward_features(const at::Tensor& grad, const at::Tensor& features,
+                                        const at::Tensor& weight) {
   check_maps("cam", features, weight);
   check_cam_grad(grad, features, weight);
   const auto in = with_regular_positions(grad);
@@ -49,15 +45,16 @@ at::Tensor cam_backward_features(const at::Tensor& grad, const at::Tensor& featu
   auto out = at::empty(features.sizes(), features.options());
   FI_DISPATCH(in.scalar_type(), [&] {
     using T = scalar_t;
-    const CamBackwardFeatures<T> program{sizes, maps_of<T>(in), maps_of<T>(out), w.data_ptr<T>()};
+    const CamBackwardFeaturesKernel<T> program{sizes, maps_of<T>(in), maps_of<T>(out),
+                                               w.data_ptr<T>()};
     Launcher()(sizes.images, tiles_of(sizes), 1, shared_bytes<T>(), program);
   });
   return out;
 }
 
 template <typename Launcher>
-at::Tensor cam_backward_weight(const at::Tensor& grad, const at::Tensor& features,
-                               const at::Tensor& weight) {
+at::Tensor launch_cam_backward_weight(const at::Tensor& grad, const at::Tensor& features,
+                                      const at::Tensor& weight) {
   check_maps("cam", features, weight);
   check_cam_grad(grad, features, weight);
   const auto maps = with_regular_positions(grad);
@@ -69,12 +66,12 @@ at::Tensor cam_backward_weight(const at::Tensor& grad, const at::Tensor& feature
     using T = scalar_t;
     auto partial =
         at::empty({parts, sizes.classes, sizes.channels}, in.options().dtype(accumulate_type<T>()));
-    const CamBackwardWeight<T> program{sizes, maps_of<T>(maps), maps_of<T>(in),
-                                       partial.template data_ptr<Acc<T>>(), parts};
-    Launcher()(sizes.channels, groups_of(sizes), parts, shared_bytes<T>(), program);
+    const CamBackwardWeightKernel<T> program{sizes, maps_of<T>(maps), maps_of<T>(in),
+                                             partial.template data_ptr<AccType<T>>(), parts};
+    Launcher()(sizes.channels, class_tiles_of(sizes), parts, shared_bytes<T>(), program);
     total = partial.sum(0).to(features.scalar_type());
   });
   return total;
 }
 
-}  // namespace fastinterp::blocks
+}  // namespace fastinterp

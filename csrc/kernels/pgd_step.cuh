@@ -1,19 +1,19 @@
-// One projected ascent step on rows [N, d], as block programs. out may be x_adv: every element is
-// read before it is written, by the same thread.
+// One projected gradient ascent step on rows [N, d]. out may be x_adv: the thread that writes an
+// element reads it first.
 #pragma once
 
 #include <cmath>
 
-#include "maps.h"
-#include "products.h"
-#include "project.h"
+#include "maps.cuh"
+#include "pgd_projection.cuh"
+#include "products.cuh"
 
 namespace fastinterp {
 
-constexpr int kElementsAtOnce = 8;  // elements that a thread of the linf step takes
+constexpr int kThreadElements = 8;  // elements of a thread in the linf step
 
 template <typename T>
-struct Step {
+struct PgdStepParams {
   T* out;
   const T *x_adv, *grad, *x;
   int64_t rows, length;  // [N, d]
@@ -28,19 +28,20 @@ struct Step {
   FI_HD double eps(int64_t row) const {
     return eps_rows ? static_cast<double>(eps_rows[eps_count == 1 ? 0 : row]) : eps_number;
   }
-  // Whether every row is made of whole packs that start where a wide access may.
+  // Whether rows can be read and written in packs of `width`: aligned, with no remainder.
   bool has_packs(int width) const {
     const auto bytes = static_cast<uintptr_t>(width) * sizeof(T);
     const auto aligned = [&](const T* p) { return reinterpret_cast<uintptr_t>(p) % bytes == 0; };
     return length % width == 0 && aligned(out) && aligned(x_adv) && aligned(grad) && aligned(x);
   }
-  // Device numbers are not checked before a launch: bad ones must show in every pixel.
+  // NaN for a negative or NaN step_size or eps, which nothing checks before a launch on a GPU:
+  // added to every pixel, it makes the mistake visible.
   FI_HD double poison(int64_t row) const {
     return step_size(row) >= 0 && eps(row) >= 0 ? 0.0 : static_cast<double>(NAN);
   }
 };
 
-// Width elements that travel in one access.
+// Width elements, read or written in one access.
 template <typename T, int Width>
 struct alignas(sizeof(T) * Width) Pack {
   T values[Width];
@@ -48,16 +49,16 @@ struct alignas(sizeof(T) * Width) Pack {
 
 constexpr int kPackBytes = 16;  // the widest access of a GPU
 
-// Grid [N, chunks of kThreads * kElementsAtOnce]. Width > 1 needs rows of whole packs, aligned.
+// The linf step. Grid [N, chunks of kThreads * kThreadElements]. Width > 1 needs has_packs(Width).
 template <typename T, int Width>
-struct StepLinf : Step<T> {
+struct PgdStepLinfKernel : PgdStepParams<T> {
   template <typename Block>
   FI_HD void operator()(Block& block, void*) const {
-    using A = Acc<T>;
+    using A = AccType<T>;
     using Packed = Pack<T, Width>;
-    const int64_t row = block.x, first = block.y * kThreads * kElementsAtOnce;
+    const int64_t row = block.x, first = block.y * kThreads * kThreadElements;
     const int64_t left = this->length - first;
-    const int64_t count = left < kThreads * kElementsAtOnce ? left : kThreads * kElementsAtOnce;
+    const int64_t count = left < kThreads * kThreadElements ? left : kThreads * kThreadElements;
     const A step = static_cast<A>(this->step_size(row)), eps = static_cast<A>(this->eps(row));
     const A lower = static_cast<A>(this->lower), upper = static_cast<A>(this->upper);
     const A poison = static_cast<A>(this->poison(row));
@@ -79,12 +80,12 @@ struct StepLinf : Step<T> {
   }
 };
 
-// Grid [N]: one block an image. Order 2 or 1.
+// The l2 step (Order 2) or the l1 step (Order 1). Grid [N]: one block per image.
 template <typename T, int Order>
-struct StepBall : Step<T> {
+struct PgdStepBallKernel : PgdStepParams<T> {
   template <typename Block>
   FI_HD void operator()(Block& block, void* memory) const {
-    using A = Acc<T>;
+    using A = AccType<T>;
     double* shared = static_cast<double*>(memory);
     const int64_t row = block.x, begin = row * this->length;
     const auto add = [](double a, double b) { return a + b; };
@@ -101,7 +102,7 @@ struct StepBall : Step<T> {
       length.largest = reduce(
           block, shared, this->length, 0.0,
           [&](int64_t i) { return entry(i) < 0 ? -entry(i) : entry(i); },
-          [](double a, double b) { return a > b || a != a ? a : b; });  // NaN stays
+          [](double a, double b) { return a > b || a != a ? a : b; });  // NaN propagates
       const bool moves = length.largest > 0 && length.largest < static_cast<double>(INFINITY);
       length.root = moves ? norm([&](int64_t i) { return entry(i) / length.largest; }) : 0.0;
     }

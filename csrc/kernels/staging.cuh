@@ -1,12 +1,12 @@
-// One tile of feature maps in a block's shared memory, read once from global memory.
+// Copies one tile of feature maps from global to shared memory.
 #pragma once
 
-#include "products.h"
+#include "products.cuh"
 
 namespace fastinterp {
 
-// Half types are padded to whole 16 x 16 tiles, as tensor cores take them. Rows begin in different
-// banks: whether a warp reads along a row or across rows, it does not wait for itself.
+// Half types are padded to 16 x 16 tiles for tensor cores. The pitch avoids bank conflicts, whether
+// a warp reads along a row or down a column.
 template <typename T>
 FI_HD int staged_rows(int rows) {
   return sizeof(T) == 2 ? (rows + 15) / 16 * 16 : rows;
@@ -16,15 +16,16 @@ FI_HD int staged_pitch(int length) {
   return sizeof(T) == 2 ? (length + 15) / 16 * 16 + 8 : length | 1;
 }
 
-// Kept in the order of global memory: rows of positions for each channel, or, where channels lie
-// next to each other, rows of channels for each position.
+// In the order of global memory: a row of positions for each channel or, for channels_last, a row
+// of channels for each position.
 template <typename T>
 struct StagedTile {
   T* data;
   int channel_stride, position_stride;
 
-  FI_HD T& at(int64_t k, int64_t lane) const {
-    return data[static_cast<int>(k) * channel_stride + static_cast<int>(lane) * position_stride];
+  FI_HD T& at(int64_t k, int64_t tile_position) const {
+    return data[static_cast<int>(k) * channel_stride +
+                static_cast<int>(tile_position) * position_stride];
   }
 };
 
@@ -33,26 +34,28 @@ FI_HD bool channels_adjoin(const Maps<T>& maps) {
   return maps.channel_stride == 1 && maps.position_stride != 1;
 }
 
-// Elements that a tile takes.
+// The number of elements of a staged tile.
 template <typename T>
 FI_HD int64_t staged_size(const Maps<T>& maps, const Sizes& sizes) {
-  const int width = static_cast<int>(sizes.positions < kLanes ? sizes.positions : kLanes);
+  const int width =
+      static_cast<int>(sizes.positions < kTilePositions ? sizes.positions : kTilePositions);
   const int channels = static_cast<int>(sizes.channels);
   return channels_adjoin(maps) ? int64_t{staged_rows<T>(width)} * staged_pitch<T>(channels)
                                : int64_t{staged_rows<T>(channels)} * staged_pitch<T>(width);
 }
 
-// `lines` runs of `span` elements, `stride` apart, into rows of `length` elements, `pitch` apart.
+// Copies `lines` runs of `span` elements, `stride` apart, to rows of `length` elements, `pitch`
+// apart.
 template <typename T, typename Block>
 FI_HD void stage_chunks(Block& block, const T* from, int64_t stride, int lines, int span,
                         int length, int pitch, T* to) {
   constexpr int kSize = Chunk<T>::kSize;
   const int each = (span + kSize - 1) / kSize, count = lines * each, threads = block.threads();
   block.each_thread([&](int t) {
-    for (int first = t; first < count; first += kAhead * threads) {
-      Chunk<T> chunks[kAhead] = {};
+    for (int first = t; first < count; first += kPrefetch * threads) {
+      Chunk<T> chunks[kPrefetch] = {};
       FI_UNROLL
-      for (int a = 0; a < kAhead; ++a) {
+      for (int a = 0; a < kPrefetch; ++a) {
         const int i = first + a * threads, begin = i % each * kSize;
         if (i >= count) continue;
         const T* source = from + i / each * stride + begin;
@@ -66,7 +69,7 @@ FI_HD void stage_chunks(Block& block, const T* from, int64_t stride, int lines, 
         }
       }
       FI_UNROLL
-      for (int a = 0; a < kAhead; ++a) {
+      for (int a = 0; a < kPrefetch; ++a) {
         const int i = first + a * threads, begin = i % each * kSize;
         if (i >= count) continue;
         int row = i / each + begin / length, column = begin % length;
@@ -84,16 +87,17 @@ template <typename T, typename Block>
 FI_HD StagedTile<T> stage(Block& block, const Maps<T>& maps, const Sizes& sizes, int64_t n,
                           int64_t tile, T* to) {
   const bool by_channels = channels_adjoin(maps);
-  const int64_t left = sizes.positions - tile * kLanes;
-  const int count = static_cast<int>(left < kLanes ? left : kLanes);
-  const int width = static_cast<int>(sizes.positions < kLanes ? sizes.positions : kLanes);
+  const int64_t left = sizes.positions - tile * kTilePositions;
+  const int count = static_cast<int>(left < kTilePositions ? left : kTilePositions);
+  const int width =
+      static_cast<int>(sizes.positions < kTilePositions ? sizes.positions : kTilePositions);
   const int channels = static_cast<int>(sizes.channels);
   const int rows = by_channels ? count : channels, length = by_channels ? channels : count;
   const int pitch = staged_pitch<T>(by_channels ? channels : width);
   const int64_t stride = by_channels ? maps.position_stride : maps.channel_stride;
   const int64_t step = by_channels ? 1 : maps.position_stride;
-  const T* from = &maps.at(n, 0, tile * kLanes);
-  // Rows without gaps are one long row: its Chunks need not respect the ends of the short ones.
+  const T* from = &maps.at(n, 0, tile * kTilePositions);
+  // Rows without gaps are copied as one long row, in which a Chunk may span two rows.
   const bool dense = step == 1 && stride == length;
   const int lines = dense ? 1 : rows, span = dense ? rows * length : length;
   constexpr int kSize = Chunk<T>::kSize;
@@ -106,7 +110,7 @@ FI_HD StagedTile<T> stage(Block& block, const Maps<T>& maps, const Sizes& sizes,
     });
   }
   const StagedTile<T> staged{to, by_channels ? 1 : pitch, by_channels ? pitch : 1};
-  // Tensor cores multiply the padding by weights of zero, which a NaN would survive.
+  // Tensor cores multiply the padding by zero weights; a NaN in the padding would give NaN.
   const int wide = staged_rows<T>(width);
   block.each((staged_rows<T>(channels) - channels) * wide,
              [&](int64_t i) { staged.at(channels + i / wide, i % wide) = T(0); });

@@ -1,13 +1,31 @@
-// What a kernel sees of the thread block that runs it.
+// The thread block, as kernels see it. A kernel is a struct with the arguments as members and
+//   template <typename Block> void operator()(Block& block, void* shared_memory) const
+// which DeviceBlock runs on a GPU and HostBlock on a CPU, so that tests check the kernels of a GPU
+// where there is none. In CUDA's words:
 //
-// A block program is written as a sequence of phases; within a phase the items are independent, and
-// a barrier stands between phases. A GPU deals the items out to its threads; HostBlock runs them
-// one after another, so a CPU can run, and the tests can check, the very code a GPU will run.
+//   block.x, block.y, block.z   blockIdx.x, blockIdx.y, blockIdx.z
+//   block.threads()             blockDim.x; all blocks are one-dimensional
+//   block.each(count, f)        for (i = threadIdx.x; i < count; i += blockDim.x) f(i);
+//                               __syncthreads();
+//   block.each_thread(f)        f(threadIdx.x); __syncthreads();
+//   block.each_warp(f)          f(threadIdx.x / 32), by all threads of the warp together;
+//                               __syncthreads();
+//   block.reduce, reduce        a block reduction: __shfl_down_sync in each warp, shared memory
+//                               across warps; every thread gets the result
+//   Local<Block, T, Count>      T values[Count] in the registers of each thread; at(t, i) is thread
+//                               t's values[i]
+//   memory, shared              dynamic shared memory (extern __shared__)
+//   FI_HD                       __host__ __device__ __forceinline__
+//   DeviceBlock                 the real block, on a GPU
+//   HostBlock                   a CPU thread that runs every `each` as a plain loop
+//
+// Each call of each, each_thread, each_warp or reduce is one phase: its iterations must not depend
+// on each other, and the barrier behind it lets the next phase read what this one wrote.
 #pragma once
 
 #include <cstdint>
 
-// Tests define FI_GPU without CUDA's compiler, to run device code on a CPU.
+// Tests define FI_GPU without nvcc, to run device code on a CPU.
 #if defined(__CUDACC__)
 #define FI_GPU
 #endif
@@ -16,17 +34,17 @@
 #define FI_HD __host__ __device__ __forceinline__
 #define FI_UNROLL _Pragma("unroll")
 #else
-// Always inlined on the host too: the CPU side compiles these once for each instruction set, and
-// the linker must find no out-of-line copy that it could keep for all of them.
+// Always inlined on the host too: the CPU code is compiled once for each instruction set, and the
+// linker must not merge out-of-line copies from different instruction sets.
 #define FI_HD inline __attribute__((always_inline))
 #define FI_UNROLL
 #endif
 
 namespace fastinterp {
 
-constexpr int kWarp = 32;  // threads of a GPU that can read each other's registers
+constexpr int kWarp = 32;  // threads of a warp
 
-// Registers of a thread that live through several phases.
+// Registers of each thread that keep their values through several phases.
 template <typename Block, typename T, int Count>
 class Local;
 
@@ -41,20 +59,20 @@ class HostBlock {
     for (int64_t i = 0; i < count; ++i) f(i);
   }
 
-  // One phase in which every thread t does f(t) once.
+  // One phase: every thread t calls f(t) once.
   template <typename F>
   FI_HD void each_thread(const F& f) {
     for (int t = 0; t < threads_; ++t) f(t);
   }
 
-  // One phase in which every warp w does f(w) once, its threads together.
+  // One phase: every warp w calls f(w) once, with all of its threads.
   template <typename F>
   FI_HD void each_warp(const F& f) {
     for (int w = 0; w < threads_ / kWarp; ++w) f(w);
   }
 
-  // Combines value(t) of all threads, in the order that a GPU takes; every thread has the result.
-  // `shared` holds a T for each thread; combine(a, start) must be a.
+  // Combines value(t) of all threads in the same order as DeviceBlock; every thread gets the
+  // result. `shared` has space for one T per thread; combine(a, start) must equal a.
   template <typename T, typename Value, typename Combine>
   FI_HD T reduce(T* shared, T /*start*/, const Value& value, const Combine& combine) {
     for (int t = 0; t < threads_; ++t) shared[t] = value(t);
@@ -68,7 +86,7 @@ class HostBlock {
 
   FI_HD int threads() const { return threads_; }
 
-  int64_t x, y, z;  // which block of the grid this is
+  int64_t x, y, z;  // blockIdx
 
  private:
   template <typename T, typename Combine>
@@ -138,7 +156,7 @@ class DeviceBlock {
     }
     __syncthreads();
     const T result = shared[0];
-    __syncthreads();  // nobody overwrites shared[0] before everybody has read it
+    __syncthreads();  // the caller may overwrite shared[0] from here on
     return result;
   }
 
@@ -171,8 +189,8 @@ class Local<DeviceBlock, T, Count> {
 };
 #endif
 
-// Combines value(0..count-1) in an order that depends only on count and the number of threads.
-// `shared` holds one T for each thread. Every thread has the result.
+// Combines value(0), ..., value(count - 1) in an order that depends only on count and the number of
+// threads. `shared` has space for one T per thread. Every thread gets the result.
 template <typename T, typename Block, typename Value, typename Combine>
 FI_HD T reduce(Block& block, T* shared, int64_t count, T start, const Value& value,
                const Combine& combine) {

@@ -18,16 +18,16 @@ TORCH_LIBRARY(fastinterp, m) {
   m.def("cam_backward_features(Tensor grad, Tensor features, Tensor weight) -> Tensor");
   m.def("cam_backward_weight(Tensor grad, Tensor features, Tensor weight) -> Tensor");
 
-  // -> D [N]; what `keep` names (keep.h), or an empty tensor; coefficients [N, 2, C] (see
-  // kernels/).
+  // -> D [N]; what `save` names (saved.h), or an empty tensor; coefficients [N, 2, C]: dD/dS and
+  // dD/dlogits (kernels/discrepancy.cuh).
   m.def(
       "discrepancy(Tensor features, Tensor features_adv, Tensor weight, Tensor labels, "
-      "Tensor? bias, bool weighted, int keep) -> (Tensor, Tensor, Tensor)");
+      "Tensor? bias, bool weighted, int save) -> (Tensor, Tensor, Tensor)");
   m.def(
       "discrepancy_backward(Tensor grad, Tensor features, Tensor features_adv, Tensor weight, "
       "Tensor coefficients, Tensor signs, bool need_features, bool need_features_adv, "
       "bool need_weight) -> (Tensor, Tensor, Tensor)");
-  // Plain torch, from Python (ops/discrepancy.py): what second derivatives go through.
+  // Plain torch, from Python (ops/discrepancy.py), for second derivatives.
   m.def(
       "discrepancy_reference(Tensor features, Tensor features_adv, Tensor weight, Tensor labels, "
       "Tensor? bias, bool weighted) -> Tensor");
@@ -42,7 +42,8 @@ TORCH_LIBRARY(fastinterp, m) {
 
   m.def("kendall_tau(Tensor a, Tensor b) -> Tensor");
 
-  // Of a convolution of images [N, in, height, width], by its output's; of the weight's type.
+  // The gradient of a convolution with respect to its images [N, in, height, width], from the
+  // gradient of its output; in the weight's dtype.
   m.def(
       "image_gradient(Tensor grad, Tensor weight, int height, int width, int stride, int top, "
       "int left) -> Tensor");
@@ -72,7 +73,7 @@ pybind11::dict build_info() {
   info["cuda_toolkit"] = FASTINTERP_CUDA_TOOLKIT;
   info["torch"] = FASTINTERP_TORCH_VERSION;
   info["compiler"] = __VERSION__;
-  info["cpu_vectors"] = fastinterp::cpu::vector_level();
+  info["cpu_vectors"] = fastinterp::cpu::vector_level_name();
   return info;
 }
 

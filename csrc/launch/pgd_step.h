@@ -1,17 +1,18 @@
-// The projected step through block programs: check, allocate, launch.
+// The projected step on a GPU: check, allocate, launch.
 #pragma once
 
 #include <ATen/ops/empty_like.h>
 
-#include "../kernels/step.h"
+#include "../kernels/pgd_step.cuh"
 #include "../rows.h"
-#include "cam.h"
+#include "launcher.h"
 
-namespace fastinterp::blocks {
+namespace fastinterp {
 
 template <typename T>
-Step<T> step_args(const at::Tensor& out, const AlignedRows& in, const RowSettings& settings,
-                  const at::Tensor& step_sizes, const at::Tensor& eps_rows) {
+PgdStepParams<T> pgd_step_params(const at::Tensor& out, const AlignedRows& in,
+                                 const RowSettings& settings, const at::Tensor& step_sizes,
+                                 const at::Tensor& eps_rows) {
   const int64_t rows = in.x.size(0);
   const auto numbers = [](const at::Tensor& t) { return t.defined() ? t.data_ptr<T>() : nullptr; };
   const auto count = [](const at::Tensor& t) { return t.defined() ? t.numel() : int64_t{0}; };
@@ -41,29 +42,30 @@ void step_into(const at::Tensor& out, const AlignedRows& in, const RowSettings& 
   FI_DISPATCH(in.x.scalar_type(), [&] {
     using T = scalar_t;
     const Launcher launch;
-    const auto args = step_args<T>(out, in, settings, step_sizes, eps_rows);
-    constexpr int64_t kChunk = kThreads * kElementsAtOnce;
+    const auto args = pgd_step_params<T>(out, in, settings, step_sizes, eps_rows);
+    constexpr int64_t kChunk = kThreads * kThreadElements;
     if (settings.norm == 0) {
       constexpr int kWidth = kPackBytes / sizeof(T);
       const int64_t chunks = (args.length + kChunk - 1) / kChunk;
       if (args.has_packs(kWidth)) {
-        launch(args.rows, chunks, 1, 0, StepLinf<T, kWidth>{args});
+        launch(args.rows, chunks, 1, 0, PgdStepLinfKernel<T, kWidth>{args});
       } else {
-        launch(args.rows, chunks, 1, 0, StepLinf<T, 1>{args});
+        launch(args.rows, chunks, 1, 0, PgdStepLinfKernel<T, 1>{args});
       }
     } else if (settings.norm == 1) {
-      launch(args.rows, 1, 1, kThreads * sizeof(double), StepBall<T, 2>{args});
+      launch(args.rows, 1, 1, kThreads * sizeof(double), PgdStepBallKernel<T, 2>{args});
     } else {
-      launch(args.rows, 1, 1, kThreads * sizeof(double), StepBall<T, 1>{args});
+      launch(args.rows, 1, 1, kThreads * sizeof(double), PgdStepBallKernel<T, 1>{args});
     }
   });
 }
 
 template <typename Launcher>
-at::Tensor pgd_step(const at::Tensor& x_adv, const at::Tensor& grad, const at::Tensor& x,
-                    double step_size, double eps, const std::optional<at::Tensor>& step_sizes,
-                    const std::optional<at::Tensor>& eps_rows, double lower, double upper,
-                    int64_t norm) {
+at::Tensor launch_pgd_step(const at::Tensor& x_adv, const at::Tensor& grad, const at::Tensor& x,
+                           double step_size, double eps,
+                           const std::optional<at::Tensor>& step_sizes,
+                           const std::optional<at::Tensor>& eps_rows, double lower, double upper,
+                           int64_t norm) {
   const RowSettings settings{step_size, eps, step_sizes, eps_rows, lower, upper, norm};
   check_step(x_adv, grad, x, settings);
   const auto in = aligned_rows(x_adv, grad, x);
@@ -73,10 +75,10 @@ at::Tensor pgd_step(const at::Tensor& x_adv, const at::Tensor& grad, const at::T
 }
 
 template <typename Launcher>
-void pgd_step_(at::Tensor x_adv, const at::Tensor& grad, const at::Tensor& x, double step_size,
-               double eps, const std::optional<at::Tensor>& step_sizes,
-               const std::optional<at::Tensor>& eps_rows, double lower, double upper,
-               int64_t norm) {
+void launch_pgd_step_(at::Tensor x_adv, const at::Tensor& grad, const at::Tensor& x,
+                      double step_size, double eps, const std::optional<at::Tensor>& step_sizes,
+                      const std::optional<at::Tensor>& eps_rows, double lower, double upper,
+                      int64_t norm) {
   const RowSettings settings{step_size, eps, step_sizes, eps_rows, lower, upper, norm};
   check_step(x_adv, grad, x, settings);
   const auto in = aligned_rows(x_adv, apart_from(grad, x_adv), apart_from(x, x_adv));
@@ -84,4 +86,4 @@ void pgd_step_(at::Tensor x_adv, const at::Tensor& grad, const at::Tensor& x, do
   if (!in.x_adv.is_same(x_adv)) x_adv.copy_(in.x_adv);
 }
 
-}  // namespace fastinterp::blocks
+}  // namespace fastinterp

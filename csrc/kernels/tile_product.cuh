@@ -1,7 +1,7 @@
-// The one instruction that the host cannot run: a product of small tiles on tensor cores.
+// A product of small tiles on tensor cores (WMMA), with a plain loop in its place on the host.
 #pragma once
 
-#include "maps.h"
+#include "maps.cuh"
 
 #if defined(FI_GPU)
 #include <cuda_bf16.h>
@@ -11,14 +11,14 @@
 
 namespace fastinterp {
 
-constexpr int kTile = 16;  // rows and columns of a tile
+constexpr int kMmaTile = 16;  // rows and columns of a tile
 
-// A warp's work: out [16, 16] += a [16, depth] b [depth, 16], where depth is a multiple of 16, the
-// factors are of a half type, and sums are float32. A factor lies in memory row after row or column
-// after column, `ld` elements apart. All begin on 32 bytes.
+// One warp computes out [16, 16] += a [16, depth] b [depth, 16]: depth is a multiple of 16, a and b
+// are of a half type, out is float32. a and b are row-major or column-major with leading dimension
+// lda and ldb. All pointers are aligned to 32 bytes.
 //
-// float32 keeps to FMAs: how sums of TF32 products round is undocumented, so no test here could
-// show the error rule for a split into three of them.
+// float32 inputs never come here. TF32 would break the error rule, and the rounding of sums of TF32
+// products is undocumented, so no test on a CPU could vouch for a split into three products.
 template <typename Block>
 struct TileProduct;
 
@@ -26,8 +26,8 @@ template <>
 struct TileProduct<HostBlock> {
   template <bool RowsOfA, bool RowsOfB, typename T>
   FI_HD static void add(const T* a, int lda, const T* b, int ldb, int depth, float* out, int ldo) {
-    for (int i = 0; i < kTile; ++i) {
-      for (int j = 0; j < kTile; ++j) {
+    for (int i = 0; i < kMmaTile; ++i) {
+      for (int j = 0; j < kMmaTile; ++j) {
         float sum = out[i * ldo + j];
         for (int k = 0; k < depth; ++k) {
           sum += static_cast<float>(a[RowsOfA ? i * lda + k : k * lda + i]) *
@@ -59,11 +59,11 @@ struct TileProduct<DeviceBlock> {
     using Half = typename TensorType<T>::Type;
     using OrderA = std::conditional_t<RowsOfA, wmma::row_major, wmma::col_major>;
     using OrderB = std::conditional_t<RowsOfB, wmma::row_major, wmma::col_major>;
-    wmma::fragment<wmma::accumulator, kTile, kTile, kTile, float> sum;
+    wmma::fragment<wmma::accumulator, kMmaTile, kMmaTile, kMmaTile, float> sum;
     wmma::load_matrix_sync(sum, out, ldo, wmma::mem_row_major);
-    for (int k = 0; k < depth; k += kTile) {
-      wmma::fragment<wmma::matrix_a, kTile, kTile, kTile, Half, OrderA> left;
-      wmma::fragment<wmma::matrix_b, kTile, kTile, kTile, Half, OrderB> right;
+    for (int k = 0; k < depth; k += kMmaTile) {
+      wmma::fragment<wmma::matrix_a, kMmaTile, kMmaTile, kMmaTile, Half, OrderA> left;
+      wmma::fragment<wmma::matrix_b, kMmaTile, kMmaTile, kMmaTile, Half, OrderB> right;
       const T* from_a = a + (RowsOfA ? k : k * lda);
       const T* from_b = b + (RowsOfB ? k * ldb : k);
       wmma::load_matrix_sync(left, reinterpret_cast<const Half*>(from_a), lda);
@@ -72,7 +72,7 @@ struct TileProduct<DeviceBlock> {
     }
     wmma::store_matrix_sync(out, sum, ldo, wmma::mem_row_major);
 #else
-    __trap();  // the launcher chooses tensor cores only where the code has them
+    __trap();  // launchers use tensor cores only on GPUs that have them
 #endif
   }
 };

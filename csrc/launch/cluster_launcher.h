@@ -1,7 +1,7 @@
-// Starting programs for clusters of blocks: on a GPU, or phase after phase on the CPU, for tests.
+// Launches kernels with thread block clusters: on a GPU, or phase after phase on a CPU, for tests.
 #pragma once
 
-#include "launch.h"
+#include "launcher.h"
 
 #if defined(FI_GPU)
 #include <cooperative_groups.h>
@@ -12,20 +12,20 @@
 
 namespace fastinterp {
 
-constexpr int64_t kMostRanks = 8;  // what every GPU with clusters can do
+constexpr int64_t kMaxRanks = 8;  // the portable cluster size
 
 struct ClusterLimits {
   int64_t ranks;            // blocks of a cluster
   int64_t bytes;            // shared memory of a block
-  bool tensor_cores;        // that multiply both half types
+  bool tensor_cores;        // for both half types
   int64_t multiprocessors;  // of the GPU
 };
 
-// As a GPU of compute capability 9.0 would.
+// On a CPU, with the limits of a GPU of compute capability 9.0.
 struct HostClusterLauncher : HostLauncher {
   template <typename Program>
   static ClusterLimits limits() {
-    return {kMostRanks, 227 * 1024, true, 132};
+    return {kMaxRanks, 227 * 1024, true, 132};
   }
 
   template <typename Program>
@@ -42,14 +42,15 @@ struct HostClusterLauncher : HostLauncher {
       for (auto& of_rank : memory) {
         of_rank.assign(of_rank.size(), std::numeric_limits<double>::quiet_NaN());
       }
-      phase(i, [&](HostBlock& block, char* own) { program.measure_tiles(block, own); });
-      phase(i, [&](HostBlock& block, char* own) { program.settle(block, own, peer); });
-      phase(i, [&](HostBlock& block, char* own) { program.spread(block, own); });
+      phase(i, [&](HostBlock& block, char* own) { program.forward(block, own); });
+      phase(i, [&](HostBlock& block, char* own) { program.softmax(block, own, peer); });
+      phase(i, [&](HostBlock& block, char* own) { program.backward(block, own); });
     }
   }
 };
 
-// As a GPU without clusters whose shared memory holds nothing of note.
+// The limits of a GPU without clusters and with too little shared memory: the discrepancy then
+// takes three launches.
 struct HostStepsLauncher : HostClusterLauncher {
   template <typename Program>
   static ClusterLimits limits() {
@@ -66,28 +67,27 @@ __global__ void __launch_bounds__(kThreads) run_cluster(const Program program) {
   const auto cluster = cooperative_groups::this_cluster();
   block.x = blockIdx.x / cluster.num_blocks();
   block.y = cluster.block_rank();
-  program.measure_tiles(block, own);
+  program.forward(block, own);
   cluster.sync();
-  program.settle(block, own, [&](int64_t rank) {
+  program.softmax(block, own, [&](int64_t rank) {
     return cluster.map_shared_rank(own, static_cast<int>(rank));
   });
   cluster.barrier_arrive();
-  program.spread(block, own);
-  cluster.barrier_wait();  // the others may still be reading this block's shared memory
+  program.backward(block, own);
+  cluster.barrier_wait();  // other blocks may still read this block's shared memory
 #else
   block.y = 0;
-  program.measure_tiles(block, own);
-  program.settle(block, own, [&](int64_t) { return own; });
-  program.spread(block, own);
+  program.forward(block, own);
+  program.softmax(block, own, [&](int64_t) { return own; });
+  program.backward(block, own);
 #endif
 }
 
 struct CudaClusterLauncher : CudaLauncher {
-  // Asked of the driver once for each GPU and program: it costs as much as a launch.
+  // Asks the driver once per GPU and kernel, since asking takes as long as a launch.
   template <typename Program>
   static ClusterLimits limits() {
-    // Of each GPU: multiprocessors, 32 bits for the bytes, four for tensor_cores, four for the
-    // ranks.
+    // One word per GPU: multiprocessors, 32 bits of bytes, 4 bits of tensor_cores, 4 bits of ranks.
     static std::array<std::atomic<int64_t>, 64> known{};
     const auto device = static_cast<size_t>(c10::cuda::current_device());
     int64_t found = device < known.size() ? known[device].load() : 0;
@@ -112,7 +112,7 @@ struct CudaClusterLauncher : CudaLauncher {
     config.dynamicSmemBytes = static_cast<size_t>(bytes);
     config.stream = c10::cuda::getCurrentCUDAStream();
     config.attrs = &size;
-    config.numAttrs = ranks > 1 ? 1 : 0;  // GPUs without clusters run single blocks
+    config.numAttrs = ranks > 1 ? 1 : 0;  // no attribute for a GPU without clusters
     C10_CUDA_CHECK(cudaLaunchKernelEx(&config, run_cluster<Program>, program));
   }
 
@@ -129,11 +129,11 @@ struct CudaClusterLauncher : CudaLauncher {
     bytes -= static_cast<int>(built.sharedSizeBytes);
     C10_CUDA_CHECK(cudaFuncSetAttribute(run_cluster<Program>,
                                         cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    // A newer GPU may be running code that was compiled for an older one.
+    // A newer GPU may run code that was compiled for an older one.
     const bool clusters = major >= 9 && built.ptxVersion >= 90;
     const bool tensor_cores = major >= 8 && built.ptxVersion >= 80;
     return (int64_t{multiprocessors} << 40) + (int64_t{bytes} << 8) + (tensor_cores ? 16 : 0) +
-           (clusters ? kMostRanks : 1);
+           (clusters ? kMaxRanks : 1);
   }
 };
 #endif

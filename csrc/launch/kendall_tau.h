@@ -1,19 +1,19 @@
-// Kendall's tau-b through block programs: check, allocate, launch.
+// Kendall's tau-b on a GPU: check, allocate, launch.
 #pragma once
 
 #include <ATen/core/dispatch/Dispatcher.h>
 
-#include "../kernels/kendall.h"
+#include "../kernels/kendall_tau.cuh"
 #include "../rows.h"
-#include "cam.h"
+#include "launcher.h"
 
-namespace fastinterp::blocks {
+namespace fastinterp {
 
-// Rows longer than this go through the CPU's O(M log M) kernel: comparing all pairs grows too dear.
+// Longer rows use the CPU's O(M log M) kernel: comparing all pairs would take longer.
 constexpr int64_t kLongestRow = 8192;
 
 template <typename Launcher>
-at::Tensor kendall_tau(const at::Tensor& a, const at::Tensor& b) {
+at::Tensor launch_kendall_tau(const at::Tensor& a, const at::Tensor& b) {
   check_pair_of_rows(a, b);
   if (a.size(1) > kLongestRow) {
     static const auto op = c10::Dispatcher::singleton()
@@ -25,11 +25,11 @@ at::Tensor kendall_tau(const at::Tensor& a, const at::Tensor& b) {
   auto tau = at::empty({x.size(0)}, x.options().dtype(at::kDouble));
   FI_DISPATCH(x.scalar_type(), [&] {
     using T = scalar_t;
-    const KendallRow<T> program{x.data_ptr<T>(), y.data_ptr<T>(), x.size(1),
-                                tau.data_ptr<double>()};
+    const KendallTauKernel<T> program{x.data_ptr<T>(), y.data_ptr<T>(), x.size(1),
+                                      tau.data_ptr<double>()};
     Launcher()(x.size(0), 1, 1, kThreads * sizeof(int64_t), program);
   });
   return tau;
 }
 
-}  // namespace fastinterp::blocks
+}  // namespace fastinterp

@@ -1,20 +1,20 @@
-// Eq. (8) from its ingredients, and its derivatives by them, for one image.
+// Eq. (8) for one image: D from the distances S_c and the logits, and its derivatives with respect
+// to both.
 #pragma once
 
 #include <cmath>
 
-#include "block.h"
+#include "block.cuh"
 
 namespace fastinterp {
 
-// In:  size[c] = S_c, the l1 distance of the maps of class c; logit[c] at x', overwritten.
-// Out: the value D; emit(c, q, r) takes q = dD/dS_c and r = dD/dlogit[c] of every class.
-// In double for every type of maps, so that nothing is rounded before the results are.
-// `shared` holds one number for each thread.
+// size[c] is S_c, the l1 distance of the maps of class c; logit[c] is the logit at x', which is
+// overwritten. Returns D and calls emit(c, q, r) with q = dD/dS_c and r = dD/dlogit[c] for every
+// class. Computes in double for every dtype. `shared` has space for one number per thread.
 template <typename Block, typename Emit>
-FI_HD double coefficients(Block& block, double* shared, const double* size, double* logit,
-                          int64_t classes, int64_t label, bool weighted, const Emit& emit) {
-  if (label < 0 || label >= classes) {  // checked before where that is free; here it must show
+FI_HD double discrepancy_softmax(Block& block, double* shared, const double* size, double* logit,
+                                 int64_t classes, int64_t label, bool weighted, const Emit& emit) {
+  if (label < 0 || label >= classes) {  // not checked before on a GPU: the result must show it
     const double nan = static_cast<double>(NAN);
     block.each(classes, [&](int64_t c) { emit(c, nan, nan); });
     return nan;
@@ -29,7 +29,7 @@ FI_HD double coefficients(Block& block, double* shared, const double* size, doub
       block, shared, classes, static_cast<double>(-INFINITY),
       [&](int64_t c) { return c == label ? static_cast<double>(-INFINITY) : logit[c]; },
       [](double a, double b) { return a > b || a != a ? a : b; });
-  // logit holds the likelihoods from here: a thread comes back to the classes that it wrote itself.
+  // From here on logit holds exp(logit - top). A thread reads only the classes that it wrote.
   const double whole = reduce(
       block, shared, classes, 0.0,
       [&](int64_t c) { return logit[c] = c == label ? 0.0 : exp(logit[c] - top); }, add);

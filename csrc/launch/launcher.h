@@ -1,13 +1,14 @@
-// Starting block programs: on a GPU, or one block after another on the CPU, for tests.
+// Launches kernels: CudaLauncher on a GPU, HostLauncher block after block on a CPU, for tests.
 #pragma once
 
+#include <ATen/Dispatch.h>
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
 
 #include <limits>
 #include <vector>
 
-#include "../kernels/products.h"
+#include "../kernels/products.cuh"
 
 #if defined(FI_GPU)
 #include <c10/cuda/CUDAException.h>
@@ -17,6 +18,10 @@
 
 namespace fastinterp {
 
+// Runs a lambda with scalar_t as the C++ type of TYPE.
+#define FI_DISPATCH(TYPE, ...) \
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, TYPE, "fastinterp", __VA_ARGS__)
+
 struct HostLauncher {
   template <typename Program>
   void operator()(int64_t x, int64_t y, int64_t z, int64_t shared_bytes,
@@ -25,7 +30,7 @@ struct HostLauncher {
     for (int64_t k = 0; k < z; ++k) {
       for (int64_t j = 0; j < y; ++j) {
         for (int64_t i = 0; i < x; ++i) {
-          // What a block leaves in shared memory is not there for the next one.
+          // A block must not rely on what another one left in shared memory.
           memory.assign(memory.size(), std::numeric_limits<double>::quiet_NaN());
           HostBlock block(kThreads, i, j, k);
           program(block, memory.data());
@@ -60,7 +65,7 @@ struct CudaLauncher {
   }
 };
 
-// An op whose kernels run on the GPU of its first tensor, whichever GPU is current.
+// Makes the GPU of an op's first tensor the current one while the op runs.
 template <auto Op>
 struct OnDevice;
 template <typename Result, typename First, typename... Rest, Result (*Op)(First, Rest...)>
@@ -74,18 +79,18 @@ struct OnDevice<Op> {
 
 template <typename T>
 constexpr int64_t shared_bytes() {
-  return kShared * static_cast<int64_t>(sizeof(Acc<T>));
+  return kSharedAccumulators * static_cast<int64_t>(sizeof(AccType<T>));
 }
 
 template <typename T>
 at::ScalarType accumulate_type() {
-  return sizeof(Acc<T>) == sizeof(double) ? at::kDouble : at::kFloat;
+  return sizeof(AccType<T>) == sizeof(double) ? at::kDouble : at::kFloat;
 }
 
-// Gradients by the weight are summed in a number of parts that the sizes alone decide.
+// The number of partial sums of a weight gradient; it depends on the sizes alone.
 inline int64_t weight_parts(const Sizes& sizes) {
-  constexpr int64_t kMostParts = 8;
-  return sizes.images < kMostParts ? (sizes.images > 0 ? sizes.images : 1) : kMostParts;
+  constexpr int64_t kMaxParts = 8;
+  return sizes.images < kMaxParts ? (sizes.images > 0 ? sizes.images : 1) : kMaxParts;
 }
 
 }  // namespace fastinterp

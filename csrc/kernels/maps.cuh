@@ -1,25 +1,25 @@
-// A batch of feature maps in any memory layout whose positions form one regular row.
+// A batch of feature maps, in any memory layout with a constant stride between positions.
 #pragma once
 
-#include "block.h"
+#include "block.cuh"
 
 namespace fastinterp {
 
 // Half types and float32 accumulate in float32, float64 in float64.
 template <typename T>
-struct Accumulate {
+struct AccTypeOf {
   using Type = float;
 };
 template <>
-struct Accumulate<double> {
+struct AccTypeOf<double> {
   using Type = double;
 };
 template <typename T>
-using Acc = typename Accumulate<T>::Type;
+using AccType = typename AccTypeOf<T>::Type;
 
 template <typename T>
 struct Maps {
-  T* data;  // [N, K, u], or null where a kernel should leave it out
+  T* data;  // [N, K, u]; null for an output that is not wanted
   int64_t image_stride;
   int64_t channel_stride;
   int64_t position_stride;
@@ -29,7 +29,7 @@ struct Maps {
   }
 };
 
-// What a thread of a GPU moves best: 16 bytes at once.
+// 16 bytes: the widest load or store of a thread.
 template <typename T>
 struct alignas(16) Chunk {
   static constexpr int kSize = 16 / static_cast<int>(sizeof(T));
@@ -42,7 +42,7 @@ FI_HD bool in_chunks(const T* data) {
   return reinterpret_cast<uintptr_t>(data) % sizeof(Chunk<T>) == 0;
 }
 
-// value(i) to the maps of channels k + i, i < count <= Most.
+// Stores value(i) to channel k + i, for i < count <= Most.
 template <int Most, typename T, typename Value>
 FI_HD void store_channels(const Maps<T>& maps, int64_t n, int64_t k, int count, int64_t p,
                           const Value& value) {
