@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import torch
 
-from .._utils.errors import InputError
+from .._utils.errors import InputError, WriteError
 from .parser import PROGRAM, build_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Returns the exit code: that of the command, 2 for bad input, 130 for Ctrl-C,
-    141 if the reader of the output has closed it."""
+    """Run a command. Returns the exit code: that of the command, 1 if a run cannot be written, 2
+    for bad input, 130 for Ctrl-C, 141 if the reader of the output has closed it."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         parser = build_parser()
@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # such as by `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13  # as a SIGPIPE gives
+    except WriteError as error:
+        return _fail(str(error), 1)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}.")
@@ -40,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = 2) -> int:
     print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
-    return 2
+    return code
 
 
 def _how_to_continue(words: list[str]) -> str:
