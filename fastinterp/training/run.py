@@ -156,13 +156,13 @@ class Run:
         }
         model, optimizer = stepper.model, stepper.optimizer
         with writing(folder):
-            save_state(folder / STATE, folder / BEFORE, model, optimizer, self.totals.sums, record)
+            save_state(folder / STATE, model, optimizer, self.totals.sums, record)
             if self.history:
                 write_json(folder / HISTORY, self.history)
 
     def _restore(self, folder: Path) -> None:
         """Continue the run in a folder, if there is one."""
-        state = read_newest(folder / STATE, folder / BEFORE)
+        state = read_newest(folder)
         if state is None:
             return
         record = state.record

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from .._utils.errors import InputError
 from .._utils.files import atomic_path
+from .folder import BEFORE, STATE
 from .optimizer_state import flatten, load_optimizer
 
 FORMAT = 2  # 1 has no checksum
@@ -42,7 +43,6 @@ class State:
 
 def save_state(
     path: Path,
-    before: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     totals: Tensor,
@@ -50,8 +50,9 @@ def save_state(
 ) -> None:
     """Write the network, the optimizer, torch's random state and `record` (JSON), atomically.
 
+    The state that was in `path` is then in `BEFORE`, in the same folder.
+
     Args:
-        before: gets the state that `path` holds so far.
         totals: the running sums of the epoch, a tensor so that no bit is lost.
     """
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
@@ -67,7 +68,7 @@ def save_state(
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
         if path.exists():
-            with atomic_path(before) as link:
+            with atomic_path(path.with_name(BEFORE)) as link:
                 _link_or_copy(path, link)
 
 
@@ -92,12 +93,13 @@ def _checksum(text: str, tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def read_newest(path: Path, before: Path) -> State | None:
-    """The state in `path`, or the one in `before` if that is damaged; None without any.
+def read_newest(folder: Path) -> State | None:
+    """The newest state of a folder, or the one before if that is damaged; None without any.
 
     Raises:
         InputError: all are damaged, or the newest is not the state of a fastinterp run.
     """
+    path, before = folder / STATE, folder / BEFORE
     if not path.exists() and not before.exists():
         return None
     try:

@@ -219,7 +219,9 @@ def test_states_of_something_else_are_refused(tmp_path: Path) -> None:
         restore_state(read_state(tmp_path / STATE), other, torch.optim.Adam(other.parameters()))
     with pytest.raises(InputError, match="another network or optimizer"):
         restore_state(
-            tmp_path / STATE, trainer.model, torch.optim.Adam(list(trainer.model.parameters())[:2])
+            read_state(tmp_path / STATE),
+            trainer.model,
+            torch.optim.Adam(list(trainer.model.parameters())[:2]),
         )
 
 
