@@ -60,8 +60,9 @@ def _require_moments(optimizer: Optimizer) -> None:
 def _is_alike(old: object, new: object) -> bool:
     """Whether a saved setting of an optimizer can take the place of its present one."""
     if isinstance(new, list | tuple):
-        same = isinstance(old, list | tuple) and len(old) == len(new)
-        return same and all(map(_is_alike, old, new))
+        if not isinstance(old, list | tuple) or len(old) != len(new):
+            return False
+        return all(_is_alike(a, b) for a, b in zip(old, new, strict=True))
     if isinstance(new, bool) or new is None:
         return new is None or old is None or isinstance(old, bool)
     if isinstance(new, int | float | Tensor):
