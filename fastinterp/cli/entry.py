@@ -11,13 +11,14 @@ from collections.abc import Sequence
 
 import torch
 
-from .._utils.errors import InputError
+from .._utils.errors import InputError, WriteError
 from .parser import PROGRAM, build_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit code: that of the command, 2 for bad input, 130 for Ctrl-C,
-    141 if the reader of the output has closed it, 1 for an error that nobody foresaw."""
+    141 if the reader of the output has closed it, 1 if a run cannot be written or for an error that
+    nobody foresaw."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         parser = build_parser()
@@ -34,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # such as by `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13  # as a SIGPIPE gives
+    except WriteError as error:
+        return _fail(str(error), 1)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}.")
@@ -50,11 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _fail(message: str) -> int:
-    """Print an error as one line of bounded length. Returns the exit code of bad input."""
+def _fail(message: str, code: int = 2) -> int:
+    """Print an error as one line of bounded length. Returns the exit code."""
     line = re.sub(r"\S{121,}", lambda word: _shorten(word[0], 120), " ".join(message.split()))
     print(f"{PROGRAM}: error: {_shorten(line, 800)}", file=sys.stderr)
-    return 2
+    return code
 
 
 def _shorten(text: str, most: int) -> str:

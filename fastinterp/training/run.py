@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,14 +16,12 @@ from .._utils.require import require_count
 from ..attacks.modes import in_mode
 from ..models.gap import require_fit
 from .batches import Batches, LoaderBatches, Source, make_batches
+from .folder import BEFORE, BEST, DAMAGED, HISTORY, NETWORK, STATE, run_folder, writing
 from .interrupt import deferred_interrupt
 from .progress import Bar, Every, Totals, require_finite
-from .state import read_record, restore_state, save_state
+from .state import State, read_newest, restore_state, save_state
 from .step import Stepper
 from .validation import Attack, Validation, is_best
-
-STATE, NETWORK, BEST = "state.safetensors", "model.safetensors", "best.safetensors"
-HISTORY = "history.json"
 
 
 class Run:
@@ -73,9 +70,15 @@ class Run:
         info: dict[str, Any],
     ) -> list[dict[str, Any]]:
         """Train, and return the history."""
-        folder = None if out is None else _usable_folder(out, resume)
-        if folder is not None and (folder / STATE).exists():
-            self._restore(folder / STATE)
+        with run_folder(out, resume) as folder:
+            if folder is not None:
+                self._restore(folder)
+            self._train(folder, progress, checkpoint_seconds, info)
+        return self.history
+
+    def _train(
+        self, folder: Path | None, progress: bool, checkpoint_seconds: float, info: dict[str, Any]
+    ) -> None:
         name, per_epoch = self.stepper.method.name, self.batches.images_per_epoch
         done = per_epoch * self._done() // self.batches.steps
         with (
@@ -98,7 +101,6 @@ class Run:
                 self._save(folder)
         if folder is not None:
             self._save_network(folder / NETWORK, info)
-        return self.history
 
     def _done(self) -> int:
         """Steps of this run done so far."""
@@ -152,28 +154,59 @@ class Run:
             "history": self.history,
             "settings": self.settings,
         }
-        save_state(folder / STATE, stepper.model, stepper.optimizer, self.totals.sums, record)
-        if self.history:
-            write_json(folder / HISTORY, self.history)
+        model, optimizer = stepper.model, stepper.optimizer
+        with writing(folder):
+            save_state(folder / STATE, model, optimizer, self.totals.sums, record)
+            if self.history:
+                write_json(folder / HISTORY, self.history)
 
-    def _restore(self, path: Path) -> None:
-        record = read_record(path)
-        _require_same_settings(path.parent, record["settings"], self.settings)
-        if len(record["history"]) > self.epochs:
-            raise InputError(
-                f"{path.parent} holds {len(record['history'])} finished epochs, more than the "
-                f"{self.epochs} asked for; ask for at least as many or choose another folder."
-            )
-        self.totals.sums = restore_state(path, self.stepper.model, self.stepper.optimizer)
-        self.totals.images = record["images"]
+    def _restore(self, folder: Path) -> None:
+        """Continue the run in a folder, if there is one."""
+        state = read_newest(folder)
+        if state is None:
+            return
+        record = state.record
+        _require_same_settings(folder, record["settings"], self.settings)
+        self._require_fitting_step(state)
+        sums = restore_state(state, self.stepper.model, self.stepper.optimizer)
+        self.totals.sums, self.totals.images = sums, record["images"]
         self.stepper.step, self.first_step = record["step"], record["first_step"]
         self.seconds, self.history = record["seconds"], record["history"]
+        if state.path.name == BEFORE:
+            with writing(folder):
+                if (folder / STATE).exists():
+                    (folder / STATE).replace(folder / DAMAGED)
+                state.path.replace(folder / STATE)
+
+    def _require_fitting_step(self, state: State) -> None:
+        """Raise unless the state is of the asked epochs, and its step of its epoch."""
+        path, record = state.path, state.record
+        epochs, steps = len(record["history"]), self.batches.steps
+        done = record["step"] - record["first_step"]
+        if epochs > self.epochs:
+            raise InputError(
+                f"{path.parent} holds {epochs} finished epochs, more than the {self.epochs} asked "
+                "for; ask for at least as many or choose another folder."
+            )
+        if not epochs * steps <= done <= min(epochs + 1, self.epochs) * steps:
+            raise InputError(
+                f"{path} is at step {done}, after {epochs} finished epochs of {steps} steps, of "
+                f"{self.epochs} asked for; resume with the same data and as many epochs, or choose "
+                "another folder."
+            )
+        if record["images"] > self.batches.images_per_epoch:
+            raise InputError(
+                f"{path} counts {record['images']} images in an epoch of "
+                f"{self.batches.images_per_epoch}; resume with the same data, or choose another "
+                "folder."
+            )
 
     def _save_network(self, path: Path, info: dict[str, Any]) -> None:
         if self.stepper.model.config is not None:
             last = {k: v for k, v in self.history[-1].items() if k != "seconds"}
             about = {"settings": self.settings, "epochs": self.epochs, "last_epoch": last}
-            models.save(self.stepper.model, path, info=info | about)
+            with writing(path.parent):
+                models.save(self.stepper.model, path, info=info | about)
 
 
 def _batches(stepper: Stepper, data: Source, batch_size: int, name: str) -> Batches:
@@ -185,33 +218,6 @@ def _batches(stepper: Stepper, data: Source, batch_size: int, name: str) -> Batc
     if name == "val_data" or not isinstance(batches, LoaderBatches):
         require_fit(name, stepper.model, batches.first_images().to(stepper.device))
     return batches
-
-
-def _usable_folder(out: str | Path, resume: bool) -> Path:
-    """The folder of a run, made and checked before the first step; no results are overwritten."""
-    if out == "":
-        raise InputError("out must name a folder, got an empty name.")
-    out = Path(out)
-    file = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
-    if file is not None:
-        raise InputError(f"out must be a folder, and {file} is a file; choose another name.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {out}: {error.strerror}.") from error
-    if not os.access(out, os.W_OK):
-        raise InputError(f"cannot write into {out}; choose another folder.")
-    state, network = (out / STATE).exists(), (out / NETWORK).exists()
-    if resume and network and not state:
-        raise InputError(
-            f"{out} holds a trained network but no state to resume from; choose another folder."
-        )
-    if not resume and (state or network):
-        raise InputError(
-            f"{out} holds a run already; pass resume (--resume) to continue it, "
-            "or choose another folder."
-        )
-    return out
 
 
 def _require_same_settings(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:

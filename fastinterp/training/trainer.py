@@ -113,7 +113,10 @@ class Trainer(Stepper):
         model/NAME.
 
         A run stopped at any moment, even by SIGKILL, and resumed gives the weights that it would
-        have given; on a CPU with the same number of threads, bit for bit.
+        have given; on a CPU with the same number of threads, bit for bit. A state carries a
+        checksum: a damaged one becomes `state-damaged.safetensors`, a warning says so, and the run
+        continues from the one before it, `state-before.safetensors`. One run at a time trains in a
+        folder; a lock on its file `.lock` ends with the process, however it ends.
 
         Args:
             train_data: an ImageData, a pair (images [N, ...] uint8 or float in [0, 1], labels [N])
@@ -140,8 +143,11 @@ class Trainer(Stepper):
         Raises:
             InputError: an argument is out of its range; the data do not fit (pixels of a DataLoader
                 are checked in its first batch); `out` is a file, or holds a run and `resume` is
-                False, or holds a run with other settings; the loss is no longer finite (the last
-                good state is kept).
+                False, or holds a run with other settings; another run is training in `out`; its
+                last two states are damaged; the loss is no longer finite (the last good state is
+                kept).
+            WriteError: a file cannot be written, such as to a full disk (the last good state is
+                kept).
         """
         run = Run(self, self.settings, train_data, epochs, batch_size, val_data, val_attack)
         return run.go(out, resume, progress, checkpoint_seconds, info or {})

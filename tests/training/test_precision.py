@@ -15,8 +15,8 @@ from fastinterp.attacks import CrossEntropy, Discrepancy, Outputs
 from fastinterp.interpreters import IntegratedGradients
 from fastinterp.models.freeze import freeze
 from fastinterp.training import METHODS, Trainer, load_recipe, method, precision, run_recipe
-from fastinterp.training.run import STATE
-from fastinterp.training.state import read_record
+from fastinterp.training.folder import STATE
+from fastinterp.training.state import read_state
 
 INNER = {"eps": 0.1, "steps": 3, "step_size": 0.04}
 
@@ -185,7 +185,7 @@ def test_a_recipe_says_which(tmp_path: Path, units) -> None:
     recipe = load_recipe("digits-small-int", [*quick, "precision=bf16"])
     assert load_recipe("digits-small-int").precision == "float32"
     run_recipe(recipe, out=tmp_path, device="cpu", progress=False)
-    assert read_record(tmp_path / STATE)["settings"]["precision"] == "bf16"
+    assert read_state(tmp_path / STATE).record["settings"]["precision"] == "bf16"
     with pytest.raises(InputError, match=r"precision must be one of .*, got 'half'"):
         load_recipe("digits-small-int", ["precision=half"])
 

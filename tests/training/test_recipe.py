@@ -9,8 +9,8 @@ from fastinterp import InputError, data, models
 from fastinterp.data import SPLITS
 from fastinterp.training import METHODS, Recipe, list_recipes, load_recipe, run_recipe
 from fastinterp.training.families import recipe_name
+from fastinterp.training.folder import NETWORK
 from fastinterp.training.recipe import make_trainer, training_data
-from fastinterp.training.run import NETWORK
 
 # Of version 0.1: dataset, epochs, batch size, lr, milestones; eps, steps, step size, schedule;
 # train images, val images.

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fastinterp.training import METHODS, IntTrainer, Trainer, method
-from fastinterp.training.run import STATE
-from fastinterp.training.state import read_record
+from fastinterp.training.folder import STATE
+from fastinterp.training.state import read_state
 
 pytestmark = pytest.mark.cuda
 INNER = {"eps": 0.1, "steps": 3, "step_size": 0.04}
@@ -33,7 +33,7 @@ def test_training_and_resuming_on_a_gpu(tmp_path: Path, make_tiny, make_data) ->
         return trainer.fit(make_data(64), epochs, 16, out=tmp_path, resume=resume, progress=False)
 
     fit(3, resume=False)
-    assert read_record(tmp_path / STATE)["step"] == 12
+    assert read_state(tmp_path / STATE).record["step"] == 12
     history = fit(12, resume=True)
     assert [row["epoch"] for row in history] == list(range(1, 13))
     assert history[-1]["loss"] < 0.8 * history[0]["loss"]

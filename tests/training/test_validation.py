@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastinterp import PGD, InputError, models
 from fastinterp.training import IntTrainer, NormalTrainer
-from fastinterp.training.run import BEST
+from fastinterp.training.folder import BEST
 from fastinterp.training.validation import is_best
 
 
