@@ -14,6 +14,10 @@ from torch import Tensor
 from .errors import InputError
 
 Value = TypeVar("Value")
+INTEGERS = (
+    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+    torch.uint16, torch.uint32, torch.uint64,
+)  # fmt: skip
 
 
 def require_one_of(name: str, value: Value, choices: Collection[Value]) -> Value:
@@ -114,7 +118,7 @@ def require_integers(name: str, values: object) -> Tensor:
     expected = f"{name} must be an integer tensor such as int64"
     if not isinstance(values, Tensor):
         raise InputError(f"{expected}, got {type(values).__name__}; use torch.as_tensor.")
-    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+    if values.dtype not in INTEGERS:
         raise InputError(f"{expected}, got {values.dtype}.")
     return values.to(torch.int64)
 
