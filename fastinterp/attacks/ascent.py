@@ -114,9 +114,12 @@ def require_keep(keep: str) -> None:
 
 
 def is_fooled(logits: Tensor, y: Tensor, targeted: bool) -> Tensor:
-    """Logits [N, C], labels or targets [N] -> whether the attack has succeeded, bool [N]."""
+    """Logits [N, C], labels or targets [N] -> whether the attack has succeeded, bool [N].
+
+    Logits that are not finite are no prediction, so that nothing has succeeded.
+    """
     hit = logits.argmax(dim=1) == y
-    return hit if targeted else ~hit
+    return (hit if targeted else ~hit) & logits.isfinite().all(dim=1)
 
 
 def _ordinary(tensor: Tensor) -> Tensor:
