@@ -65,7 +65,8 @@ def ascend(
     with eval_mode(model, precision), constant_parameters(model), own_autograd(x.device.type):
         x, y = _ordinary(x.detach()), _ordinary(y)
         if clean is None:
-            clean = Outputs(fold(model, objective.needs, x), x)
+            with torch.no_grad():  # the parameters are constants
+                clean = Outputs(fold(model, objective.needs, x), x)
         clean = clean.detach()
         network = freeze(clean.model, x, precision)
         value = _prepare(objective, clean, y)
