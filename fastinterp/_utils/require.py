@@ -22,7 +22,7 @@ INTEGERS = (
 
 def require_one_of(name: str, value: Value, choices: Collection[Value]) -> Value:
     """`value`, if it is among a few choices."""
-    if value not in list(choices):
+    if isinstance(value, Tensor) or value not in list(choices):  # a tensor has no one truth
         known = ", ".join(repr(choice) for choice in choices)
         raise InputError(f"{name} must be one of {known}, got {value!r}.")
     return value

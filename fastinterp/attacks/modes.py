@@ -14,6 +14,7 @@ from torch import nn
 from .._utils.errors import InputError
 from ..models.compiled import CompiledClassifier
 from ..models.folded import FoldedClassifier, folded_features
+from ..ops._constants import constant_weights
 from .outputs import Precision
 
 # Threads may share a network. Which of them have put a module into eval mode, each with whether it
@@ -161,14 +162,13 @@ def constant_parameters(model: nn.Module) -> Iterator[None]:
     network leave their part of the backward pass out. Other networks leave it out anyway, and keep
     what threads share as it is.
     """
-    if not any(map(_is_compiled, model.modules())):
-        yield
-        return
-    asking = [p for p in model.parameters() if p.requires_grad]
+    compiled = any(map(_is_compiled, model.modules()))
+    asking = [p for p in model.parameters() if p.requires_grad] if compiled else []
     for parameter in asking:
         parameter.requires_grad_(False)
     try:
-        yield
+        with constant_weights():
+            yield
     finally:
         for parameter in asking:
             parameter.requires_grad_(True)

@@ -270,7 +270,7 @@ def _require_fit(
             labels=labels,
             bias=bias,
         )
-    if reduction not in REDUCTIONS:
+    if not isinstance(reduction, str) or reduction not in REDUCTIONS:
         require_one_of(f"{op}: reduction", reduction, REDUCTIONS)
     if validate and not torch.compiler.is_compiling():
         require_readable(op, "labels", labels)

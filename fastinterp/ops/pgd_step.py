@@ -151,7 +151,7 @@ def pgd_step(
             grad=grad,
             x=x,
         )
-    if norm not in NORMS:
+    if not isinstance(norm, str) or norm not in NORMS:
         require_one_of("pgd_step: norm", norm, NORMS)
     if not lower <= upper:
         raise InputError(f"pgd_step: lower must not exceed upper, got {lower} and {upper}.")

@@ -85,6 +85,21 @@ def test_backward_passes_lose_no_gradient() -> None:
         torch.testing.assert_close(parameter.grad / 24, grad, rtol=1e-4, atol=1e-6)
 
 
+def test_the_steps_of_an_attack_leave_gradients_of_weights_out(monkeypatch) -> None:
+    """Also where a backward pass in Python would not see that nobody asks for them."""
+    asked = []
+    original = torch.ops.aten.convolution_backward
+
+    def watched(*arguments: object) -> object:
+        asked.append(arguments[-1])
+        return original(*arguments)
+
+    monkeypatch.setattr(torch.ops.aten, "convolution_backward", watched)
+    model = models.wresnet(3, 4, seed=0)
+    PGD(model, 0.1, 0.05, 2)(torch.rand(1, 3, 32, 32), torch.tensor([1]))
+    assert asked == []
+
+
 def elsewhere(function: Callable[[], object]) -> object:
     """What a function gives in another thread."""
     with ThreadPoolExecutor(1) as pool:

@@ -86,3 +86,10 @@ def test_compilers_trace_with_fake_tensors(call: str) -> None:
             settings["bias"] = mode.from_tensor(BIAS)
         fake = op(*map(mode.from_tensor, arguments), **settings)
     assert (fake.shape, fake.dtype, fake.device) == (real.shape, real.dtype, real.device)
+
+
+def test_a_tensor_is_no_name() -> None:
+    with pytest.raises(InputError, match="reduction"):
+        ops.discrepancy(FEATURES, ADV, WEIGHT, LABELS, reduction=torch.zeros(2))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="norm"):
+        ops.pgd_step(IMAGES, ADV, IMAGES, 0.1, 0.1, norm=torch.zeros(2))  # type: ignore[arg-type]
