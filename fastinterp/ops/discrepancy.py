@@ -55,7 +55,7 @@ def reference_and_gradient(
         def function(adv: Tensor) -> Tensor:
             return reference(features, adv, weight, labels, bias, reduction)
 
-        value, pull_back = torch.func.vjp(function, features_adv)
+        value, pull_back = torch.func.vjp(function, features_adv)  # type: ignore[misc]
         return value, pull_back(torch.ones_like(value))[0]
     leaf = features_adv.detach().requires_grad_()
     with torch.enable_grad():

@@ -153,6 +153,8 @@ def pgd_step(
         )
     if not isinstance(norm, str) or norm not in NORMS:
         require_one_of("pgd_step: norm", norm, NORMS)
+    if not isinstance(inplace, bool):
+        require_one_of("pgd_step: inplace", inplace, (False, True))
     if not lower <= upper:
         raise InputError(f"pgd_step: lower must not exceed upper, got {lower} and {upper}.")
     step_number, step_rows = _number_or_rows("step_size", step_size, x, validate)

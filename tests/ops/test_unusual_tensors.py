@@ -93,3 +93,5 @@ def test_a_tensor_is_no_name() -> None:
         ops.discrepancy(FEATURES, ADV, WEIGHT, LABELS, reduction=torch.zeros(2))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="norm"):
         ops.pgd_step(IMAGES, ADV, IMAGES, 0.1, 0.1, norm=torch.zeros(2))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="inplace"):
+        ops.pgd_step(IMAGES, ADV, IMAGES, 0.1, 0.1, inplace=torch.zeros(2))  # type: ignore[arg-type]
