@@ -14,19 +14,26 @@ from torch import Tensor
 from .errors import InputError
 
 Value = TypeVar("Value")
+INTEGERS = (
+    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+    torch.uint16, torch.uint32, torch.uint64,
+)  # fmt: skip
 
 
 def _shown(value: object) -> str:
     return f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
 
 
+def _is_among(value: object, choices: Collection[object]) -> bool:
+    try:
+        return value in list(choices)
+    except (RuntimeError, ValueError):  # an array of several numbers has no one truth
+        return False
+
+
 def require_one_of(name: str, value: Value, choices: Collection[Value]) -> Value:
     """`value`, if it is among a few choices."""
-    try:
-        found = value in list(choices)
-    except (RuntimeError, ValueError):  # a tensor or an array of several numbers
-        found = False
-    if not found:
+    if isinstance(value, Tensor) or not _is_among(value, choices):
         known = ", ".join(repr(choice) for choice in choices)
         raise InputError(f"{name} must be one of {known}, got {_shown(value)}.")
     return value
@@ -143,7 +150,7 @@ def require_integers(name: str, values: object) -> Tensor:
     expected = f"{name} must be an integer tensor such as int64"
     if not isinstance(values, Tensor):
         raise InputError(f"{expected}, got {type(values).__name__}; use torch.as_tensor.")
-    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+    if values.dtype not in INTEGERS:
         raise InputError(f"{expected}, got {values.dtype}.")
     return values.to(torch.int64)
 

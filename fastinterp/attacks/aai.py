@@ -18,6 +18,7 @@ from .map_objectives import Capped, MapDistance, TopK, require_same_model
 from .objectives import Margin, Objective, Value
 from .outputs import Outputs
 from .threats import BALLS, Threat
+from .watch import Watch
 
 AAIKind = Literal["topk", "discrepancy"]
 AAI_KINDS: tuple[AAIKind, ...] = get_args(AAIKind)
@@ -113,8 +114,8 @@ class AAI(Described):
             x_adv, like x, detached.
 
         Raises:
-            InputError: shapes, dtypes, devices, pixels or labels do not fit, or a discrepancy
-                would be climbed from x, where its gradient is zero.
+            InputError: shapes, dtypes, devices, pixels or labels do not fit; a discrepancy would
+                be climbed from x, where its gradient is zero; the gradient is not finite.
         """
         y = require_batch("AAI", self.model, x, y, False, self.lower, self.upper)
         if start is not None:
@@ -128,9 +129,10 @@ class AAI(Described):
             raise InputError(
                 "AAI: the discrepancy has no gradient at x; pass random_start=True or a start."
             )
-        return ascend(
+        watch = Watch()
+        x_adv = ascend(
             self.model,
-            self.threat,
+            watch.over(self.threat),
             self.objective(y),
             x,
             y,
@@ -140,6 +142,8 @@ class AAI(Described):
             keep=self.keep,
             start=None if start is None else start.to(x),
         )
+        watch.require_finite("AAI", x_adv)
+        return x_adv
 
     def objective(self, y: Tensor) -> Objective:
         """What is climbed for true classes y [N]."""

@@ -65,7 +65,8 @@ def ascend(
     with eval_mode(model, precision), constant_parameters(model), own_autograd(x.device.type):
         x, y = _ordinary(x.detach()), _ordinary(y)
         if clean is None:
-            clean = Outputs(fold(model, objective.needs, x), x)
+            with torch.no_grad():  # the parameters are constants
+                clean = Outputs(fold(model, objective.needs, x), x)
         clean = clean.detach()
         network = freeze(clean.model, x, precision)
         value = _prepare(objective, clean, y)
@@ -114,9 +115,12 @@ def require_keep(keep: str) -> None:
 
 
 def is_fooled(logits: Tensor, y: Tensor, targeted: bool) -> Tensor:
-    """Logits [N, C], labels or targets [N] -> whether the attack has succeeded, bool [N]."""
+    """Logits [N, C], labels or targets [N] -> whether the attack has succeeded, bool [N].
+
+    Logits that are not finite are no prediction, so that nothing has succeeded.
+    """
     hit = logits.argmax(dim=1) == y
-    return hit if targeted else ~hit
+    return (hit if targeted else ~hit) & logits.isfinite().all(dim=1)
 
 
 def _ordinary(tensor: Tensor) -> Tensor:

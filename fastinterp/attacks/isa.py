@@ -29,6 +29,7 @@ from .modes import eval_mode, own_autograd
 from .objectives import Margin
 from .outputs import Outputs
 from .threats import BALLS, SoftSignBall, Threat, require_radius
+from .watch import Watch, require_finite_logits
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,8 @@ class ISA(Described):
                 Images whose entry of a tensor is 0 or infinite stay as they are.
 
         Raises:
-            InputError: shapes, dtypes, devices, pixels, labels or targets do not fit.
+            InputError: shapes, dtypes, devices, pixels, labels or targets do not fit; a gradient
+                by the images is not finite.
         """
         targets = require_batch("ISA", self.model, x, targets, True, self.lower, self.upper)
         y = require_labels("ISA", "labels", y, x)
@@ -202,7 +204,9 @@ class ISA(Described):
 
     @torch.no_grad()
     def _fooled(self, x: Tensor, targets: Tensor) -> Tensor:
-        return is_fooled(self.model(x), targets, targeted=True)
+        logits = self.model(x)
+        require_finite_logits("ISA", logits)
+        return is_fooled(logits, targets, targeted=True)
 
     def _hide(self, x: Tensor, y: Tensor, targets: Tensor, eps: Tensor) -> ISAResult:
         """The attack with the largest weight that succeeds, for images with a finite radius > 0."""
@@ -214,14 +218,15 @@ class ISA(Described):
         distance = MapDistance(
             self.interpreter, classes, self.p, squared=self.p == 2, maps=maps
         ) * release_scale(self.interpreter, maps, self.p)
+        watch = Watch()
         x_adv = x.clone()
         success = torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
         def attack(rows: Tensor, weights: Tensor) -> Tensor:
             objective = self.margin + distance.rows(rows) * -weights
-            moved = ascend(
-                self.model, self.threat(eps[rows]), objective, x[rows], targets[rows], self.steps
-            )
+            threat = watch.over(self.threat(eps[rows]))
+            moved = ascend(self.model, threat, objective, x[rows], targets[rows], self.steps)
+            watch.require_finite("ISA", moved)
             fooled = self._fooled(moved, targets[rows])
             replace = fooled | ~success[rows]
             x_adv[rows[replace]] = moved[replace]

@@ -18,6 +18,7 @@ from .checks import as_module, require_batch
 from .modes import eval_mode, own_autograd
 from .objectives import CrossEntropy, Objective, require_climbable
 from .threats import BALLS, Threat
+from .watch import Watch, require_finite_logits
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ class MinimalPGD(Described):
             y: true classes [N]; targets if `targeted`.
 
         Raises:
-            InputError: shapes, dtypes, devices, pixels or labels do not fit.
+            InputError: shapes, dtypes, devices, pixels or labels do not fit; the gradient by the
+                images is not finite.
         """
         y = require_batch("MinimalPGD", self.model, x, y, self.targeted, self.lower, self.upper)
         x = x.detach()
@@ -113,7 +115,7 @@ class MinimalPGD(Described):
             chosen = left[rows]
             attacked = ascend(
                 self.model,
-                self.threat(eps),
+                watch.over(self.threat(eps)),
                 self.objective.rows(chosen),
                 x[chosen],
                 y[chosen],
@@ -121,6 +123,7 @@ class MinimalPGD(Described):
                 keep=self.keep,
                 targeted=self.targeted,
             )
+            watch.require_finite("MinimalPGD", attacked)
             success = self._fooled(attacked, y[chosen])
             # A success is never replaced by a later failure with a smaller radius.
             replace = success | ~known[rows]
@@ -128,6 +131,7 @@ class MinimalPGD(Described):
             known[rows] |= success
             return success
 
+        watch = Watch()
         known = torch.zeros_like(left, dtype=torch.bool)
         smallest, found = self.search.search(succeeds, x[left], "smallest")
         eps = x.new_zeros(len(x))
@@ -136,4 +140,8 @@ class MinimalPGD(Described):
 
     def _fooled(self, x: Tensor, y: Tensor) -> Tensor:
         with eval_mode(self.model), own_autograd(x.device.type), torch.no_grad():
-            return is_fooled(self.model(x), y, self.targeted) if len(x) else y == y
+            if len(x) == 0:
+                return y == y
+            logits = self.model(x)
+            require_finite_logits("MinimalPGD", logits)
+            return is_fooled(logits, y, self.targeted)

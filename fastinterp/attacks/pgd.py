@@ -18,6 +18,7 @@ from .objectives import CrossEntropy, Objective, require_climbable
 from .outputs import Outputs
 from .step_size import fine_step, require_moving, warn_if_short
 from .threats import BALLS, Threat, require_radius
+from .watch import Watch, require_finite_logits
 
 
 class PGD(Described):
@@ -111,12 +112,16 @@ class PGD(Described):
             x_adv, like x, detached.
 
         Raises:
-            InputError: shapes, dtypes, devices, pixels or labels do not fit.
+            InputError: shapes, dtypes, devices, pixels or labels do not fit; the gradient by the
+                images is not finite.
         """
         require_generator("PGD", generator)
         generator = generator or self.generator
         y = require_batch("PGD", self.model, x, y, self.targeted, self.lower, self.upper)
-        x_adv = self._attempt(self.threat, self.objective, x, y, generator)
+        watch = Watch()
+        threats = watch.over(self.threat)
+        x_adv = self._attempt(threats, self.objective, x, y, generator)
+        watch.require_finite("PGD", x_adv)
         if self.restarts == 1 or len(x) == 0:
             return x_adv
         value, fooled = self._judge(self.objective, x, x_adv, y)
@@ -124,8 +129,9 @@ class PGD(Described):
             left = (~fooled).nonzero().squeeze(1)
             if len(left) == 0:
                 break
-            threat, objective = self.threat.rows(left), self.objective.rows(left)
+            threat, objective = threats.rows(left), self.objective.rows(left)
             again = self._attempt(threat, objective, x[left], y[left], generator)
+            watch.require_finite("PGD", again)
             new_value, new_fooled = self._judge(objective, x[left], again, y[left])
             better = new_fooled | (new_value > value[left])
             chosen = left[better]
@@ -161,4 +167,5 @@ class PGD(Described):
         with eval_mode(self.model), own_autograd(x.device.type), torch.no_grad():
             value = objective.prepare(Outputs(self.model, x).detach(), y)
             adv = Outputs(self.model, x_adv)
+            require_finite_logits("PGD", adv.logits)
             return value(adv), is_fooled(adv.logits, y, self.targeted)

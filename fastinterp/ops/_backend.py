@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from .._utils.errors import InputError
 from .._utils.require import require_one_of
@@ -70,8 +71,19 @@ _NATIVE_DEVICE_TYPES = _find_native_device_types()
 _NATIVE_DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
 
 
+def is_transformed() -> bool:
+    """Whether torch.func (jvp, grad, vmap, ...) or forward-mode derivatives are at work.
+
+    The kernels have no rules for these, and without a word give a tangent of zero; plain torch
+    serves instead.
+    """
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+
+
 def is_native(tensor: torch.Tensor) -> bool:
     """Whether the compiled kernels serve tensors like this one."""
+    if is_transformed():
+        return False
     # Loops on a CPU call this often, and reading `device.type` takes longer.
     device_type = "cpu" if tensor.is_cpu or tensor.is_meta else tensor.device.type
     if device_type in _NATIVE_DEVICE_TYPES:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _backend
+from ._constants import are_weights_constant
 from ._validate import are_alike, mismatch
 
 
@@ -94,6 +95,8 @@ def cam(features: Tensor, weight: Tensor) -> Tensor:
             features=features,
             weight=weight,
         )
+    if weight.requires_grad and not torch.compiler.is_compiling() and are_weights_constant():
+        weight = weight.detach()
     if _backend.is_native(features):
         return torch.ops.fastinterp.cam(features, weight)  # type: ignore[no-any-return]
     return reference(features, weight)

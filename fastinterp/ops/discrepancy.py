@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._utils.require import require_integers, require_one_of, require_range
 from . import _backend
-from ._validate import are_alike, mismatch
+from ._validate import are_alike, is_unusual, mismatch, require_readable
 
 Reduction = Literal["weighted", "1-class"]
 REDUCTIONS: tuple[Reduction, ...] = ("weighted", "1-class")
@@ -50,6 +50,13 @@ def reference_and_gradient(
     reduction: Reduction = "weighted",
 ) -> tuple[Tensor, Tensor]:
     """Plain torch: D [N] as `reference` gives it, and d D / d A' [N, K, h, w]."""
+    if _backend.is_transformed():  # where no tensor can be made to require a gradient
+
+        def function(adv: Tensor) -> Tensor:
+            return reference(features, adv, weight, labels, bias, reduction)
+
+        value, pull_back = torch.func.vjp(function, features_adv)  # type: ignore[misc]
+        return value, pull_back(torch.ones_like(value))[0]
     leaf = features_adv.detach().requires_grad_()
     with torch.enable_grad():
         value = reference(features.detach(), leaf, weight.detach(), labels, bias, reduction)
@@ -250,6 +257,7 @@ def _require_fit(
         and (bias is None or (are_alike(weight, bias) and bias.shape == (classifier[0],)))
         and labels.shape == (maps[0],)
         and labels.device == features.device
+        and not is_unusual(labels)
     ):
         raise mismatch(
             op,
@@ -262,8 +270,9 @@ def _require_fit(
             labels=labels,
             bias=bias,
         )
-    if reduction not in REDUCTIONS:
+    if not isinstance(reduction, str) or reduction not in REDUCTIONS:
         require_one_of(f"{op}: reduction", reduction, REDUCTIONS)
     if validate and not torch.compiler.is_compiling():
+        require_readable(op, "labels", labels)
         require_range(op, "labels", labels, weight.shape[0])
     return labels

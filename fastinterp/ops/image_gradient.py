@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
 from . import _backend
+from ._constants import are_weights_constant
 
 
 # 1. Reference
@@ -116,8 +117,12 @@ def image_conv2d(
     x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: tuple[int, int]
 ) -> Tensor:
     """`F.conv2d` of x [N, in, H, W], with a faster gradient by images of at most 4 channels."""
+    if torch.compiler.is_compiling():
+        return F.conv2d(x, weight, bias, stride, padding)
+    if are_weights_constant():
+        weight, bias = weight.detach(), bias.detach()
     few_channels = x.dim() == 4 and x.shape[1] <= 4 and x.device.type == "cpu"
-    if not few_channels or not x.requires_grad or torch.compiler.is_compiling():
+    if not few_channels or not x.requires_grad:
         return F.conv2d(x, weight, bias, stride, padding)
     result: Tensor = _ImageConv2d.apply(x, weight, bias, stride, padding)
     return result

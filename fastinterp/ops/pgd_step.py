@@ -7,11 +7,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .._utils.errors import InputError
 from .._utils.require import require_nonnegative, require_one_of
 from . import _backend
-from ._validate import are_alike, mismatch
+from ._validate import are_alike, mismatch, require_readable
 
 Norm = Literal["linf", "l2", "l1"]
 NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
@@ -150,14 +151,16 @@ def pgd_step(
             grad=grad,
             x=x,
         )
-    if norm not in NORMS:
+    if not isinstance(norm, str) or norm not in NORMS:
         require_one_of("pgd_step: norm", norm, NORMS)
+    if not isinstance(inplace, bool):
+        require_one_of("pgd_step: inplace", inplace, (False, True))
     if not lower <= upper:
         raise InputError(f"pgd_step: lower must not exceed upper, got {lower} and {upper}.")
     step_number, step_rows = _number_or_rows("step_size", step_size, x, validate)
     eps_number, eps_rows = _number_or_rows("eps", eps, x, validate)
     if not _backend.is_native(x):
-        with torch.no_grad():
+        with torch.no_grad(), forward_ad._set_fwd_grad_enabled(False):
             result = reference(x_adv, grad, x, step_size, eps, lower, upper, norm)
             return x_adv.copy_(result) if inplace else result
     arguments = (
@@ -182,6 +185,7 @@ def _number_or_rows(
         expected = f"{name} as a number, or a tensor [N] or [1] of the images' dtype and device"
         raise mismatch("pgd_step", expected, x=x, **{name: value})
     if validate and not torch.compiler.is_compiling():
+        require_readable("pgd_step", name, value)
         valid = (value >= 0) & value.isfinite()
         if not valid.all():
             raise InputError(f"pgd_step: {name} must hold finite numbers >= 0.")

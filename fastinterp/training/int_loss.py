@@ -90,7 +90,8 @@ class IntLoss(nn.Module):
 
         Raises:
             InputError: the model is no GapClassifier; x is no batch of images that it takes; the
-                labels are no integers, not one for each image, or (on a CPU) not among the classes.
+                labels are no integers, not one for each image, or (on a CPU) not among the classes;
+                another thread uses the network, whose layers depend on train and eval mode.
         """
         require_trainable(model)
         y = require_known_labels("IntLoss", y, x, model.num_classes)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .._utils.errors import InputError
 from .._utils.require import require_labels, require_range
 from ..attacks import Ball, Outputs, ascend
+from ..attacks.modes import MODAL, own_modes
 from ..attacks.outputs import Precision
 from ..attacks.threats import BALLS, Threat
 from ..models.freeze import fold
@@ -58,40 +59,44 @@ def robust_loss(
         threat: the ball that contains x' (see `ball`); None for x' = x.
         generator: draws the random start.
         precision: of the inner loop's passes; the caller's `convolutions_in` holds for the others.
+
+    Raises:
+        InputError: the network depends on its mode, and another thread uses it at the same time.
     """
     channels_last = config.channels_last
     if channels_last is None:  # on a CPU a quarter faster for Small, half for Pool
         channels_last = x.device.type == "cpu" and x.dtype == torch.float32
     if channels_last and x.dim() == 4:
         x = x.to(memory_format=torch.channels_last)
-    network = fold(model, method.needs, x)
-    clean = Outputs(network, x)
-    _ = clean.logits  # the one pass at x, made before the inner loop borrows it
-    height, width = x.shape[2:]
-    if method.needs != "logits" and clean.features.shape[2:].numel() == 1:
-        warnings.warn(
-            f"{method.name}: images of {height}x{width} give feature maps of one position, "
-            "where class maps say no more than logits; use larger images or fewer strides.",
-            stacklevel=2,
-        )
-    adv: Outputs | None = None
-    if method.inner is not None and threat is None:
-        adv = clean
-    elif method.inner is not None and threat is not None:
-        x_adv = ascend(
-            network,
-            threat,
-            method.inner,
-            x,
-            y,
-            config.steps,
-            random_start=config.random_start,
-            generator=generator,
-            clean=clean if _shares_clean(model, x) else None,
-            precision=precision,
-        )
-        adv = Outputs(network, x_adv)
-    return BatchLoss(method.loss(clean, adv, y).mean(), clean, adv)
+    with own_modes(model):
+        network = fold(model, method.needs, x)
+        clean = Outputs(network, x)
+        _ = clean.logits  # the one pass at x, made before the inner loop borrows it
+        height, width = x.shape[2:]
+        if method.needs != "logits" and clean.features.shape[2:].numel() == 1:
+            warnings.warn(
+                f"{method.name}: images of {height}x{width} give feature maps of one position, "
+                "where class maps say no more than logits; use larger images or fewer strides.",
+                stacklevel=2,
+            )
+        adv: Outputs | None = None
+        if method.inner is not None and threat is None:
+            adv = clean
+        elif method.inner is not None and threat is not None:
+            x_adv = ascend(
+                network,
+                threat,
+                method.inner,
+                x,
+                y,
+                config.steps,
+                random_start=config.random_start,
+                generator=generator,
+                clean=clean if _shares_clean(model, x) else None,
+                precision=precision,
+            )
+            adv = Outputs(network, x_adv)
+        return BatchLoss(method.loss(clean, adv, y).mean(), clean, adv)
 
 
 def ball(eps: float, step_size: float, norm: Norm) -> Ball | None:
@@ -109,12 +114,9 @@ def _shares_clean(model: nn.Module, x: Tensor) -> bool:
     if torch.is_autocast_enabled(x.device.type):
         return False
     for module in model.modules():  # noqa: SIM110 (a generator would be slower)
-        if module.training and isinstance(module, _MODAL):
+        if module.training and isinstance(module, MODAL):
             return False
     return True
-
-
-_MODAL = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RReLU)
 
 
 def require_trainable(model: object) -> None:

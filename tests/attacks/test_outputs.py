@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fastinterp.attacks import CrossEntropy, Discrepancy, IGNorm, LinfBall, Outputs, ascend
 from fastinterp.attacks.modes import constant_parameters
+from fastinterp.models.compiled import CompiledClassifier
 
 
 class Watched(nn.Module):
@@ -84,9 +85,9 @@ def test_float64_stays_float64(make_tiny, batch) -> None:
     assert torch.equal(Outputs(model, x, "bf16").features, Outputs(model, x).features)
 
 
-def test_parameters_are_constants_for_a_while(make_tiny) -> None:
-    model = make_tiny()
-    model.conv.bias.requires_grad_(False)
+def test_parameters_of_a_compiled_network_are_constants_for_a_while(make_tiny) -> None:
+    model = CompiledClassifier(make_tiny())
+    model.model.conv.bias.requires_grad_(False)
     before = [p.requires_grad for p in model.parameters()]
     with pytest.raises(RuntimeError, match="stop"), constant_parameters(model):
         assert not any(p.requires_grad for p in model.parameters())

@@ -17,6 +17,7 @@ from ..checks import as_module, require_batch, require_generator
 from ..objectives import CrossEntropy, Objective, require_objective
 from ..step_size import require_moving
 from ..threats import Threat, require_radius
+from ..watch import Watch
 
 
 class UnforeseenAttack(Described):
@@ -77,15 +78,17 @@ class UnforeseenAttack(Described):
             x_adv, like x, in [0, 1], detached.
 
         Raises:
-            InputError: shapes, dtypes, devices, pixels or labels do not fit.
+            InputError: shapes, dtypes, devices, pixels or labels do not fit; the gradient by the
+                images is not finite.
         """
         require_generator(type(self).__name__, generator)
         y = require_batch(type(self).__name__, self.model, x, y, self.targeted)
         if len(x) == 0:
             return x.detach().clone()
-        return ascend(
+        watch = Watch()
+        x_adv = ascend(
             self.model,
-            self.threat,
+            watch.over(self.threat),
             self.objective,
             x,
             y,
@@ -95,6 +98,8 @@ class UnforeseenAttack(Described):
             keep=self.keep,
             targeted=self.targeted,
         )
+        watch.require_finite(type(self).__name__, x_adv)
+        return x_adv
 
 
 class SizedAttack(UnforeseenAttack):

@@ -1,0 +1,72 @@
+"""Whether the gradients that an attack climbed along, and the logits it judged, were numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .._utils.errors import InputError
+from .threats import Threat
+
+
+class Watch:
+    """The largest entry of the gradients of one call; only `require_finite` waits for a GPU.
+
+    A step along a gradient of NaN moves nothing or makes NaN pixels: the image would count as
+    robust, or as fooled, without ever having been attacked.
+    """
+
+    def __init__(self) -> None:
+        self._largest: Tensor | None = None
+
+    def over(self, threat: Threat) -> Threat:
+        """The same threat, whose steps are watched."""
+        return _Watched(threat, self)
+
+    def see(self, grad: Tensor) -> None:
+        if grad.numel() == 0:
+            return
+        largest = torch.linalg.vector_norm(grad, torch.inf)  # NaN where an entry is
+        self._largest = largest if self._largest is None else self._largest.maximum(largest)
+
+    def require_finite(self, who: str, x_adv: Tensor) -> None:
+        """Raise unless all gradients and the perturbed images [N, ...] are finite numbers."""
+        bad = ~x_adv.isfinite().all()
+        if self._largest is not None:
+            bad = bad | ~self._largest.isfinite()
+        if bool(bad):
+            raise InputError(
+                f"{who}: the gradient of the objective by the images is not finite, so the attack "
+                "cannot climb it; look for overflow or a root of zero in the model's forward pass, "
+                "or run it in float64."
+            )
+
+
+@dataclass(frozen=True)
+class _Watched:
+    threat: Threat
+    watch: Watch
+
+    def init(self, x: Tensor, random_start: bool, generator: torch.Generator | None) -> Tensor:
+        return self.threat.init(x, random_start, generator)
+
+    def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:
+        self.watch.see(grad)
+        return self.threat.step(x, z, grad)
+
+    def render(self, x: Tensor, z: Tensor) -> Tensor:
+        return self.threat.render(x, z)
+
+    def rows(self, index: Tensor) -> Threat:
+        return _Watched(self.threat.rows(index), self.watch)
+
+
+def require_finite_logits(who: str, logits: Tensor) -> None:
+    """Raise unless the logits [N, C] are finite; this waits for a GPU."""
+    if not bool(logits.isfinite().all()):
+        raise InputError(
+            f"{who}: the model's logits are not finite, so it gives no prediction; its training "
+            "diverged, its checkpoint is damaged, or its forward pass overflows."
+        )
