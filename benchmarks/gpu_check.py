@@ -31,10 +31,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import gpu_pack, gpu_steps, origin, precision  # noqa: E402
-from benchmarks.gpu_results import Results, collect  # noqa: E402
-from benchmarks.gpu_run import Found, write_archive  # noqa: E402
-from benchmarks.gpu_steps import LIMITS, PARTS, STEPS, Place  # noqa: E402
+from benchmarks import gpu_pack, gpu_steps, record, utils  # noqa: E402
+from benchmarks.gpu_results import Found, Place, Results, collect, write_archive  # noqa: E402
+from benchmarks.gpu_steps import LIMITS, PARTS, STEPS  # noqa: E402
 
 ROW = 40  # seconds of the whole command that training leaves to measuring what it trained
 
@@ -48,18 +47,18 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("gpu_check: torch sees no CUDA GPU; this script checks the kernels on one.")
         return 2
-    precision.use_exact_float32()
+    utils.use_tf32(False)
     inside = options.inside is not None
     place = Place(
         name="gpu-" + torch.cuda.get_device_name().replace(" ", "-").lower(),
         out=options.out.resolve(),
         pack=options.pack.resolve(),
-        library=origin.digest(origin.LIBRARY),
+        library=record.digest(record.LIBRARY),
         rounds=options.rounds,
         load=options.inside if inside else os.getloadavg()[0],  # before anything of ours runs
     )
     if inside:
-        found = Results(place).time(options.steps[0])
+        found = Results(place).time(options.steps[0], gpu_steps.groups_of(options.steps[0]))
         print(found["tail"], flush=True)
         return 0 if found["passed"] else 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("gpu_check: it was told to stop."))

@@ -28,8 +28,8 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import origin
-from benchmarks.origin import ROOT
+from benchmarks import record
+from benchmarks.record import ROOT
 
 PACK = ROOT / "gpu-pack"
 DATA, NETWORKS, EXTENSION, PACKAGES = "data", "networks", "extension", "packages"
@@ -54,7 +54,7 @@ def place_extension(pack: Path) -> str | None:
     for name, here in (("torch", torch.__version__), ("suffix", SUFFIX)):
         if about[name] != here:
             return f"the carried kernels are for {about[name]}, and this is {here}"
-    if about["kernels"] != origin.digest(origin.KERNELS):
+    if about["kernels"] != record.digest(record.KERNELS):
         return "the carried kernels were built from other sources"
     shutil.copyfile(pack / EXTENSION / HERE.name, HERE)
     return None
@@ -76,8 +76,8 @@ def main() -> None:
     options = _options()
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
-    packed = origin.commit() | {"code": origin.digest(origin.CODE)}
-    (out / origin.FILE).write_text(json.dumps(packed) + "\n", encoding="utf-8")
+    packed = record.commit() | {"code": record.digest(record.CODE)}
+    (out / record.ORIGIN).write_text(json.dumps(packed) + "\n", encoding="utf-8")
     if options.data_dir is not None:
         raw = Path("MNIST", "raw")
         _copy(sorted((options.data_dir / raw).glob("*.gz")), 4, out / DATA / raw)
@@ -107,7 +107,7 @@ def _compile(python: str, folder: Path) -> None:
     question = "import json, sysconfig, torch; print(json.dumps({'torch': torch.__version__, "
     question += "'suffix': sysconfig.get_config_var('EXT_SUFFIX')}))"
     answer = subprocess.run([python, "-c", question], check=True, capture_output=True, text=True)
-    about = json.loads(answer.stdout) | {"kernels": origin.digest(origin.KERNELS)}
+    about = json.loads(answer.stdout) | {"kernels": record.digest(record.KERNELS)}
     if _about(folder) == about:
         return
     work = ROOT / "build" / "gpu-pack" / f"torch-{about['torch']}{about['suffix']}"
