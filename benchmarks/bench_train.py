@@ -6,7 +6,8 @@ On a GPU all is exact float32, except entries whose names say otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ from benchmarks.train_peers import (
     convolutions_alone,
     folded_convolutions_alone,
 )
-from benchmarks.utils import FUSED, Entries, Group, Thunk, in_tf32, unavailable
+from benchmarks.utils import FUSED, Entries, Group, Thunk, unavailable, use_tf32
 from fastinterp.training import AdvTrainer, IntTrainer, TRADESTrainer, Trainer
 from fastinterp.training.graphs import WARM_UP
 from fastinterp.training.precision import has_bf16
@@ -123,6 +124,24 @@ def trainer_step(make: Callable[..., Trainer], setting: Setting, **options: Any)
             f"{'some' if graphed else 'none'}"
         )
     return lambda: trainer.training_step(x, y).loss
+
+
+def in_tf32(make: Callable[[], Thunk]) -> Thunk:
+    """The program that `make` makes, made and run in TF32."""
+    with _tf32():
+        run = make()
+    return _tf32()(run)
+
+
+@contextmanager
+def _tf32() -> Iterator[None]:
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    use_tf32(True)
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 def _methods(device: str) -> Group:

@@ -34,7 +34,7 @@ class Place:
     Attributes:
         name: of the results file.
         out: its folder.
-        pack: the folder that was carried here; it need not exist.
+        pack: the folder that gpu_pack.py made; it need not exist.
         library: digest of the library's code.
         rounds: measurements of each entry.
         load: the machine's, before.
@@ -115,7 +115,7 @@ def _wait(
     try:
         code = process.wait(seconds)
     except subprocess.TimeoutExpired:
-        # Ctrl-C lets tests sum up and training save; faulthandler shows where a process hangs.
+        # SIGINT lets tests sum up and training save; faulthandler shows where a process hangs.
         for number in (signal.SIGINT, signal.SIGABRT):
             process.send_signal(number)
             with suppress(subprocess.TimeoutExpired):
@@ -133,7 +133,7 @@ def _wait(
 
 
 def tail(log: Path) -> str:
-    """The end of a log, without the progress bars that were drawn over."""
+    """The end of a log, without progress bars that were overwritten."""
     text = log.read_bytes().decode("utf-8", errors="replace")
     return re.sub(r"[^\n]*\r(?!\n)", "", text)[-TAIL:]
 
@@ -158,7 +158,7 @@ class Results:
         for group in groups:
             try:
                 measured = measure(group, "cuda", self.rounds, strict=False)
-            except Exception as error:  # the other groups may still be timed
+            except Exception as error:  # try the other groups
                 wrong.append(f"{group.title}: {describe(error)}")
                 print(wrong[-1], flush=True)
                 if gpu_answers():
@@ -176,7 +176,7 @@ class Results:
 
 
 def alike(one: Found, other: Found) -> bool:
-    """Whether the same library was measured with the same torch, driver and kind of GPU."""
+    """Whether both measured the same library with the same torch, driver and model of GPU."""
     return _identity(one) == _identity(other)
 
 
@@ -197,7 +197,7 @@ def merge(before: Found, now: Found) -> Found:
 
 
 def write_archive(archive: Path, results: Path, *folders: Path) -> None:
-    """One file of everything there is to keep; written anew after each step."""
+    """Results and logs in one file, which is written again after each step."""
     temporary = archive.with_name(f".{archive.name}")
     with tarfile.open(temporary, "w:gz") as handle:
         if results.exists():
@@ -209,7 +209,7 @@ def write_archive(archive: Path, results: Path, *folders: Path) -> None:
 
 
 def collect(archives: list[Path], out: Path) -> int:
-    """Join the results in archives into one file a GPU; 1 where some do not belong together."""
+    """Join the results of archives into one file for each GPU; 1 if results do not match."""
     every = [found for archive in archives for found in _results_in(archive)]
     joined: dict[str, Found] = {}
     for found in sorted(every, key=lambda found: str(found["date"])):

@@ -17,7 +17,7 @@ from benchmarks.gpu_results import Found, Place, run
 from benchmarks.record import ROOT
 from benchmarks.utils import COMPILED, Group
 
-# Seconds, in the order of the steps: in each part the most valuable come first.
+# Limits in seconds, in the order of the steps: in each part the most valuable come first.
 LIMITS = {
     "proof": 60,
     "build": 300,
@@ -76,14 +76,14 @@ def timed(step: str, place: Place, seconds: float) -> Found:
 
 
 def build(place: Place, seconds: float) -> Found:
-    """The carried kernels if they serve here, else those that are built here."""
+    """Use the kernels of the pack if they run here, else build them."""
     why = gpu_pack.place_extension(place.pack)
     if why is None:
         found = prove(place, seconds)
         if found["passed"]:
             return found | {"carried": True}
-        why = "the carried kernels do not serve here"
-    gpu_pack.remove_extension()  # one that stayed would count as newer than its sources
+        why = "the kernels of the pack do not run here"
+    gpu_pack.remove_extension()  # else it would count as newer than its sources
     print(f"{why}; building", flush=True)
     command = [sys.executable, "setup.py", "build_ext", "--inplace"]
     built = run(command, seconds, place.logs / "build.log", {"FASTINTERP_CUDA": "1"})
@@ -108,7 +108,7 @@ def tests(step: str, place: Place, seconds: float) -> Found:
     command += ["-p", "benchmarks.cuda_crash", "--durations=15"]
     if importlib.util.find_spec("xdist"):
         command += ["-n", "4"]
-    if importlib.util.find_spec("pytest_timeout"):  # a test that hangs costs its worker alone
+    if importlib.util.find_spec("pytest_timeout"):  # a test that hangs ends only its own worker
         command += ["--timeout=100", "--timeout-method=thread"]
     found = run(command, seconds, place.logs / f"{step}.log", {CRASHES: str(crashes)})
     if crashes.exists():
@@ -133,15 +133,14 @@ def judged(found: Found, report: Path) -> Found:
 
 
 def sanitize(tool: str, place: Place, seconds: float) -> Found:
-    """Our kernels alone, and each allocation of its own, as the tool sees nothing inside torch's
-    pools. What torch's own calls report, such as questions that a driver cannot answer, is not
-    ours."""
+    """Run our kernels under compute-sanitizer, without torch's caching allocator, inside whose
+    segments the tool sees nothing, and without errors of torch's own API calls."""
     sanitizer = _sanitizer()
     if sanitizer is None:
         return {"passed": False, "seconds": 0.0, "tail": "compute-sanitizer was not found"}
     command = [sanitizer, "--tool", tool, "--error-exitcode", "1", "--print-limit", "20"]
     command += ["--report-api-errors", "no", "--kernel-name", "kernel_substring=fastinterp"]
-    command += ["--launch-timeout", "0"]  # until torch is imported there is nothing to attach to
+    command += ["--launch-timeout", "0"]  # importing torch takes longer than the default limit
     command += [sys.executable, "-m", "benchmarks.gpu_kernels", "check", "cuda", str(0.6 * seconds)]
     variables = {"FASTINTERP_BACKEND": "native", "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     return run(command, seconds, place.logs / f"{tool}.log", variables)
@@ -178,12 +177,12 @@ def groups_of(step: str) -> list[Group]:
 
 
 def released(place: Place, seconds: float) -> Found:
-    """Table 3's rows of the authors' networks, which a CPU has measured too."""
+    """Rows of table 3 for the authors' networks, which were measured on a CPU too."""
     return _row("released", place, place.pack / gpu_pack.NETWORKS, ("normal", "int"), seconds)
 
 
 def recipe(place: Place, seconds: float) -> Found:
-    """The full recipe. Stopped, it saves its state, with which the next call goes on."""
+    """The full recipe. If it is stopped it saves its state, and the next call resumes."""
     out = place.runs / RECIPE
     command = [sys.executable, "-m", "fastinterp", "train", RECIPE, "--out", str(out), "--resume"]
     command += ["--device", "cuda", "--data-dir", str(place.pack / gpu_pack.DATA)]
@@ -204,7 +203,7 @@ def _row(
     step: str, place: Place, networks: Path, methods: tuple[str, ...], seconds: float
 ) -> Found:
     out = place.logs / f"{step}.json"
-    out.unlink(missing_ok=True)  # what it holds would not be measured again
+    out.unlink(missing_ok=True)  # else rows that it holds would not be measured again
     command = [sys.executable, "-m", "fastinterp", "reproduce", "table3", "--out", str(out)]
     command += ["--networks", str(networks), "--data-dir", str(place.pack / gpu_pack.DATA)]
     command += ["--only", "mnist", *methods, "--device", "cuda"]

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -293,25 +292,6 @@ def compiled(function: Callable[..., Any], make: Callable[..., Thunk]) -> Thunk:
     return run
 
 
-# Precision on a GPU, where torch's default is TF32 for convolutions alone
 def use_tf32(on: bool) -> None:
-    """For convolutions and matrix products of float32."""
+    """For convolutions and matrix products of float32; torch's default is TF32 for the former."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = on
-
-
-@contextmanager
-def _tf32() -> Iterator[None]:
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32
-    use_tf32(True)
-    try:
-        yield
-    finally:
-        cudnn.allow_tf32, matmul.allow_tf32 = before
-
-
-def in_tf32(make: Callable[[], Thunk]) -> Thunk:
-    """The program that `make` makes, made and run in TF32."""
-    with _tf32():
-        run = make()
-    return _tf32()(run)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import record, utils
+from benchmarks import bench_train, record, utils
 from benchmarks.picture import draw
 from benchmarks.record import ROOT, Recorder
 from benchmarks.report import duration, main, page, read_results
@@ -140,7 +140,9 @@ def test_tf32_is_for_its_entries_alone() -> None:
 
     utils.use_tf32(False)
     seen = []
-    run = utils.in_tf32(lambda: seen.append(precision()) or (lambda: seen.append(precision())))
+    run = bench_train.in_tf32(
+        lambda: seen.append(precision()) or (lambda: seen.append(precision()))
+    )
     exact = {"convolutions": "float32", "matrix products": "float32"}
     assert precision() == exact
     run()
