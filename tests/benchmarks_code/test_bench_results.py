@@ -207,7 +207,7 @@ def test_durations(microseconds: float, text: str) -> None:
 
 @pytest.fixture(scope="module")
 def results() -> list[dict[str, Any]]:
-    groups = [group(f"case {i}, both") for i in range(3)]
+    groups = [group(f"case {i}, both", precision={"fused": "bf16"}) for i in range(3)]
     groups += [group(f"grown {i}", section="growth", axis=("batch", i)) for i in (10, 20)]
     groups += [group("mixed", section="mixed", precision={"fused": "tf32"}, facts=disagree)]
     records = [measure(g, "cpu", rounds=3, strict=False).record for g in groups]
@@ -225,15 +225,9 @@ def test_the_page_shows_each_group_check_precision_and_reason(results: Any) -> N
     assert "Not run: absent: not here" in text
     assert "Failed: results: AssertionError: they differ" in text
     assert "Precision: float32." in text and "| precision |" in text
+    assert "reference: float32; fused: bf16" in text
     assert "The machine was busy" in text
     assert "no results files" in page([], picture=False)
-
-
-def test_a_table_of_many_groups_names_each_precision() -> None:
-    titles = ("one", "two", "three")
-    records = [measure(group(t, precision={"fused": "bf16"}), "cpu", 2).record for t in titles]
-    text = page([{"name": "cpu-x", **record.about(0.0, 2), "groups": records}], picture=False)
-    assert "reference: float32; fused: bf16" in text
 
 
 def test_report_writes_page_and_picture(
@@ -244,12 +238,10 @@ def test_report_writes_page_and_picture(
     monkeypatch.setattr(sys, "argv", ["report", *folders])
     main()
     assert "case 1" in (tmp_path / "docs" / "benchmarks.md").read_text()
-    assert (tmp_path / "docs" / "images" / "benchmarks.png").stat().st_size > 1000
-
-
-def test_nothing_to_draw_draws_nothing(tmp_path: Path) -> None:
-    assert draw([{"name": "cpu-x", "groups": []}], tmp_path / "picture.png") is False
-    assert not list(tmp_path.iterdir())
+    picture = tmp_path / "docs" / "images" / "benchmarks.png"
+    assert picture.stat().st_size > 1000
+    assert draw([{"name": "cpu-x", "groups": []}], tmp_path / "nothing.png") is False
+    assert not (tmp_path / "nothing.png").exists()
 
 
 def test_the_documented_page_shows_the_committed_results() -> None:
