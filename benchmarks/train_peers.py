@@ -27,6 +27,7 @@ from fastinterp.training.seeds import derive
 
 LR = 1e-4
 GAMMA = 0.01
+Objective = Callable[[Tensor], Tensor]  # features at x' -> discrepancy [N]
 
 
 class TorchConv2d(SameConv2d):
@@ -179,9 +180,6 @@ def clean_maps_once(setting: Setting) -> Thunk:
         )
 
     return _eager_iteration(setting, objective)
-
-
-Objective = Callable[[Tensor], Tensor]  # features at x' -> discrepancy [N]
 
 
 def _eager_iteration(setting: Setting, objective: Callable[..., Objective]) -> Thunk:
