@@ -25,7 +25,7 @@ class MapCase:
     def tensors(
         self, dtype: torch.dtype = torch.float32, device: str = "cpu", layout: str = "contiguous"
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """features, features_adv, weight, labels, bias, drawn afresh from torch's generator."""
+        """features, features_adv, weight, labels, bias, new random values at each call."""
         shape = (self.images, self.channels, self.height, self.width)
         features = torch.randn(shape, dtype=torch.float64)
         features_adv = features + 0.3 * torch.randn(shape, dtype=torch.float64)
@@ -41,7 +41,7 @@ def lay_out(maps: Tensor, layout: str) -> Tensor:
     """The same values in another memory layout."""
     if layout == "channels_last":
         return maps.contiguous(memory_format=torch.channels_last)
-    if layout == "sliced":  # positions with gaps between rows
+    if layout == "sliced":  # with gaps between the rows
         wide = torch.zeros(*maps.shape[:3], maps.shape[3] + 2, dtype=maps.dtype, device=maps.device)
         wide[..., 1:-1] = maps
         return wide[..., 1:-1]
@@ -61,7 +61,7 @@ ODD = [
     MapCase(1, 300, 4, 4, 130),
     MapCase(5, 131, 3, 3, 6),
 ]
-# What the networks of the paper, and larger ones, really have.
+# Shapes of the paper's networks and of larger ones.
 REAL = [
     MapCase(50, 100, 7, 7, 10),
     MapCase(128, 64, 8, 8, 10),

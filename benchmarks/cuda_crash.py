@@ -1,8 +1,8 @@
-"""A pytest plugin: a worker whose GPU context a test broke ends, and another takes its place.
+"""A pytest plugin that ends a worker whose GPU context is broken; pytest-xdist starts another.
 
-After an illegal access every later CUDA call of a process fails with the same error, so that one
-bad kernel would fail all tests that come after it. The test that did it is reported as a crash;
-what it raised is added to the file that `CRASHES` names.
+After an illegal access every later CUDA call of a process fails with the same error, so one bad
+kernel would fail all tests after it. With this plugin only its own test is reported as a crash; the
+error is appended to the file that `CRASHES` names.
 """
 
 from __future__ import annotations

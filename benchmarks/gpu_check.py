@@ -2,8 +2,8 @@
 
     python benchmarks/gpu_check.py [--part 1|2|3] [--archive FOLDER] [--steps STEP ...]
 
-Run it in a checkout, with any Python that has torch for CUDA. Each part is a command for a machine
-that is at hand for a short while:
+Run it in a checkout, with any Python that has torch for CUDA. Each part is a command of a few
+minutes, for a machine that you have for a short time:
 
 - part 1 takes the kernels from `gpu-pack`, or builds them, runs the tests that are marked `cuda`
   and times training;
@@ -12,8 +12,8 @@ that is at hand for a short while:
   networks, and trains `mnist-small-int` and measures it.
 
 Without `--part` all steps run. `gpu-pack`, made by benchmarks/gpu_pack.py, holds what cannot be
-made or fetched on the machine. Each step runs in processes of its own, has a time limit, and costs
-no other step anything if it fails; only a build that fails ends the command. The results file,
+built or downloaded on the machine. Each step runs in processes of its own with a time limit, and
+the other steps run even if it fails; only a build that fails ends the command. The results file,
 benchmarks/results/gpu-<name>.json, is written after each step and each group of times, and so is
 the archive: one .tar.gz of results, logs and trained networks. The exit status is 0 if every step
 passed. `gpu_check.py --collect ARCHIVE ...` puts the results of several archives into one file.
@@ -31,12 +31,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import gpu_pack, gpu_steps, origin, precision  # noqa: E402
-from benchmarks.gpu_results import Results, collect  # noqa: E402
-from benchmarks.gpu_run import Found, write_archive  # noqa: E402
-from benchmarks.gpu_steps import LIMITS, PARTS, STEPS, Place  # noqa: E402
+from benchmarks import gpu_pack, gpu_steps, record, utils  # noqa: E402
+from benchmarks.gpu_results import Found, Place, Results, collect, write_archive  # noqa: E402
+from benchmarks.gpu_steps import LIMITS, PARTS, STEPS  # noqa: E402
 
-ROW = 40  # seconds of the whole command that training leaves to measuring what it trained
+ROW = 40  # seconds of the whole command that remain after training, for measuring the network
 
 
 def main() -> int:
@@ -46,23 +45,23 @@ def main() -> int:
     import torch
 
     if not torch.cuda.is_available():
-        print("gpu_check: torch sees no CUDA GPU; this script checks the kernels on one.")
+        print("gpu_check: torch finds no CUDA GPU. This script needs one.")
         return 2
-    precision.use_exact_float32()
+    utils.use_tf32(False)
     inside = options.inside is not None
     place = Place(
         name="gpu-" + torch.cuda.get_device_name().replace(" ", "-").lower(),
         out=options.out.resolve(),
         pack=options.pack.resolve(),
-        library=origin.digest(origin.LIBRARY),
+        library=record.digest(record.LIBRARY),
         rounds=options.rounds,
         load=options.inside if inside else os.getloadavg()[0],  # before anything of ours runs
     )
     if inside:
-        found = Results(place).time(options.steps[0])
+        found = Results(place).time(options.steps[0], gpu_steps.groups_of(options.steps[0]))
         print(found["tail"], flush=True)
         return 0 if found["passed"] else 1
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("gpu_check: it was told to stop."))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("gpu_check: stopped by a signal."))
     place.logs.mkdir(parents=True, exist_ok=True)
     os.environ.update(place.variables())
     sys.path.append(str(place.pack / gpu_pack.PACKAGES))
@@ -71,7 +70,7 @@ def main() -> int:
         options.archive.mkdir(parents=True, exist_ok=True)
         archive = options.archive.resolve() / f"gpu-check-{options.part or 'steps'}.tar.gz"
     chosen = PARTS[options.part] if options.part else options.steps or STEPS
-    # Without a build, the kernels that lie here must serve.
+    # Without a build, the kernels that are here must run.
     steps = [step for step in STEPS if step in {"proof", *chosen}]
     if "build" in steps:
         steps.remove("proof")
@@ -85,12 +84,12 @@ def do_all(steps: list[str], place: Place, seconds: float, archive: Path | None)
         print(f"\n== {step}", flush=True)
         reserved = ROW if step == "recipe" and "recipe-row" in steps else 0
         done[step] = do(step, place, min(LIMITS[step], end - time.monotonic() - reserved))
-        # The results anew, because a timed step writes the file as well.
+        # Read the results again, because a timed step writes the file too.
         Results(place).check(step, done[step])
         if archive is not None:
             write_archive(archive, place.results, place.logs, place.runs)
         if step in ("proof", "build") and not done[step]["passed"]:
-            print(f"gpu_check: no CUDA kernels serve here, so nothing else was run; the logs in "
+            print(f"gpu_check: no CUDA kernels serve here, so nothing else was run. The logs in "
                   f"{place.logs} say why.")  # fmt: skip
             return 1
     print(f"\nwrote {place.results}{f' and {archive}' if archive else ''}")
@@ -101,12 +100,12 @@ def do_all(steps: list[str], place: Place, seconds: float, archive: Path | None)
 
 
 def do(step: str, place: Place, seconds: float) -> Found:
-    """One step in processes of its own, which nothing that another did to the GPU can reach."""
+    """One step, in processes of its own, so that a GPU error of another step cannot affect it."""
     if seconds < 10:
-        return {"passed": False, "seconds": 0.0, "tail": "no time was left for it"}
+        return {"passed": False, "seconds": 0.0, "tail": "no time was left for this step"}
     try:
         return gpu_steps.run_step(step, place, seconds)
-    except Exception as error:  # ours, and it costs this step alone
+    except Exception as error:  # of this script; the other steps still run
         return {"passed": False, "seconds": 0.0, "tail": f"{type(error).__name__}: {error}"}
 
 
@@ -116,7 +115,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--steps", nargs="+", choices=STEPS, metavar="STEP", help=f"some of {', '.join(STEPS)}"
     )
-    parser.add_argument("--archive", type=Path, metavar="FOLDER", help="where the archive goes")
+    parser.add_argument("--archive", type=Path, metavar="FOLDER", help="folder for the archive")
     parser.add_argument(
         "--pack", type=Path, default=gpu_pack.PACK, metavar="FOLDER", help="default: gpu-pack"
     )
@@ -131,7 +130,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--collect", nargs="+", type=Path, metavar="ARCHIVE", help="join the results of archives"
     )
-    # How a step is timed in a process of its own; the number is the machine's load before.
+    # For a timed step in its own process; the number is the load of the machine before.
     parser.add_argument("--inside", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.minutes is None:

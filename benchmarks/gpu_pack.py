@@ -1,10 +1,10 @@
-"""Gather what gpu_check.py cannot make or fetch on a GPU machine without a network: `gpu-pack`.
+"""Make the folder `gpu-pack`: what gpu_check.py needs on a GPU machine without a network.
 
     python benchmarks/gpu_pack.py [--data-dir FOLDER] [--networks FOLDER] [--python PYTHON]
                                   [--packages [NAME ...]]
 
-Copy the checkout with that folder to the machine. It says which commit this is, for a checkout
-that travels without its `.git`, and it holds, as far as they are named:
+Copy the checkout with that folder to the machine. The folder names the commit, for a checkout that
+is copied without its `.git`, and holds what the options ask for:
 
 - MNIST's four .gz files from `--data-dir`, and the released MNIST Small networks `normal` and `int`
   from `--networks`;
@@ -28,8 +28,8 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import origin
-from benchmarks.origin import ROOT
+from benchmarks import record
+from benchmarks.record import ROOT
 
 PACK = ROOT / "gpu-pack"
 DATA, NETWORKS, EXTENSION, PACKAGES = "data", "networks", "extension", "packages"
@@ -45,17 +45,17 @@ HERE = ROOT / "fastinterp" / f"_C{SUFFIX}"
 
 
 def place_extension(pack: Path) -> str | None:
-    """Put the carried kernels where they are imported from; or why they do not fit."""
+    """Copy the kernels of the pack to where they are imported from, or say why they do not fit."""
     import torch
 
     about = _about(pack / EXTENSION)
     if about is None:
-        return f"no kernels lie in {pack.name}"
+        return f"there are no kernels in {pack.name}"
     for name, here in (("torch", torch.__version__), ("suffix", SUFFIX)):
         if about[name] != here:
-            return f"the carried kernels are for {about[name]}, and this is {here}"
-    if about["kernels"] != origin.digest(origin.KERNELS):
-        return "the carried kernels were built from other sources"
+            return f"the kernels of the pack are for {about[name]}, and this is {here}"
+    if about["kernels"] != record.digest(record.KERNELS):
+        return "the kernels of the pack were built from other sources"
     shutil.copyfile(pack / EXTENSION / HERE.name, HERE)
     return None
 
@@ -76,8 +76,8 @@ def main() -> None:
     options = _options()
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
-    packed = origin.commit() | {"code": origin.digest(origin.CODE)}
-    (out / origin.FILE).write_text(json.dumps(packed) + "\n", encoding="utf-8")
+    packed = record.commit() | {"code": record.digest(record.CODE)}
+    (out / record.ORIGIN).write_text(json.dumps(packed) + "\n", encoding="utf-8")
     if options.data_dir is not None:
         raw = Path("MNIST", "raw")
         _copy(sorted((options.data_dir / raw).glob("*.gz")), 4, out / DATA / raw)
@@ -96,18 +96,18 @@ def main() -> None:
 
 def _copy(files: list[Path], count: int, folder: Path) -> None:
     if len(files) != count:
-        sys.exit(f"{folder.name} takes {count} files, and {len(files)} of them are there.")
+        sys.exit(f"{folder.name} needs {count} files, but only {len(files)} were found.")
     folder.mkdir(parents=True, exist_ok=True)
     for path in files:
         shutil.copyfile(path, folder / path.name)
 
 
 def _compile(python: str, folder: Path) -> None:
-    """Compile with another Python, unless that was done for the same sources."""
+    """Compile with another Python, unless the pack holds kernels of the same sources."""
     question = "import json, sysconfig, torch; print(json.dumps({'torch': torch.__version__, "
     question += "'suffix': sysconfig.get_config_var('EXT_SUFFIX')}))"
     answer = subprocess.run([python, "-c", question], check=True, capture_output=True, text=True)
-    about = json.loads(answer.stdout) | {"kernels": origin.digest(origin.KERNELS)}
+    about = json.loads(answer.stdout) | {"kernels": record.digest(record.KERNELS)}
     if _about(folder) == about:
         return
     work = ROOT / "build" / "gpu-pack" / f"torch-{about['torch']}{about['suffix']}"
@@ -129,7 +129,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data-dir", type=Path, help="folder that holds MNIST/raw/*.gz")
     parser.add_argument("--networks", type=Path, help="folder with the released .pkl files")
     parser.add_argument("--python", help="compile the kernels with this Python and its torch")
-    parser.add_argument("--packages", nargs="*", metavar="NAME", help="take packages along")
+    parser.add_argument(
+        "--packages", nargs="*", metavar="NAME", help="install packages into the pack"
+    )
     return parser.parse_args()
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
 import shutil
 import sys
 import xml.etree.ElementTree
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from benchmarks import gpu_pack, origin
+from benchmarks import gpu_pack
 from benchmarks.cuda_crash import CRASHES
-from benchmarks.gpu_run import ROOT, Found, run
+from benchmarks.gpu_results import Found, Place, run
+from benchmarks.record import ROOT
+from benchmarks.utils import COMPILED, Group
 
-# Seconds, in the order of the steps: in each part the most valuable come first.
+# Limits in seconds, in the order of the steps: in each part the most valuable come first.
 LIMITS = {
     "proof": 60,
     "build": 300,
@@ -44,64 +45,16 @@ PARTS = {
     2: ("build", *STEPS[STEPS.index("discrepancy") : STEPS.index("kendall")]),
     3: ("build", *STEPS[STEPS.index("kendall") : STEPS.index("tests")]),
 }
-TIMED = {
-    *("train", "discrepancy", "cam", "pgd_step", "kendall", "attacks"),
-    *("discrepancy-compiled", "cam-compiled", "pgd_step-compiled", "kendall-compiled"),
+SCRIPTS = {
+    "discrepancy": ("discrepancy",),
+    "cam": ("cam",),
+    "pgd_step": ("pgd_step",),
+    "kendall": ("kendall_tau",),
+    "train": ("train",),
+    "attacks": ("attacks", "integrated_gradients"),
 }
+TIMED = {step for step in STEPS if step.removesuffix("-compiled") in SCRIPTS}
 RECIPE = "mnist-small-int"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a command runs.
-
-    Attributes:
-        name: of the results file.
-        out: its folder.
-        pack: the folder that was carried here; it need not exist.
-        library: digest of the library's code.
-        rounds: measurements of each entry.
-        load: the machine's, before.
-    """
-
-    name: str
-    out: Path
-    pack: Path
-    library: str
-    rounds: int
-    load: float
-
-    @property
-    def results(self) -> Path:
-        return self.out / f"{self.name}.json"
-
-    @property
-    def logs(self) -> Path:
-        return self.out / "logs"
-
-    @property
-    def runs(self) -> Path:
-        """Networks that this code trained."""
-        return ROOT / "runs" / "gpu-check" / self.library[:12]
-
-    def variables(self) -> dict[str, str]:
-        """What of the pack the steps' processes find in their environment."""
-        found = {"FASTINTERP_BACKEND": "auto", "GIT_PYTHON_REFRESH": "quiet"}  # foolbox's git
-        named = {
-            origin.PACK: self.pack / origin.FILE,
-            "FASTINTERP_BENCH_NETWORKS": self.pack / gpu_pack.NETWORKS,
-            "FASTINTERP_BENCH_DATA_DIR": self.pack / gpu_pack.DATA,
-        }
-        found |= {name: str(path) for name, path in named.items() if path.exists()}
-        if origin.PACK in found:
-            found[origin.PACK] = str(self.pack)
-        # ninja is often installed beside a Python that is not the one on the path.
-        tools = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
-        peers = [str(self.pack / gpu_pack.PACKAGES), os.environ.get("PYTHONPATH", "")]
-        return found | {
-            "PATH": os.pathsep.join(filter(None, tools)),
-            "PYTHONPATH": os.pathsep.join(filter(None, peers)),
-        }
 
 
 def run_step(step: str, place: Place, seconds: float) -> Found:
@@ -123,14 +76,14 @@ def timed(step: str, place: Place, seconds: float) -> Found:
 
 
 def build(place: Place, seconds: float) -> Found:
-    """The carried kernels if they serve here, else those that are built here."""
+    """Use the kernels of the pack if they run here, else build them."""
     why = gpu_pack.place_extension(place.pack)
     if why is None:
         found = prove(place, seconds)
         if found["passed"]:
             return found | {"carried": True}
-        why = "the carried kernels do not serve here"
-    gpu_pack.remove_extension()  # one that stayed would count as newer than its sources
+        why = "the kernels of the pack do not run here"
+    gpu_pack.remove_extension()  # else it would count as newer than its sources
     print(f"{why}; building", flush=True)
     command = [sys.executable, "setup.py", "build_ext", "--inplace"]
     built = run(command, seconds, place.logs / "build.log", {"FASTINTERP_CUDA": "1"})
@@ -142,7 +95,7 @@ def build(place: Place, seconds: float) -> Found:
 
 
 def prove(place: Place, seconds: float) -> Found:
-    command = [sys.executable, "-m", "benchmarks.gpu_proof"]
+    command = [sys.executable, "-m", "benchmarks.gpu_kernels", "prove"]
     return run(command, seconds, place.logs / "proof.log", {"FASTINTERP_BACKEND": "native"})
 
 
@@ -155,7 +108,7 @@ def tests(step: str, place: Place, seconds: float) -> Found:
     command += ["-p", "benchmarks.cuda_crash", "--durations=15"]
     if importlib.util.find_spec("xdist"):
         command += ["-n", "4"]
-    if importlib.util.find_spec("pytest_timeout"):  # a test that hangs costs its worker alone
+    if importlib.util.find_spec("pytest_timeout"):  # a test that hangs ends only its own worker
         command += ["--timeout=100", "--timeout-method=thread"]
     found = run(command, seconds, place.logs / f"{step}.log", {CRASHES: str(crashes)})
     if crashes.exists():
@@ -180,16 +133,15 @@ def judged(found: Found, report: Path) -> Found:
 
 
 def sanitize(tool: str, place: Place, seconds: float) -> Found:
-    """Our kernels alone, and each allocation of its own, as the tool sees nothing inside torch's
-    pools. What torch's own calls report, such as questions that a driver cannot answer, is not
-    ours."""
+    """Run our kernels under compute-sanitizer, without torch's caching allocator, inside whose
+    segments the tool sees nothing, and without errors of torch's own API calls."""
     sanitizer = _sanitizer()
     if sanitizer is None:
         return {"passed": False, "seconds": 0.0, "tail": "compute-sanitizer was not found"}
     command = [sanitizer, "--tool", tool, "--error-exitcode", "1", "--print-limit", "20"]
     command += ["--report-api-errors", "no", "--kernel-name", "kernel_substring=fastinterp"]
-    command += ["--launch-timeout", "0"]  # until torch is imported there is nothing to attach to
-    command += [sys.executable, "-m", "benchmarks.sanitized", "cuda", str(0.6 * seconds)]
+    command += ["--launch-timeout", "0"]  # importing torch takes longer than the default limit
+    command += [sys.executable, "-m", "benchmarks.gpu_kernels", "check", "cuda", str(0.6 * seconds)]
     variables = {"FASTINTERP_BACKEND": "native", "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     return run(command, seconds, place.logs / f"{tool}.log", variables)
 
@@ -204,32 +156,33 @@ def _sanitizer() -> str | None:
     return shutil.which("compute-sanitizer") or next(filter(None, named), None)
 
 
-def groups_of(step: str) -> list[Any]:
-    """What a step times, on the GPU: of an op's phases both together first. torch.compile stands
-    apart, since it may be slow, or fail."""
-    from benchmarks import attack_groups, kendall_groups, op_groups, train_groups
-    from benchmarks.compiled import beside_compiler, without_compiler
-
-    kinds: dict[str, Any] = {
-        "discrepancy": op_groups.discrepancy_groups,
-        "cam": op_groups.cam_groups,
-        "pgd_step": op_groups.step_groups,
-        "kendall": kendall_groups.all_groups,
-        "train": train_groups.all_groups,
-        "attacks": attack_groups.all_groups,
-    }
+def groups_of(step: str) -> list[Group]:
+    """The groups that a step times; of an op's phases both together first. torch.compile has steps
+    of its own, since it may be slow or fail."""
     kind, _, compiled = step.partition("-")
-    groups = sorted(kinds[kind]("cuda"), key=lambda g: g.title.endswith(("forward", "backward")))
-    return beside_compiler(groups) if compiled else without_compiler(groups)
+    # Imported here: the kernels must be built first.
+    scripts = [importlib.import_module(f"benchmarks.bench_{name}") for name in SCRIPTS[kind]]
+    groups = [group for script in scripts for group in script.groups("cuda")]
+    groups.sort(key=lambda g: g.title.endswith(("forward", "backward")))
+    if not compiled:
+        return [g.only([name for name in g.entries if name != COMPILED]) for g in groups]
+    return [
+        g.only(
+            (g.baseline, COMPILED, g.ours),
+            title=f"{g.title}, torch.compile",
+            section=f"{g.section}, torch.compile",
+        )
+        for g in groups
+    ]
 
 
 def released(place: Place, seconds: float) -> Found:
-    """Table 3's rows of the authors' networks, which a CPU has measured too."""
+    """Rows of table 3 for the authors' networks, which were measured on a CPU too."""
     return _row("released", place, place.pack / gpu_pack.NETWORKS, ("normal", "int"), seconds)
 
 
 def recipe(place: Place, seconds: float) -> Found:
-    """The full recipe. Stopped, it saves its state, with which the next call goes on."""
+    """The full recipe. If it is stopped it saves its state, and the next call resumes."""
     out = place.runs / RECIPE
     command = [sys.executable, "-m", "fastinterp", "train", RECIPE, "--out", str(out), "--resume"]
     command += ["--device", "cuda", "--data-dir", str(place.pack / gpu_pack.DATA)]
@@ -250,7 +203,7 @@ def _row(
     step: str, place: Place, networks: Path, methods: tuple[str, ...], seconds: float
 ) -> Found:
     out = place.logs / f"{step}.json"
-    out.unlink(missing_ok=True)  # what it holds would not be measured again
+    out.unlink(missing_ok=True)  # else rows that it holds would not be measured again
     command = [sys.executable, "-m", "fastinterp", "reproduce", "table3", "--out", str(out)]
     command += ["--networks", str(networks), "--data-dir", str(place.pack / gpu_pack.DATA)]
     command += ["--only", "mnist", *methods, "--device", "cuda"]

@@ -1,8 +1,8 @@
-"""What each CUDA kernel takes of a GPU, from the compiler's own report: `docs/kernels.md`.
+"""Write docs/kernels.md: registers and spills of each CUDA kernel, as the compiler reports them.
 
     python -m benchmarks.registers
 
-It compiles the kernels once more, with ptxas talking: a minute, without a GPU.
+It compiles the kernels with ptxas's report on, which takes a minute and needs no GPU.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Kernel(NamedTuple):
 
 
 def report() -> str:
-    """What ptxas says of every kernel.
+    """ptxas's report of every kernel.
 
     Raises:
         SystemExit: there is no toolkit, or the kernels do not compile.
@@ -74,7 +74,7 @@ def report() -> str:
 
 
 def kernels(text: str) -> list[Kernel]:
-    """ptxas's report, demangled -> a row a kernel, by name and type."""
+    """From ptxas's report, demangled: one for each kernel and type, sorted."""
     found = []
     for part in text.split("Compiling entry function ")[1:]:
         named = NAME.search(part)
@@ -96,7 +96,7 @@ def _number(pattern: str, text: str) -> int:
 
 
 def page(found: list[Kernel], toolkit: str) -> str:
-    """The Markdown page: a line a kernel, a column a type."""
+    """The Markdown page: a line for each kernel, a column for each type."""
     lines = [
         f"| kernel | {' | '.join(TYPES.values())} | spilled |",
         f"| --- |{' ---: |' * (len(TYPES) + 1)}",

@@ -1,9 +1,8 @@
-"""What one Int iteration is measured against: its convolutions alone, and eager programs.
+"""What one Int iteration is compared with: its convolutions alone, and eager programs.
 
-On a GPU the convolutions run as a CUDA graph, like the trainer's steps; the programs do not. They
-draw the random start as `IntTrainer` does and make one step of Adam. Floors and
-programs run the network as it is written, all its convolutions torch's own, unless they say
-otherwise.
+On a GPU the convolutions run as a CUDA graph, like the trainer's steps; the programs do not. The
+programs draw the random start as `IntTrainer` does and make one step of Adam. All run the network
+without folding, with torch's own convolutions, unless they say otherwise.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.timing import Thunk
+from benchmarks.utils import Thunk
 from fastinterp import models
 from fastinterp.attacks import Outputs
 from fastinterp.models import GapClassifier
@@ -28,10 +27,11 @@ from fastinterp.training.seeds import derive
 
 LR = 1e-4
 GAMMA = 0.01
+Objective = Callable[[Tensor], Tensor]  # features at x' -> discrepancy [N]
 
 
 class TorchConv2d(SameConv2d):
-    """The same layer with torch's derivatives alone."""
+    """The same layer with torch's own derivative."""
 
     def forward(self, x: Tensor) -> Tensor:
         x, padding = pad_same(x, self.weight.shape[2], self.stride, 0.0)
@@ -61,8 +61,8 @@ class Setting:
         config = {"name": self.network, "in_channels": self.channels, "num_classes": self.classes}
         return models.build(config, seed=0).to(self.device)
 
-    def written(self) -> GapClassifier:
-        """The same network without anything of ours in its passes."""
+    def plain(self) -> GapClassifier:
+        """The same network, with torch's own derivatives."""
         model = self.model()
         for layer in model.modules():
             if isinstance(layer, SameConv2d):
@@ -78,61 +78,64 @@ class Setting:
 
 
 def convolutions_alone(setting: Setting, layout: torch.memory_format) -> Thunk:
-    """Nothing but what `model.features` computes, convolutions and ReLUs, in float32.
+    """Only what `model.features` computes, convolutions and ReLUs, in float32.
 
-    As often as an iteration that keeps the clean features must: forward at x, for each inner step
-    forward at x' and backward to the image, forward at x' once more, and one backward pass through
-    both outer forward passes to the weights. The gradients that enter at the feature maps are
-    constants, x' stands still: no class map, loss, step, projection or optimiser. `layout` is that
-    of the images, which the convolutions keep.
+    As often as an iteration needs them if it computes the clean features once: forward at x, for
+    each inner step forward at x' and backward to the image, forward at x' once more, and one
+    backward pass through both outer forward passes to the weights. The gradients at the feature
+    maps are constants and x' does not move: no class map, loss, step, projection or optimiser.
+    `layout` is that of the images, and so of all feature maps.
     """
-    model = setting.written()
-    convolutions = [p for name, p in model.named_parameters() if name != "weight"]
-    return _passes(setting, layout, model, convolutions)
+    model = setting.plain()
+    return _passes(setting, layout, model, _convolutions_of(model))
 
 
 def folded_convolutions_alone(setting: Setting) -> Thunk:
-    """The same for the passes that the trainer makes: the classifier is folded in, if it can be,
-    the derivative by images of few channels is ours, and so are the inner loop's passes where they
-    are one kernel."""
+    """The same for the trainer's own passes: with the classifier folded in where that is possible,
+    with our derivative for images of few channels, and with the inner loop's passes in one kernel
+    where they are one."""
     model = setting.model()
+    wanted = _convolutions_of(model)
     folded = fold(model, "maps", setting.images()[0])
-    if not isinstance(folded, FoldedClassifier):
-        convolutions = [p for name, p in model.named_parameters() if name != "weight"]
-        return _passes(setting, setting.layout, model, convolutions, as_a_stack=True)
-    kernel, bias = (t.detach().requires_grad_() for t in folded.head[:2])
-    constant = FoldedClassifier(folded.model, folded.head._replace(kernel=kernel, bias=bias))
-    top = f"layers.{len(folded.model.layers) - 1}."
-    below = [
-        p for name, p in model.named_parameters() if name != "weight" and not name.startswith(top)
-    ]
-    return _passes(setting, setting.layout, constant, [*below, kernel, bias], as_a_stack=True)
+    if isinstance(folded, FoldedClassifier):
+        kernel, bias = (t.detach().requires_grad_() for t in folded.head[:2])
+        model = FoldedClassifier(folded.model, folded.head._replace(kernel=kernel, bias=bias))
+        top = f"layers.{len(folded.model.layers) - 1}."
+        wanted = [*_convolutions_of(folded.model, top), kernel, bias]
+    return _passes(setting, setting.layout, model, wanted, frozen=True)
+
+
+def _convolutions_of(model: GapClassifier, *but: str) -> list[Tensor]:
+    """All parameters but the classifier's, and those whose names begin with one of `but`."""
+    named = model.named_parameters()
+    return [p for name, p in named if name != "weight" and not name.startswith(but)]
 
 
 def _passes(
     setting: Setting,
     layout: torch.memory_format,
-    model: GapClassifier,
+    model: GapClassifier | FoldedClassifier,
     wanted: Sequence[Tensor],
-    as_a_stack: bool = False,
+    frozen: bool = False,
 ) -> Thunk:
+    """`frozen`: the inner loop's passes are those of the trainer."""
     x = setting.images()[0].to(memory_format=layout)
     x_adv = x.flip(0).to(memory_format=layout).requires_grad_()
-    above = torch.ones_like(model.features(x))
+    ones = torch.ones_like(model.features(x))
 
     def run() -> tuple[Tensor, ...]:
         clean = model.features(x)
-        inner = partial(Outputs, freeze(model, x) if as_a_stack else model)
+        inner = partial(Outputs, freeze(model, x) if frozen else model)
         for _ in range(setting.steps):
-            torch.autograd.grad(inner(x_adv).features, x_adv, above)
+            torch.autograd.grad(inner(x_adv).features, x_adv, ones)
         adv = model.features(x_adv.detach())
-        return torch.autograd.grad((clean, adv), wanted, (above, above))
+        return torch.autograd.grad((clean, adv), wanted, (ones, ones))
 
     return run if setting.device == "cpu" else _as_graph(run, torch.device(setting.device))
 
 
 def _as_graph(run: Callable[[], tuple[Tensor, ...]], device: torch.device) -> Thunk:
-    """The same passes as a CUDA graph, which gives the same tensors each time."""
+    """The same passes as a CUDA graph, which returns the same tensors each time."""
     stream, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
     stream.wait_stream(current)
     with torch.cuda.stream(stream):
@@ -148,42 +151,39 @@ def _as_graph(run: Callable[[], tuple[Tensor, ...]], device: torch.device) -> Th
     return replay
 
 
-InnerValue = Callable[[Tensor], Tensor]  # A' -> D [N]
+def as_released(setting: Setting) -> Thunk:
+    """As the authors' release works: each inner step passes x through the network again, computes
+    the maps of both images, and differentiates the formula as it is written.
 
-
-def release_structure(setting: Setting) -> Thunk:
-    """As the authors' program is built: each inner step passes x through the network again, makes
-    the maps of both images, and differentiates the literal formula.
-
-    The pass at x keeps no graph, which favours this peer.
+    Here the pass at x builds no graph, which makes this program faster than the release.
     """
 
-    def inner_value(model: GapClassifier, x: Tensor, y: Tensor, clean: Tensor) -> InnerValue:
+    def objective(model: GapClassifier, x: Tensor, y: Tensor, clean: Tensor) -> Objective:
         def value(adv: Tensor) -> Tensor:
             with torch.no_grad():
                 again = model.features(x)
-            return literal_discrepancy(model, again, adv, y)
+            return discrepancy(model, again, adv, y)
 
         return value
 
-    return _eager_iteration(setting, inner_value)
+    return _eager_iteration(setting, objective)
 
 
-def clean_kept(setting: Setting) -> Thunk:
-    """Eager torch with the clean maps computed once and shared by the outer loss."""
+def clean_maps_once(setting: Setting) -> Thunk:
+    """Eager torch that computes the clean maps once, and uses their features in the outer loss."""
 
-    def inner_value(model: GapClassifier, x: Tensor, y: Tensor, clean: Tensor) -> InnerValue:
-        features, weight = clean.detach(), model.weight.detach()
-        maps_clean = maps(weight, features)
+    def objective(model: GapClassifier, x: Tensor, y: Tensor, clean: Tensor) -> Objective:
+        weight = model.weight.detach()
+        maps_clean = maps(weight, clean.detach())
         return lambda adv: discrepancy_of_maps(
             maps_clean, maps(weight, adv), mean_logits(adv, weight), y
         )
 
-    return _eager_iteration(setting, inner_value)
+    return _eager_iteration(setting, objective)
 
 
-def _eager_iteration(setting: Setting, inner_value: Callable[..., InnerValue]) -> Thunk:
-    model = setting.written()
+def _eager_iteration(setting: Setting, objective: Callable[..., Objective]) -> Thunk:
+    model = setting.plain()
     optimizer = torch.optim.Adam(model.parameters(), lr=LR)
     x, y = setting.images()
     generator = torch.Generator(device=setting.device)
@@ -192,7 +192,7 @@ def _eager_iteration(setting: Setting, inner_value: Callable[..., InnerValue]) -
     def run() -> Tensor:
         nonlocal done
         clean = model.features(x)
-        value = inner_value(model, x, y, clean)
+        value = objective(model, x, y, clean)
         generator.manual_seed(derive(0, "start", done))
         noise = torch.rand(x.shape, generator=generator, device=x.device).mul_(2).sub_(1)
         x_adv = (x + setting.eps * noise).clamp_(0, 1)
@@ -202,11 +202,10 @@ def _eager_iteration(setting: Setting, inner_value: Callable[..., InnerValue]) -
             moved = x_adv.detach() + setting.step_size * grad.sign()
             inside = torch.minimum(torch.maximum(moved, x - setting.eps), x + setting.eps)
             x_adv = inside.clamp(0, 1)
-        distance = literal_discrepancy(model, clean, model.features(x_adv), y)
-        cross_entropy = F.cross_entropy(model.logits(clean), y)
-        loss = cross_entropy + GAMMA * distance.mean()
+        distance = discrepancy(model, clean, model.features(x_adv), y)
+        loss = F.cross_entropy(model.logits(clean), y) + GAMMA * distance.mean()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         done += 1
         return loss.detach()
@@ -224,13 +223,13 @@ def mean_logits(features: Tensor, weight: Tensor) -> Tensor:
 
 
 def discrepancy_of_maps(clean: Tensor, adv: Tensor, logits: Tensor, y: Tensor) -> Tensor:
-    """Eq. (8) in the release's units: maps [N, C, u] at x and x', logits [N, C] at x' -> [N]."""
+    """Eq. (8) without the 1/u of eq. (1): maps [N, C, u] and, at x', logits [N, C] -> [N]."""
     by_class = (clean - adv).abs().sum(dim=2)  # [N, C]
     true = F.one_hot(y, logits.shape[1]).bool()
     others = torch.softmax(logits.masked_fill(true, -torch.inf), dim=1)
     return by_class.gather(1, y[:, None]).squeeze(1) + (others * by_class).sum(dim=1)
 
 
-def literal_discrepancy(model: GapClassifier, clean: Tensor, adv: Tensor, y: Tensor) -> Tensor:
+def discrepancy(model: GapClassifier, clean: Tensor, adv: Tensor, y: Tensor) -> Tensor:
     weight = model.weight
     return discrepancy_of_maps(maps(weight, clean), maps(weight, adv), mean_logits(adv, weight), y)

@@ -15,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.tables import duration  # noqa: E402
+from benchmarks.report import duration  # noqa: E402
 
 # Of the benchmarks' many groups, those that answer a reader's first question, in a reader's words.
 SHOWN = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -13,120 +14,133 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks import (
-    attack_groups,
-    compiled,
-    conv_groups,
-    ig_groups,
-    kendall_groups,
-    op_groups,
-    train_groups,
+    bench_attacks,
+    bench_cam,
+    bench_conv_stack,
+    bench_discrepancy,
+    bench_image_gradient,
+    bench_integrated_gradients,
+    bench_kendall_tau,
+    bench_pgd_step,
+    bench_train,
+    utils,
 )
-from benchmarks import attack_peers as peers
-from benchmarks.cases import MapCase
-from benchmarks.compiled import COMPILED
-from benchmarks.group import CannotRun, Skipped
-from benchmarks.subject import Subject
+from benchmarks.bench_attacks import Subject
+from benchmarks.cases import REAL, MapCase
 from benchmarks.train_peers import Setting
+from benchmarks.utils import COMPILED, COPY, FUSED, PRODUCTS, REFERENCE, CannotRun, Entries
 from fastinterp import PGD, models
 from fastinterp.ops.conv_stack import ConvStack
 from fastinterp.training.graphs import WARM_UP
 
+OPS = (bench_discrepancy, bench_cam, bench_pgd_step, bench_kendall_tau, bench_conv_stack,
+       bench_image_gradient)  # fmt: skip
+SCRIPTS = (*OPS, bench_train, bench_attacks, bench_integrated_gradients)
 CASE = MapCase(3, 9, 5, 4, 6)
 
 
-@pytest.fixture(autouse=True)
-def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    for room in (op_groups, conv_groups, kendall_groups):
-        monkeypatch.setattr(room, "compiled_entry", lambda *_: Skipped("slow"))
+def results_of(entries: Entries, *but: str) -> dict[str, Any]:
+    """Of one run of each entry that can run, without the compiler's, which are slow."""
+    found = {}
+    for name, run in entries.items():
+        if name not in (COMPILED, *but):
+            try:
+                found[name] = run()
+            except CannotRun:
+                continue
+    return found
 
 
-def results_of(entries: dict[str, Any]) -> dict[str, Any]:
-    return {name: run() for name, run in entries.items() if not isinstance(run, Skipped)}
+AGREEING = [
+    *(
+        partial(bench_discrepancy.build, CASE, wrt, phase)
+        for wrt in bench_discrepancy.WRT
+        for phase in utils.PHASES
+    ),
+    *(partial(bench_cam.build, CASE, phase) for phase in utils.PHASES),
+    *(partial(bench_pgd_step.build, norm, (3, 1, 6, 5)) for norm in bench_pgd_step.NORMS),
+]
 
 
-@pytest.mark.parametrize("phase", op_groups.PHASES)
-@pytest.mark.parametrize("wanted", op_groups.WANTED)
-def test_discrepancies_agree(wanted: str, phase: op_groups.Phase) -> None:
-    found = results_of(op_groups._discrepancy(CASE, wanted, phase, "cpu"))
-    torch.testing.assert_close(found["fused"], found["reference"])
-    if phase != "forward":
-        assert len(found["fused"]) == len(op_groups.WANTED[wanted])
-
-
-@pytest.mark.parametrize("phase", op_groups.PHASES)
-def test_maps_agree(phase: op_groups.Phase) -> None:
-    found = results_of(op_groups._cam(CASE, phase, "cpu"))
-    torch.testing.assert_close(found["fused"], found["reference"])
+@pytest.mark.parametrize("build", AGREEING, ids=lambda b: " ".join(map(str, b.args)))
+def test_entries_of_an_op_agree(build: Callable[[str], Entries]) -> None:
+    found = results_of(build("cpu"), COPY, PRODUCTS)
+    if bench_discrepancy.DIRECT in found:  # value and gradient
+        found[bench_discrepancy.DIRECT] = found[bench_discrepancy.DIRECT][1:]
+    assert len(found) > 1
+    for result in found.values():
+        torch.testing.assert_close(result, found[REFERENCE])
 
 
 @pytest.mark.parametrize("setting", [Setting(batch=3), Setting(batch=2, channels=3, size=13)])
 def test_stacks_agree(setting: Setting) -> None:
-    entries = conv_groups._stack(setting)
-    entries.pop(conv_groups.MULTIPLICATIONS)
-    found = results_of(entries)
-    for name, (by_x,) in found.items():
-        rtol = 0.1 if name == conv_groups.FUSED_BF16 else 1e-4  # where ReLUs open or close, more
-        expected = found["reference"][0]
-        assert (by_x - expected).norm() <= rtol * expected.norm()
+    found = results_of(bench_conv_stack.build(setting), bench_conv_stack.MULTIPLICATIONS)
+    (expected,) = found[REFERENCE]
+    for name, (grad,) in found.items():
+        # bfloat16 opens and closes some of the ReLUs
+        rtol = 0.1 if name == bench_conv_stack.FUSED_BF16 else 1e-4
+        assert (grad - expected).norm() <= rtol * expected.norm()
 
 
 @pytest.mark.parametrize("case", [((2, 1, 9, 9), 5, 4, 2, 1), ((2, 3, 8, 8), 4, 3, 1, 1)])
 def test_gradients_of_images_agree(case: tuple[Any, ...]) -> None:
-    entries = conv_groups._gradient(*case)
-    entries.pop(conv_groups.COPY)
-    found = results_of(entries)
-    for by_x in found.values():
-        torch.testing.assert_close(by_x, found[conv_groups.TORCH], rtol=1e-4, atol=1e-5)
+    found = results_of(bench_image_gradient.build(*case), COPY)
+    for grad in found.values():
+        torch.testing.assert_close(grad, found[bench_image_gradient.TORCH], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("norm", op_groups.NORMS)
-def test_steps_agree(norm: op_groups.Norm) -> None:
-    found = results_of(op_groups._step(norm, (3, 1, 6, 5), "cpu"))
-    torch.testing.assert_close(found["fused"], found["reference"])
-    torch.testing.assert_close(found["fused in place"], found["reference"])
+def test_taus_agree_and_a_wrong_one_is_found() -> None:
+    found = results_of(bench_kendall_tau.build(6, 20, "cpu"))
+    assert bench_kendall_tau.equal_to_scipy(found)[FUSED]["difference"] <= 1e-5
+    with pytest.raises(AssertionError, match="fused"):
+        bench_kendall_tau.equal_to_scipy(found | {FUSED: found[FUSED] + 1e-4})
 
 
 def test_the_copy_moves_the_bytes_it_says() -> None:
-    target = op_groups.copy_entry(8000, "cpu")()
+    target = utils.copy_entry(8000, "cpu")()
     assert isinstance(target, torch.Tensor)
     assert 2 * target.nbytes == 8000
 
 
-def test_every_case_has_its_groups_and_no_two_share_a_title() -> None:
-    rooms = (op_groups, conv_groups, kendall_groups, train_groups, attack_groups)
-    titles = [group.title for room in rooms for group in room.all_groups("cpu")]
+def test_every_case_has_its_groups_and_no_two_groups_share_a_title() -> None:
+    titles = [group.title for script in SCRIPTS for group in script.groups("cpu")]
     assert len(titles) == len(set(titles))
-    for case in op_groups.REAL:
+    for case in REAL:
         assert sum(str(case) in title for title in titles) == 3 + 2 + 3
 
 
-def test_taus_agree_and_a_wrong_one_is_found() -> None:
-    found = results_of(kendall_groups._build(6, 20, "cpu"))
-    facts = kendall_groups.equal_to_scipy(found)
-    assert facts["fused"]["difference"] <= 1e-5
-    found["fused"] = found["fused"] + 1e-4
-    with pytest.raises(AssertionError, match="fused"):
-        kendall_groups.equal_to_scipy(found)
+def test_compiled_code_is_compiled_at_the_first_run_or_the_reason_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(function: Any, dynamic: bool) -> None:
+        raise RuntimeError("no such backend\nand more")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    run = utils.compiled(lambda: 1, lambda op: op)
+    with pytest.raises(CannotRun, match=r"^torch\.compile: RuntimeError: no such backend$"):
+        run()
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
+    assert utils.compiled(lambda: 1, lambda op: op)() == 1
 
 
+# Training
 SETTING = Setting(batch=4, size=12, steps=3, step_size=0.1)
 
 
-def test_eager_iterations_lose_what_the_trainer_loses() -> None:
-    entries = train_groups._int_entries(SETTING)
-    for _ in range(2):  # the second iteration sees the weights that the first one left
+def test_eager_iterations_give_the_trainers_loss() -> None:
+    entries = bench_train.build(SETTING)
+    for _ in range(2):  # the second iteration sees the weights of the first
         found = results_of(entries)
-        for peer in (train_groups.RELEASE, train_groups.KEPT):
-            torch.testing.assert_close(found[peer], found["fused"], rtol=1e-4, atol=1e-5)
+        for peer in (bench_train.RELEASED, bench_train.ONCE):
+            torch.testing.assert_close(found[peer], found[FUSED], rtol=1e-4, atol=1e-5)
 
 
-def test_the_floor_makes_the_convolutions_of_an_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_floor_computes_the_convolutions_of_an_iteration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     counts: Counter[str] = Counter()
-    entries = train_groups._int_entries(SETTING)
     convolve, stacked = F.conv2d, ConvStack.__call__
-
-    runs = {name: run for name, run in entries.items() if not isinstance(run, Skipped)}
-    for name, run in runs.items():
+    for name, run in bench_train.build(SETTING).items():
 
         def counted(*arguments: Any, name: str = name) -> torch.Tensor:
             counts[name] += 1
@@ -138,27 +152,26 @@ def test_the_floor_makes_the_convolutions_of_an_iteration(monkeypatch: pytest.Mo
 
         monkeypatch.setattr(F, "conv2d", counted)
         monkeypatch.setattr(ConvStack, "__call__", counted_stack)
-        run()
-    per_pass = 3
-    assert counts[train_groups.FLOOR] == counts["fused"] == counts[train_groups.KEPT]
-    assert counts[train_groups.CHANNELS_LAST] == counts[train_groups.CONTIGUOUS] == counts["fused"]
-    assert counts["fused"] == (SETTING.steps + 2) * per_pass
-    assert counts[train_groups.RELEASE] == (2 * SETTING.steps + 2) * per_pass
+        results_of({name: run})
+    per_pass, passes = 3, SETTING.steps + 2
+    for name in (bench_train.FLOOR, bench_train.CHANNELS_LAST, bench_train.CONTIGUOUS):
+        assert counts[name] == passes * per_pass
+    assert counts[FUSED] == counts[bench_train.ONCE] == passes * per_pass
+    assert counts[bench_train.RELEASED] == (passes + SETTING.steps) * per_pass
 
 
 def test_a_gpu_builds_the_entries_that_it_declares(monkeypatch: pytest.MonkeyPatch) -> None:
     makers = "trainer_step", "convolutions_alone", "folded_convolutions_alone"
-    for name in (*makers, "release_structure", "clean_kept"):
-        monkeypatch.setattr(train_groups, name, lambda *_, **__: Skipped("no GPU here"))
-    for group in train_groups.all_groups("cuda"):
-        assert set(group.build()) == set(group.entries)
-    entries = train_groups.all_groups("cuda")[0].entries
-    assert {train_groups.UNGRAPHED, train_groups.RELEASE, train_groups.RELEASE_TF32} < set(entries)
+    for name in (*makers, "as_released", "clean_maps_once"):
+        monkeypatch.setattr(bench_train, name, lambda *_, **__: utils.unavailable("no GPU here"))
+    groups = bench_train.groups("cuda")
+    assert all(set(group.build()) == set(group.entries) for group in groups)
+    assert set(bench_train.ON_A_GPU) < set(groups[0].entries)
 
 
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Replays from the step on that comes after the warm-up and the capture, if it may."""
+    """It replays from the step on that follows the warm-up and the capture, if `graphs`."""
     made = SimpleNamespace(steps=0, graph_replays=0, graphs=True)
 
     def training_step(x: None, y: None) -> SimpleNamespace:
@@ -172,17 +185,17 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return made
 
 
-@pytest.mark.parametrize(("device", "before"), [("cpu", 0), ("cuda", WARM_UP + 2)])
-def test_a_step_is_timed_once_it_is_a_graph(
-    trainer: SimpleNamespace, device: str, before: int
+def test_a_step_on_a_gpu_is_timed_once_it_is_a_graph_if_it_is_to_be_one(
+    trainer: SimpleNamespace,
 ) -> None:
-    run = train_groups.trainer_step(lambda *_, **__: trainer, Setting(device=device))
-    assert trainer.steps == before
+    def step(device: str = "cuda", **options: Any) -> utils.Thunk:
+        return bench_train.trainer_step(lambda *_, **__: trainer, Setting(device=device), **options)
+
+    assert step("cpu")() == 1.5 and trainer.steps == 1
+    trainer.steps = 0
+    run = step()
+    assert trainer.steps == WARM_UP + 2
     assert run() == 1.5
-
-
-def test_an_entry_that_claims_a_graph_has_one(trainer: SimpleNamespace) -> None:
-    step = partial(train_groups.trainer_step, lambda *_, **__: trainer, Setting(device="cuda"))
     with pytest.raises(AssertionError, match="there must be none"):
         step(cuda_graphs=False)
     trainer.graphs = False
@@ -191,81 +204,68 @@ def test_an_entry_that_claims_a_graph_has_one(trainer: SimpleNamespace) -> None:
     step(cuda_graphs=False)
 
 
-def test_torch_compile_stands_in_groups_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    groups = list(op_groups.cam_groups("cuda"))
-    assert all(COMPILED not in g.entries for g in compiled.without_compiler(groups))
-    beside = compiled.beside_compiler(groups)
-    assert beside[0].entries == ("reference", COMPILED, "fused")
-    assert not {g.title for g in beside} & {g.title for g in groups}
-
-
-def test_a_compiler_runs_when_its_entry_does_and_what_it_refuses_is_left_out(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def refuse(function: Any, dynamic: bool) -> None:
-        raise RuntimeError("no such backend\nand more")
-
-    monkeypatch.setattr(torch, "compile", refuse)
-    run = compiled.compiled_entry(lambda: 1, lambda op: op)
-    with pytest.raises(CannotRun, match=r"^torch\.compile: RuntimeError: no such backend$"):
-        run()
-    monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
-    assert compiled.compiled_entry(lambda: 1, lambda op: op)() == 1
-
-
+# Attacks
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Subject:
-    made = Subject("tiny", models.small(seed=1).eval(), torch.rand(6, 1, 28, 28), torch.arange(6))
+    made = Subject(models.small(seed=1).eval(), torch.rand(6, 1, 28, 28), torch.arange(6))
     made = replace(made, labels=made.model(made.images).argmax(dim=1))
-    for room in (attack_groups, ig_groups):
-        monkeypatch.setattr(room, "subject", lambda device: made)
-    monkeypatch.setattr(attack_groups, "STEPS", 4)
+    for script in (bench_attacks, bench_integrated_gradients):
+        monkeypatch.setattr(script, "subject", lambda device: made)
+    monkeypatch.setattr(bench_attacks, "STEPS", 4)
     return made
 
 
-def test_attacks_give_one_verdict_and_another_is_found(tiny: Subject) -> None:
-    found = results_of(attack_groups._pgd_entries())
-    facts = attack_groups.equal_verdicts(found)
-    assert all(facts[name]["equal_verdicts"] == 1 for name in facts if "leave" not in name)
-    for name in attack_groups.PEERS:
-        if name in found:
-            torch.testing.assert_close(found[name], found["fastinterp"], rtol=0, atol=1e-6)
+def test_attacks_give_the_same_images_and_verdicts(tiny: Subject) -> None:
+    found = results_of(bench_attacks.build_pgd("cpu"))
+    facts = bench_attacks.equal_verdicts(found)
+    for name in {bench_attacks.OURS, *bench_attacks.PEERS} & set(found):
+        assert facts[name]["equal_verdicts"] == 1
+        torch.testing.assert_close(found[name], found[bench_attacks.OURS], rtol=0, atol=1e-6)
 
 
 def test_another_verdict_is_found(tiny: Subject) -> None:
     fooling = PGD(tiny.model, eps=1.0, step_size=0.2, steps=10)(tiny.images, tiny.labels)
-    assert not peers.verdicts(tiny.model, fooling, tiny.labels).any()
-    found = {attack_groups.OURS: fooling, attack_groups.LEAVING: fooling}
-    attack_groups.equal_verdicts(found)
+    assert not bench_attacks.correct(tiny.model, fooling, tiny.labels).any()
+    found = {bench_attacks.OURS: fooling, bench_attacks.LEAVING: fooling}
+    bench_attacks.equal_verdicts(found)
     with pytest.raises(AssertionError, match="foolbox"):
-        attack_groups.equal_verdicts(found | {attack_groups.FOOLBOX: tiny.images})
-    with pytest.raises(AssertionError, match="leaving early"):
-        attack_groups.equal_verdicts(found | {attack_groups.LEAVING: tiny.images})
+        bench_attacks.equal_verdicts(found | {"foolbox": tiny.images})
+    with pytest.raises(AssertionError, match="early"):
+        bench_attacks.equal_verdicts(found | {bench_attacks.LEAVING: tiny.images})
 
 
 def test_another_accuracy_is_found() -> None:
-    found = {name: [0.5, 0.25] for name in (attack_groups.PAPER, attack_groups.BEST)}
-    attack_groups.ordered_accuracies(found)
+    found = {name: [0.5, 0.25] for name in (bench_attacks.PAPER, bench_attacks.BEST)}
+    bench_attacks.ordered_accuracies(found)
     with pytest.raises(AssertionError, match="ART"):
-        attack_groups.ordered_accuracies(found | {attack_groups.ART: [0.5, 0.2]})
+        bench_attacks.ordered_accuracies(found | {"ART": [0.5, 0.2]})
     with pytest.raises(AssertionError):
-        attack_groups.ordered_accuracies(found | {attack_groups.BEST: [0.5, 0.3]})
+        bench_attacks.ordered_accuracies(found | {bench_attacks.BEST: [0.5, 0.3]})
+
+
+def test_a_missing_library_is_named_and_costs_no_other_entry() -> None:
+    def make() -> utils.Thunk:
+        raise ImportError("No module named 'foolbox'")
+
+    with pytest.raises(CannotRun, match=r"foolbox.*'bench'"):
+        bench_attacks.attempt(make)()
 
 
 def test_maps_of_integrated_gradients_agree(tiny: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ig_groups, "IMAGES", 3)
-    monkeypatch.setattr(ig_groups, "peak_megabytes", lambda name, device: 1.0)
-    found = results_of(ig_groups._build())
-    facts = ig_groups.agreement_and_memory(found)
-    assert facts[ig_groups.OURS]["difference"] == 0
-    monkeypatch.setitem(ig_groups.EXPLAIN, ig_groups.CAPTUM, lambda s, n: s.images[:n])
-    if ig_groups.CAPTUM in found:
+    script = bench_integrated_gradients
+    monkeypatch.setattr(script, "IMAGES", 3)
+    monkeypatch.setattr(script, "peak_megabytes", lambda name, device: 1.0)
+    found = results_of(script.build("cpu"))
+    facts = script.agreement_and_memory(found)
+    assert facts[script.OURS]["difference"] == 0
+    monkeypatch.setitem(script.EXPLAIN, script.CAPTUM, lambda s, n: s.images[:n])
+    if script.CAPTUM in found:
         with pytest.raises(AssertionError, match="captum"):
-            ig_groups.agreement_and_memory(found)
+            script.agreement_and_memory(found)
 
 
 def test_memory_of_a_process_is_its_own() -> None:
     ballast = torch.ones(400 * 2**18)  # 400 MB that a child process must not be charged with
-    found = ig_groups.peak_megabytes(ig_groups.OURS)
+    found = bench_integrated_gradients.peak_megabytes(bench_integrated_gradients.OURS)
     assert len(ballast)
-    assert found > 0
+    assert 0 < found < 400

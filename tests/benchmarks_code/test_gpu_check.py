@@ -19,25 +19,23 @@ import torch
 from benchmarks import (
     cuda_crash,
     gpu_check,
+    gpu_kernels,
     gpu_pack,
-    gpu_proof,
     gpu_results,
-    gpu_run,
     gpu_steps,
-    machine,
-    sanitized,
+    record,
 )
-from benchmarks.gpu_results import Results
-from benchmarks.gpu_steps import PARTS, STEPS, TIMED, Place
-from benchmarks.group import Group, Measured
+from benchmarks.gpu_results import Place, Results
+from benchmarks.gpu_steps import PARTS, STEPS, TIMED
+from benchmarks.utils import Group, Measured
 from fastinterp import build_info
 
-ROOT = gpu_run.ROOT
+ROOT = record.ROOT
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setattr(machine, "driver", lambda: "580.1")
+    monkeypatch.setattr(record, "driver", lambda: "580.1")
     made = Place("gpu-some-gpu", tmp_path / "out", tmp_path / "pack", "a" * 64, 2, 0.0)
     made.logs.mkdir(parents=True)
     return made
@@ -50,21 +48,21 @@ def python(program: str) -> list[str]:
 
 def test_a_command_says_how_it_ended(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    assert gpu_run.run(python("print('well')"), 60, log)["passed"]
-    found = gpu_run.run(python("print('begun'); raise SystemExit(3)"), 60, log)
+    assert gpu_results.run(python("print('well')"), 60, log)["passed"]
+    found = gpu_results.run(python("print('begun'); raise SystemExit(3)"), 60, log)
     assert not found["passed"]
     assert "begun" in found["tail"] and "status 3" in found["tail"]
-    found = gpu_run.run(python("import os; os.kill(os.getpid(), 11)"), 60, log)
+    found = gpu_results.run(python("import os; os.kill(os.getpid(), 11)"), 60, log)
     assert not found["passed"]
     assert "Segmentation fault" in found["tail"] and "SIGSEGV" in found["tail"]
-    found = gpu_run.run(["no-such-program"], 60, log)
+    found = gpu_results.run(["no-such-program"], 60, log)
     assert not found["passed"] and "could not be started" in found["tail"]
 
 
 def test_a_command_that_takes_too_long_ends_with_all_that_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu_run, "GRACE", 0.5)
+    monkeypatch.setattr(gpu_results, "GRACE", 0.5)
     program = """
         import subprocess, sys, time, signal
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -73,7 +71,7 @@ def test_a_command_that_takes_too_long_ends_with_all_that_it_started(
         def hangs_here(): time.sleep(600)
         hangs_here()
     """
-    found = gpu_run.run(python(program), 2, tmp_path / "log")
+    found = gpu_results.run(python(program), 2, tmp_path / "log")
     assert not found["passed"] and found["seconds"] < 30
     assert "stopped after 2 s" in found["tail"] and "hangs_here" in found["tail"]
     child = int(found["tail"].split()[1])
@@ -88,17 +86,14 @@ def test_a_command_that_takes_too_long_ends_with_all_that_it_started(
 def test_a_command_may_save_before_it_is_stopped(tmp_path: Path) -> None:
     program = """
         import time
+        print("begun\\n 1%\\r 50%\\r100%")
         try:
             time.sleep(600)
         except KeyboardInterrupt:
             print("saved")
     """
-    assert "saved" in gpu_run.run(python(program), 2, tmp_path / "log")["tail"]
-
-
-def test_progress_bars_leave_the_tail_of_a_log_readable(tmp_path: Path) -> None:
-    (tmp_path / "log").write_text("begun\n 1%\r 50%\r100%\ndone\n")
-    assert gpu_run.tail(tmp_path / "log") == "begun\n100%\ndone\n"
+    tail = gpu_results.run(python(program), 2, tmp_path / "log")["tail"]
+    assert tail.startswith("begun\n100%\nsaved\n")  # without bars that were overwritten
 
 
 # Tests
@@ -152,42 +147,34 @@ def test_the_proof_runs_the_kernels_and_fails_where_none_serve(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if build_info()["built"]:
-        gpu_proof.main("cpu")
+        gpu_kernels.prove("cpu")
         assert "the kernels serve on cpu" in capsys.readouterr().out
-    monkeypatch.setattr(gpu_proof, "backend", lambda device: "reference")
+    monkeypatch.setattr(gpu_kernels, "backend", lambda device: "reference")
     with pytest.raises(SystemExit, match="no compiled kernels"):
-        gpu_proof.main("cpu")
+        gpu_kernels.prove("cpu")
 
 
 def test_what_the_sanitizer_runs_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    sanitized.main("cpu", "2")
+    gpu_kernels.check("cpu", "2")
     assert "checks" in capsys.readouterr().out
-    assert len(list(sanitized.checks("cpu"))) > 50
+    assert len(list(gpu_kernels.checks("cpu"))) > 50
 
 
-def test_the_sanitizer_is_asked_for_our_kernels_alone(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: dict[str, Any] = {}
-    monkeypatch.setattr(gpu_steps, "_sanitizer", lambda: "compute-sanitizer")
-    monkeypatch.setattr(gpu_steps, "run", lambda *a: asked.update(command=a[0], variables=a[3]))
-    gpu_steps.sanitize("racecheck", place, 100)
-    assert "kernel_substring=fastinterp" in asked["command"]
-    assert asked["variables"]["PYTORCH_NO_CUDA_MEMORY_CACHING"] == "1"
-
-
-def test_the_sanitizer_is_found_in_a_toolkit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("where", ["CUDA_HOME", "PATH"])
+def test_the_sanitizer_is_found_and_asked_for_our_kernels_alone(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     tool = tmp_path / "compute-sanitizer" / "compute-sanitizer"
     tool.parent.mkdir()
     tool.touch(mode=0o755)
-    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    monkeypatch.setenv("PATH", str(tmp_path / "none"))
-    assert gpu_steps._sanitizer() == str(tool)
-    monkeypatch.setenv("PATH", str(tool.parent))
-    monkeypatch.delenv("CUDA_HOME")
-    assert gpu_steps._sanitizer() == str(tool)
+    monkeypatch.setenv("PATH", str(tool.parent if where == "PATH" else tmp_path / "none"))
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path if where == "CUDA_HOME" else ""))
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(gpu_steps, "run", lambda *a: asked.update(command=a[0], variables=a[3]))
+    gpu_steps.sanitize("racecheck", place, 100)
+    assert asked["command"][0] == str(tool)
+    assert "kernel_substring=fastinterp" in asked["command"]
+    assert asked["variables"]["PYTORCH_NO_CUDA_MEMORY_CACHING"] == "1"
 
 
 @pytest.mark.skipif(not build_info()["cuda"], reason="built without CUDA kernels")
@@ -205,7 +192,7 @@ Fake = Callable[..., dict[str, Any]]
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
-    monkeypatch.setattr(machine, "driver", lambda: "580.1")
+    monkeypatch.setattr(record, "driver", lambda: "580.1")
     monkeypatch.setattr(gpu_check.signal, "signal", lambda *_: None)
     for name in ("FASTINTERP_BACKEND", "PATH", "PYTHONPATH", "GIT_PYTHON_REFRESH"):
         monkeypatch.setenv(name, os.environ.get(name, ""))  # main changes them
@@ -216,6 +203,9 @@ def main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return gpu_check.main()
 
 
+GROUPS = [Group("s", title, (), dict) for title in ("first", "bad", "last")]
+
+
 @pytest.fixture
 def timed_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     def times(group: Group, device: str, rounds: int, strict: bool) -> Measured:
@@ -223,9 +213,8 @@ def timed_groups(monkeypatch: pytest.MonkeyPatch) -> None:
             raise RuntimeError("no such kernel")
         return Measured({"title": group.title, "entries": [], "device": device})
 
-    monkeypatch.setattr("benchmarks.group.measure", times)
-    groups = [Group("s", title, (), dict) for title in ("first", "bad", "last")]
-    monkeypatch.setattr(gpu_results, "groups_of", lambda step: groups)
+    monkeypatch.setattr(gpu_results, "measure", times)
+    monkeypatch.setattr(gpu_steps, "groups_of", lambda step: GROUPS)
 
 
 @pytest.mark.parametrize(("answers", "reached"), [(True, ["first", "last"]), (False, ["first"])])
@@ -233,7 +222,7 @@ def test_times_that_were_reached_are_kept(
     place: Place, monkeypatch: pytest.MonkeyPatch, timed_groups: None, answers: bool, reached: Any
 ) -> None:
     monkeypatch.setattr(gpu_results, "gpu_answers", lambda: answers)
-    found = Results(place).time("cam")
+    found = Results(place).time("cam", GROUPS)
     assert not found["passed"]
     assert "no such kernel" in found["tail"]
     assert ("cam: the GPU failed, so the groups after that were not timed." in found["tail"]) == (
@@ -340,7 +329,7 @@ def test_archives_of_the_same_code_make_one_file(
         results.found["date"] = f"2026-01-0{number + 1}"
         results.check(step, {"passed": step == "cam"})
         archives.append(tmp_path / f"{step}.tar.gz")
-        gpu_run.write_archive(archives[-1], results.path, tmp_path / "nothing")
+        gpu_results.write_archive(archives[-1], results.path, tmp_path / "nothing")
     assert gpu_results.collect(archives[::-1], tmp_path / "all") == 0
     assert "failed: kendall" in capsys.readouterr().out
     written = json.loads((tmp_path / "all" / f"{place.name}.json").read_text())
@@ -349,6 +338,6 @@ def test_archives_of_the_same_code_make_one_file(
                                  {"title": "both", "number": 1}]  # fmt: skip
     results.found["library"] = "b" * 64
     results.check("cam", {"passed": True})
-    gpu_run.write_archive(archives[1], results.path)
+    gpu_results.write_archive(archives[1], results.path)
     assert gpu_results.collect(archives, tmp_path / "other") == 1
     assert not (tmp_path / "other").exists()

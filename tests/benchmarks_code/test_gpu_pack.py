@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu_pack, gpu_steps, origin
-from benchmarks.gpu_steps import Place
+from benchmarks import gpu_pack, gpu_steps, record
+from benchmarks.gpu_results import Place
 
 
 @pytest.fixture
@@ -24,10 +24,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "fastinterp").mkdir()
     (root / "csrc" / "a.h").write_text("int a;")
     (root / "fastinterp" / "b.py").write_text("b = 1")
-    monkeypatch.setattr(origin, "ROOT", root)
+    monkeypatch.setattr(record, "ROOT", root)
     monkeypatch.setattr(gpu_pack, "ROOT", root)
     monkeypatch.setattr(gpu_pack, "HERE", root / "fastinterp" / gpu_pack.HERE.name)
-    monkeypatch.delenv(origin.PACK, raising=False)
+    monkeypatch.delenv(record.PACK, raising=False)
     return root
 
 
@@ -44,22 +44,22 @@ def git(folder: Path, *command: str) -> None:
 def test_the_commit_travels_where_git_does_not(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert origin.commit() == {"commit": None, "modified": None}
+    assert record.commit() == {"commit": None, "modified": None}
     git(folder, "init", "--quiet")
     git(folder, "add", ".")
     git(folder, "commit", "--quiet", "-m", "a")
-    here = origin.commit()
+    here = record.commit()
     assert len(here["commit"]) == 40 and here["modified"] is False
     pack(monkeypatch, "--out", str(tmp_path / "pack"))
     (folder / ".git").rename(tmp_path / "git")
-    monkeypatch.setenv(origin.PACK, str(tmp_path / "pack"))
-    assert origin.commit() == here
+    monkeypatch.setenv(record.PACK, str(tmp_path / "pack"))
+    assert record.commit() == here
     (folder / "fastinterp" / "b.py").write_text("b = 2")
-    assert origin.commit() == here | {"modified": True}
+    assert record.commit() == here | {"modified": True}
     (tmp_path / "git").rename(folder / ".git")
-    assert origin.commit() == here | {"modified": True}
+    assert record.commit() == here | {"modified": True}
     (folder / ".git").joinpath("HEAD").unlink()  # a repository that git does not take for one
-    assert origin.commit()["commit"] == here["commit"]
+    assert record.commit()["commit"] == here["commit"]
 
 
 def test_results_that_are_rewritten_modify_nothing(folder: Path) -> None:
@@ -70,7 +70,7 @@ def test_results_that_are_rewritten_modify_nothing(folder: Path) -> None:
     git(folder, "add", ".")
     git(folder, "commit", "--quiet", "-m", "a")
     (results / "gpu.json").write_text("2")
-    assert origin.commit()["modified"] is False
+    assert record.commit()["modified"] is False
 
 
 def test_data_and_networks_are_taken_along(
@@ -87,12 +87,12 @@ def test_data_and_networks_are_taken_along(
     pack(monkeypatch, "--out", str(out), *named)
     assert len(list((out / "data" / "MNIST" / "raw").iterdir())) == 4
     assert {path.name for path in (out / "networks").iterdir()} == set(gpu_pack.RELEASED)
-    with pytest.raises(SystemExit, match="takes 4 files, and 0"):
+    with pytest.raises(SystemExit, match="needs 4 files"):
         pack(monkeypatch, "--out", str(out), "--data-dir", str(out))
     place = Place("gpu", tmp_path, out, "a" * 64, 2, 0.0)
     variables = place.variables()
     assert variables["FASTINTERP_BENCH_NETWORKS"] == str(out / "networks")
-    assert variables[origin.PACK] == str(out)
+    assert variables[record.PACK] == str(out)
     assert str(out / "packages") in variables["PYTHONPATH"]
 
 
@@ -103,7 +103,7 @@ def carried(folder: Path, tmp_path: Path) -> Path:
     extension.mkdir(parents=True)
     (extension / gpu_pack.HERE.name).write_text("kernels")
     about = {"torch": torch.__version__, "suffix": gpu_pack.SUFFIX}
-    about["kernels"] = origin.digest(origin.KERNELS)
+    about["kernels"] = record.digest(record.KERNELS)
     (extension / gpu_pack.ABOUT).write_text(json.dumps(about))
     return tmp_path / "pack"
 
