@@ -12,30 +12,28 @@ from .threats import Threat
 
 
 class Watch:
-    """The largest entry of the gradients of one call; only `require_finite` waits for a GPU.
+    """Whether the gradients of one call are finite; only `require_finite` waits for a GPU.
 
     A step along a gradient of NaN moves nothing or makes NaN pixels: the image would count as
     robust, or as fooled, without ever having been attacked.
     """
 
     def __init__(self) -> None:
-        self._largest: Tensor | None = None
+        self._zero: Tensor | None = None  # NaN once an entry was not finite
 
     def over(self, threat: Threat) -> Threat:
         """The same threat, whose steps are watched."""
         return _Watched(threat, self)
 
     def see(self, grad: Tensor) -> None:
-        if grad.numel() == 0:
-            return
-        largest = torch.linalg.vector_norm(grad, torch.inf)  # NaN where an entry is
-        self._largest = largest if self._largest is None else self._largest.maximum(largest)
+        zero = (grad * 0).sum()
+        self._zero = zero if self._zero is None else self._zero + zero
 
     def require_finite(self, who: str, x_adv: Tensor) -> None:
         """Raise unless all gradients and the perturbed images [N, ...] are finite numbers."""
         bad = ~x_adv.isfinite().all()
-        if self._largest is not None:
-            bad = bad | ~self._largest.isfinite()
+        if self._zero is not None:
+            bad = bad | self._zero.isnan()
         if bool(bad):
             raise InputError(
                 f"{who}: the gradient of the objective by the images is not finite, so the attack "
