@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .._utils.described import Described
 from .._utils.errors import InputError
+from .._utils.keywords import hint_keywords
 from .._utils.require import require_count, require_nonnegative, require_one_of
 from ..interpreters import Interpreter
 from ..models.gap import Needs
@@ -24,6 +25,7 @@ AAIKind = Literal["topk", "discrepancy"]
 AAI_KINDS: tuple[AAIKind, ...] = get_args(AAIKind)
 
 
+@hint_keywords
 class AAI(Described):
     """Attack against interpretability, eq. (7).
 

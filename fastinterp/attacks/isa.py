@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .._utils.described import Described
 from .._utils.errors import InputError
+from .._utils.keywords import hint_keywords
 from .._utils.require import (
     require_count,
     require_nonnegative,
@@ -53,6 +54,7 @@ class ISAResult:
     discrepancy: Tensor
 
 
+@hint_keywords
 class ISA(Described):
     """Interpretability sneaking attack, eq. (6), as the paper's program runs it for Table 1.
 

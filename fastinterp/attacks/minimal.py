@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .._utils.described import Described
 from .._utils.errors import InputError
+from .._utils.keywords import hint_keywords
 from .._utils.require import require_count, require_one_of, require_positive
 from ..ops.pgd_step import Norm
 from .ascent import Keep, ascend, is_fooled, require_keep
@@ -38,6 +39,7 @@ class MinimalResult:
     eps: Tensor
 
 
+@hint_keywords
 class MinimalPGD(Described):
     """Projected gradient descent with the smallest radius that succeeds, by bisection (appendix D).
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .._utils.described import Described
 from .._utils.errors import InputError
+from .._utils.keywords import hint_keywords
 from .._utils.require import require_count, require_number, require_one_of
 from ..ops.pgd_step import Norm
 from .ascent import Keep, ascend, is_fooled, require_keep
@@ -21,6 +22,7 @@ from .threats import BALLS, Threat, require_radius
 from .watch import Watch, require_finite_logits
 
 
+@hint_keywords
 class PGD(Described):
     """Projected gradient descent (Madry et al., 2018).
 

@@ -13,9 +13,11 @@ from fastinterp.attacks import (
     PGD,
     CrossEntropy,
     Discrepancy,
+    Gabor,
     IGNorm,
     LinfBall,
     Margin,
+    MinimalPGD,
     Outputs,
     ascend,
 )
@@ -246,3 +248,17 @@ def test_a_model_for_other_images_is_refused(make_tiny, batch) -> None:
         PGD(models.small(3, seed=0))(torch.rand(2, 1, 28, 28), torch.tensor([0, 1]))
     with pytest.raises(InputError, match="model and x must be on the same device"):
         PGD(make_tiny().to("meta"), 0.1, 0.02, 2)(*batch)
+
+
+@pytest.mark.parametrize(
+    ("attack", "wrong", "right"),
+    [
+        (PGD, "alpha", "step_size"),
+        (PGD, "num_steps", "steps"),
+        (MinimalPGD, "iters", "steps"),
+        (Gabor, "epsilon", "eps"),
+    ],
+)
+def test_a_keyword_of_another_library_gets_a_hint(attack: type, wrong: str, right: str) -> None:
+    with pytest.raises(InputError, match=f"has no setting '{wrong}'; did you mean '{right}'"):
+        attack(models.small(seed=0), **{wrong: 1})

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..._utils.described import Described
+from ..._utils.keywords import hint_keywords
 from ..._utils.require import require_count
 from ..ascent import Keep, ascend, require_keep
 from ..checks import as_module, require_batch, require_generator
@@ -102,6 +103,7 @@ class UnforeseenAttack(Described):
         return x_adv
 
 
+@hint_keywords
 class SizedAttack(UnforeseenAttack):
     """An attack whose threat is made of a size and a step size alone.
 

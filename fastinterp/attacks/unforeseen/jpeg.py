@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..._utils.errors import InputError
+from ..._utils.keywords import hint_keywords
 from ..._utils.require import require_one_of
 from ...ops.pgd_step import Norm
 from ..ascent import Keep
@@ -124,6 +125,7 @@ def _doubled(planes: Tensor) -> Tensor:
     return planes.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
 
 
+@hint_keywords
 class JPEG(SizedAttack):
     """JPEG attack in the l_inf, l2 or l1 norm of the coefficients (Kang et al., 2019).
 
