@@ -104,13 +104,18 @@ def run(
     return found
 
 
+def _hear_interrupts() -> None:
+    """A shell's background jobs ignore SIGINT, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _wait(
     command: list[str], seconds: float, handle: Any, environment: Mapping[str, str]
 ) -> tuple[int | None, str]:
     """Exit status and a remark; None where the command had to be stopped."""
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=handle,
-        stderr=subprocess.STDOUT, start_new_session=True,
+        stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_hear_interrupts,
     )  # fmt: skip
     try:
         code = process.wait(seconds)
