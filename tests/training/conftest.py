@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastinterp.models import GapClassifier
+from fastinterp.training import Trainer
 
 
 class Tiny(GapClassifier):
@@ -57,3 +58,31 @@ def quadrants(count: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, T
 @pytest.fixture
 def make_data() -> Callable[..., tuple[Tensor, Tensor]]:
     return quadrants
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def watch_steps(monkeypatch):
+    """Call `before(trainer, x)` and `after(trainer, result)` around each training step."""
+
+    def watch(before=None, after=None) -> None:
+        original = Trainer.training_step
+
+        def step(self: Trainer, x: Tensor, y: Tensor) -> object:
+            if before is not None:
+                before(self, x)
+            result = original(self, x, y)
+            if after is not None:
+                after(self, result)
+            return result
+
+        monkeypatch.setattr(Trainer, "training_step", step)
+
+    return watch

@@ -20,21 +20,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from fastinterp import InputError, models
-from fastinterp.data import ImageData
 from fastinterp.training import IntTrainer, NormalTrainer, Trainer
 from fastinterp.training.folder import BEFORE, HISTORY, LOCK, NETWORK, STATE
 from fastinterp.training.state import read_state, restore_state
 
 SCRIPT = Path(__file__).with_name("resumable.py")
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def everything(trainer: IntTrainer) -> list[Tensor]:
@@ -42,26 +34,6 @@ def everything(trainer: IntTrainer) -> list[Tensor]:
     state = trainer.optimizer.state_dict()["state"]
     of_optimizer = [entries[key] for entries in state.values() for key in sorted(entries)]
     return [*trainer.model.state_dict().values(), *of_optimizer]
-
-
-@pytest.fixture
-def watch_steps(monkeypatch):
-    """Call `before(trainer, x)` and `after(trainer, result)` around each training step."""
-
-    def watch(before=None, after=None) -> None:
-        original = Trainer.training_step
-
-        def step(self: Trainer, x: Tensor, y: Tensor) -> object:
-            if before is not None:
-                before(self, x)
-            result = original(self, x, y)
-            if after is not None:
-                after(self, result)
-            return result
-
-        monkeypatch.setattr(Trainer, "training_step", step)
-
-    return watch
 
 
 def press_at(step: int):
@@ -253,36 +225,6 @@ def test_a_wrapped_network_keeps_its_weights_in_the_state(
     )
 
 
-def test_kinds_of_data_agree(make_tiny, make_data) -> None:
-    x, y = make_data(24)
-    bytes_ = (x * 255).round().byte()
-    kinds = {
-        "bytes": (bytes_, y),
-        "floats": (bytes_.float() / 255, y),
-        "images": ImageData(bytes_, y, ("a", "b", "c", "d")),
-        "shorts": (bytes_, y.short()),
-    }
-    weights = {}
-    for name, data in kinds.items():
-        model = make_tiny()
-        NormalTrainer(model, lr=0.01).fit(data, epochs=2, batch_size=8, progress=False)
-        weights[name] = torch.nn.utils.parameters_to_vector(model.parameters())
-    assert all(torch.equal(w, weights["bytes"]) for w in weights.values())
-
-
-def test_each_epoch_sees_each_image_once_in_another_order(
-    make_tiny, make_data, watch_steps
-) -> None:
-    seen = []
-    watch_steps(before=lambda trainer, x: seen.append(x.flatten(1).sum(1)))
-    x, y = make_data(24)
-    NormalTrainer(make_tiny()).fit((x, y), epochs=2, batch_size=8, progress=False)
-    first, second = torch.cat(seen[:3]), torch.cat(seen[3:])
-    assert torch.equal(first.sort().values, x.flatten(1).sum(1).sort().values)
-    assert torch.equal(first.sort().values, second.sort().values)
-    assert not torch.equal(first, second)
-
-
 def test_a_data_loader(tmp_path: Path, make_tiny, make_data, watch_steps) -> None:
     loader = DataLoader(TensorDataset(*make_data(22)), batch_size=8, shuffle=True)
     trainer = IntTrainer(make_tiny(), lr=0.01, eps=0.1, steps=2)
@@ -296,11 +238,6 @@ def test_a_data_loader(tmp_path: Path, make_tiny, make_data, watch_steps) -> Non
     assert [row["step"] for row in history] == [3, 6, 9]
     assert history[-1]["images"] == 22
     assert 0 <= history[-1]["val_accuracy"] <= 1
-
-
-def test_a_small_data_set_is_one_batch(make_tiny, make_data) -> None:
-    (row,) = NormalTrainer(make_tiny()).fit(make_data(5), epochs=1, progress=False)
-    assert (row["step"], row["images"]) == (1, 5)
 
 
 def test_modes_after_a_run(make_tiny, make_data) -> None:
@@ -323,43 +260,6 @@ def test_the_bar(make_tiny, make_data, capsys, monkeypatch) -> None:
     assert capsys.readouterr().err == ""
 
 
-def load(*tensors: Tensor) -> DataLoader:
-    return DataLoader(TensorDataset(*tensors), batch_size=8)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda x, y: (x * 3, y), r"pixels must lie in \[0, 1\]"),
-        (lambda x, y: (x, y + 1), r"labels must lie in 0\.\.3"),
-        (lambda x, y: (x, y[:3]), "labels must have shape"),
-        (lambda x, y: (x[:0], y[:0]), "data holds no images"),
-        (lambda x, y: [x, y], "must be an ImageData"),
-        (lambda x, y: 3, "must be an ImageData"),
-        (lambda x, y: (x.tolist(), y), "x must be a floating-point tensor, got list"),
-        (lambda x, y: (x.double(), y), "the model and x must have the same dtype"),
-        (lambda x, y: (x[:, 0], y), r"x must be images \[N, C, H, W\], got shape"),
-        (lambda x, y: load(x, y + 1), r"labels must lie in 0\.\.3"),
-        (lambda x, y: load(x.half(), y), "must have the same dtype"),
-        (lambda x, y: load(255 * x, y), r"pixels must lie in \[0, 1\]"),
-        (lambda x, y: load((255 * x).byte(), y), "x must be a floating-point tensor"),
-        (lambda x, y: load(x), r"a batch .* pair \(images, labels\), got 1 parts\.$"),
-        (lambda x, y: DataLoader(x, batch_size=8), r"got Tensor\.$"),
-    ],
-)
-@pytest.mark.parametrize("name", ["train_data", "val_data"])
-def test_bad_data_are_refused_before_the_first_step(
-    make_tiny, make_data, name: str, change, message: str
-) -> None:
-    good, trainer = make_data(8), NormalTrainer(make_tiny())
-    data = {"train_data": good, name: change(*good)}
-    with pytest.raises(InputError, match=message) as error:
-        trainer.fit(**data, epochs=1, batch_size=8, progress=False)
-    # A step sees what a DataLoader yields only when it is there.
-    assert str(error.value).startswith((name, "training_step"))
-    assert trainer.step == 0
-
-
 def test_bad_arguments_of_fit_are_refused_before_the_first_step(
     make_tiny, make_data, tmp_path: Path
 ) -> None:
@@ -377,16 +277,6 @@ def test_bad_arguments_of_fit_are_refused_before_the_first_step(
         trainer = NormalTrainer(make_tiny())
         with pytest.raises(InputError, match=message):
             trainer.fit(make_data(8), **{"epochs": 1, "progress": False} | options)
-        assert trainer.step == 0
-
-
-def test_the_number_of_channels_is_checked_before_the_first_step() -> None:
-    colour = torch.zeros(8, 3, 28, 28), torch.zeros(8, dtype=torch.int64)
-    grey = colour[0][:, :1], colour[1]
-    for train, val, name in ((colour, None, "train"), (grey, colour, "val")):
-        trainer = NormalTrainer(models.small())
-        with pytest.raises(InputError, match=rf"^{name}_data: x must be images \[N, 1, H, W\]"):
-            trainer.fit(train, epochs=1, val_data=val, progress=False)
         assert trainer.step == 0
 
 

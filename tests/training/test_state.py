@@ -28,14 +28,7 @@ from fastinterp.training.state import encode, read_state
 
 SCRIPT = Path(__file__).with_name("resumable.py")
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def weights(trainer: Trainer) -> torch.Tensor:
