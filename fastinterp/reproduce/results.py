@@ -20,7 +20,13 @@ from .._utils.files import atomic_path, write_json
 from .._version import __version__
 
 PACKAGE = Path(__file__).resolve().parents[1]
+# What rows hold, by key; JSON files may have been edited by hand.
+WORDS = {"dataset", "model", "method", "network", "recipe", "interpreter", "attack", "norm"}
+WORDS |= {"classes", "not_judged"}
+NUMBERS = {"n", "eps", "steps", "paper", "ours", "difference", "tolerance", "paper_nsl", "nds"}
+NUMBERS |= {"nsl", "nds_squared", "nsl_squared", "accuracy", "n_counted", "n_unchanged"}
 ROW_KEYS = {"dataset", "model", "method"}  # every row of every table and figure has these
+TABLE_KEYS = ROW_KEYS | {"network", "n", "paper", "ours", "tolerance", "within"}
 
 ResultRow = dict[str, Any]
 Versions = dict[str, str | None]
@@ -68,7 +74,10 @@ class ResultsFile:
             return Results()
         found = _read_json(self.path)
         rows: Any = found.get("rows")
-        if found.get(self.kind) != self.name or not _are_rows(rows):
+        keys = TABLE_KEYS if self.kind == "table" else ROW_KEYS
+        sources = found.get("measured_by", [])
+        known = isinstance(sources, list) and all(map(_is_versions, sources))
+        if found.get(self.kind) != self.name or not known or not _are_rows(rows, keys):
             raise InputError(
                 f"{self.path} holds something else than {self.name}; name another file with "
                 "--out, or remove this one."
@@ -135,15 +144,34 @@ def _read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; an empty one where it holds anything else."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def _are_rows(rows: object) -> bool:
-    if not isinstance(rows, list):
-        return False
-    return all(isinstance(row, dict) and row.keys() >= ROW_KEYS for row in rows)
+def _are_rows(rows: object, keys: set[str]) -> bool:
+    return isinstance(rows, list) and all(_is_row(row, keys) for row in rows)
+
+
+def _is_row(row: object, keys: set[str]) -> bool:
+    """Whether it has these keys, and values of the right kind under all keys that are known."""
+    return (
+        isinstance(row, dict)
+        and row.keys() >= keys
+        and all(isinstance(row[key], str) for key in ROW_KEYS)
+        and all(isinstance(row[key], str | None) for key in WORDS & row.keys())
+        and all(isinstance(row[key], int | float | None) for key in NUMBERS & row.keys())
+        and isinstance(row.get("within"), bool | None)
+        and ("paper" not in keys or isinstance(row["paper"], int | float))
+        and _is_versions(row.get("versions"))
+    )
+
+
+def _is_versions(found: object) -> bool:
+    if not isinstance(found, dict):
+        return found is None
+    wanted = {"fastinterp", "commit", "torch", "device"}
+    return found.keys() >= wanted and all(isinstance(value, str | None) for value in found.values())
 
 
 @cache

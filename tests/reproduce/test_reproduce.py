@@ -139,7 +139,11 @@ def test_rows_of_other_code_are_kept_with_a_notice(networks: Path, tmp_path: Pat
 
 def test_a_file_of_something_else_is_not_overwritten(networks: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.json"
-    for content in ('{"mine": 1}', "no json", '{"table": "table3", "n": 5, "rows": []}'):
+    good = reproduce.reproduce_table(TABLE, networks, None, n=5, out=out)
+    changes = ({"ours": "x"}, {"versions": 3}, {"paper": None}, {"within": "yes"}, {"model": 1})
+    edited = [{"table": TABLE.name, "rows": [good[0] | change]} for change in changes]
+    contents = ['{"mine": 1}', "no json", '{"table": "table3", "n": 5, "rows": []}', "[" * 100_000]
+    for content in (*contents, *map(json.dumps, edited)):
         out.write_text(content)
         with pytest.raises(InputError, match="something else than tableX"):
             reproduce.reproduce_table(TABLE, networks, None, n=5, out=out)
