@@ -14,10 +14,13 @@ from .._utils.errors import InputError
 from .._utils.files import write_json
 from .._utils.require import require_count
 from ..attacks.modes import in_mode
+from ..data import MixedData
 from ..models.gap import require_fit
-from .batches import Batches, LoaderBatches, Source, make_batches
+from .augment import Augment, Augmentation
+from .batches import Batches, Source, make_batches
 from .folder import BEFORE, BEST, DAMAGED, HISTORY, NETWORK, STATE, run_folder, writing
 from .interrupt import deferred_interrupt
+from .loaders import LoaderBatches
 from .progress import Bar, Every, Totals, require_finite
 from .state import State, read_newest, restore_state, save_state
 from .step import Stepper
@@ -41,11 +44,16 @@ class Run:
         batch_size: int,
         val_data: Source | None,
         val_attack: Attack | None,
+        steps_per_epoch: int | None = None,
+        augment: Augment | None = None,
     ) -> None:
         self.stepper = stepper
         self.robust = stepper.method.inner is not None
         self.epochs = require_count("epochs", epochs)
-        self.batches = _batches(stepper, train_data, batch_size, "train_data")
+        change = None if augment is None else Augmentation(augment, stepper.config.seed)
+        self.batches = _batches(
+            stepper, train_data, batch_size, "train_data", steps_per_epoch, change
+        )
         self.val: Validation | None = None
         if val_data is not None:
             batches = _batches(stepper, val_data, max(batch_size, 256), "val_data")
@@ -59,7 +67,14 @@ class Run:
             "batch_size": self.batches.batch_size,
             "images": self.batches.images,
         }
-        self.first_step = stepper.step  # not 0 in a second call of fit
+        if steps_per_epoch is not None:  # as runs of before do not record what they did not have
+            self.settings["steps_per_epoch"] = self.batches.steps
+        if change is not None:
+            self.settings["augment"] = change.name
+        if isinstance(train_data, MixedData):
+            self.settings |= {"extra_images": len(train_data.extra), "share": train_data.share}
+        # Not 0 in a second call of fit, whose epochs have an order of their own.
+        self.first_step, self.first_epoch = stepper.step, stepper.epoch
 
     def go(
         self,
@@ -80,11 +95,12 @@ class Run:
         self, folder: Path | None, progress: bool, checkpoint_seconds: float, info: dict[str, Any]
     ) -> None:
         name, per_epoch = self.stepper.method.name, self.batches.images_per_epoch
-        done = per_epoch * self._done() // self.batches.steps
+        total = None if per_epoch is None else per_epoch * self.epochs
+        done = 0 if per_epoch is None else per_epoch * self._done() // self.batches.steps
         with (
             in_mode(self.stepper.model, training=True),
             deferred_interrupt() as interrupted,
-            Bar(progress, per_epoch * self.epochs, done, name, self.robust) as bar,
+            Bar(progress, total, done, name, self.robust) as bar,
         ):
             every = Every(checkpoint_seconds)
             for epoch in range(len(self.history), self.epochs):
@@ -109,7 +125,8 @@ class Run:
     def _steps(self, epoch: int, bar: Bar) -> Iterator[None]:
         """Do what is left of an epoch; yield after each step."""
         began, before = time.monotonic(), self.seconds
-        for x, y in self.batches.epoch(epoch, self._done() - epoch * self.batches.steps):
+        start = self._done() - epoch * self.batches.steps
+        for x, y in self.batches.epoch(self.first_epoch + epoch, start):
             result = self.stepper.training_step(x, y)
             self.totals.add(result)
             self.seconds = before + time.monotonic() - began
@@ -137,6 +154,7 @@ class Run:
         self.history.append(row | {"images": self.totals.images, "seconds": self.seconds})
         self.totals = Totals(self.stepper.device)
         self.seconds = 0.0
+        self.stepper.epoch += 1
 
     def _save(self, folder: Path | None) -> None:
         if folder is None:
@@ -149,6 +167,7 @@ class Run:
         record = {
             "step": stepper.step,
             "first_step": self.first_step,
+            "first_epoch": self.first_epoch,
             "images": self.totals.images,
             "seconds": self.seconds,
             "history": self.history,
@@ -172,6 +191,8 @@ class Run:
         self.totals.sums, self.totals.images = sums, record["images"]
         self.stepper.step, self.first_step = record["step"], record["first_step"]
         self.seconds, self.history = record["seconds"], record["history"]
+        self.first_epoch = record.get("first_epoch", 0)  # old runs do not record it
+        self.stepper.epoch = self.first_epoch + len(self.history)
         if state.path.name == BEFORE:
             with writing(folder):
                 if (folder / STATE).exists():
@@ -194,10 +215,11 @@ class Run:
                 f"{self.epochs} asked for; resume with the same data and as many epochs, or choose "
                 "another folder."
             )
-        if record["images"] > self.batches.images_per_epoch:
+        most = self.batches.images_per_epoch
+        if most is not None and record["images"] > most:
             raise InputError(
                 f"{path} counts {record['images']} images in an epoch of "
-                f"{self.batches.images_per_epoch}; resume with the same data, or choose another "
+                f"{most}; resume with the same data, or choose another "
                 "folder."
             )
 
@@ -209,10 +231,17 @@ class Run:
                 models.save(self.stepper.model, path, info=info | about)
 
 
-def _batches(stepper: Stepper, data: Source, batch_size: int, name: str) -> Batches:
+def _batches(
+    stepper: Stepper,
+    data: Source,
+    batch_size: int,
+    name: str,
+    steps: int | None = None,
+    augment: Augmentation | None = None,
+) -> Batches:
     """The data as batches, once it is clear that the network takes them."""
     classes, seed = stepper.model.num_classes, stepper.config.seed
-    batches = make_batches(data, batch_size, seed, classes, stepper.device, name)
+    batches = make_batches(data, batch_size, seed, classes, stepper.device, name, steps, augment)
     # Bad val_data would end the run after an epoch. A DataLoader of training data may be slow to
     # start, and the first step checks its first batch.
     if name == "val_data" or not isinstance(batches, LoaderBatches):
