@@ -130,6 +130,7 @@ class ImageStream(Dataset[tuple[Tensor, int]]):
         seed: int | None = None,
         drop_last: bool = False,
         start: int = 0,
+        part: slice = slice(None),
         device: str | torch.device = "cpu",
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over (x float [B, C, H, W] in [0, 1], y int64 [B]).
@@ -143,6 +144,7 @@ class ImageStream(Dataset[tuple[Tensor, int]]):
             seed: of the order and of the transforms; None: from torch's global generator.
             drop_last: leave out a last batch that is not full.
             start: leave out so many batches at the beginning; their files are not read.
+            part: which images of each batch are read, the others being another process's.
             device: where to put the batches. Bytes become floats there.
 
         Raises:
@@ -160,7 +162,7 @@ class ImageStream(Dataset[tuple[Tensor, int]]):
         firsts = range(start * batch_size, end, batch_size)
         loader: DataLoader[Any] = DataLoader(
             _Seeded(self, seed),
-            batch_sampler=[order[first : first + batch_size].tolist() for first in firsts],
+            batch_sampler=[order[first : first + batch_size][part].tolist() for first in firsts],
             num_workers=self.workers,
             pin_memory=device.type == "cuda",
             generator=torch.Generator().manual_seed(seed),  # leaves torch's own alone

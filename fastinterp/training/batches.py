@@ -19,7 +19,9 @@ from .._utils.require import require_count, require_labels, require_range
 from ..attacks.checks import require_images
 from ..data import ImageData, ImageStream, MixedData
 from .augment import Augmentation
-from .loaders import Batch, LoaderBatches, StreamBatches, steps_of_epoch
+from .loaders import Batch as Batch
+from .loaders import LoaderBatches as LoaderBatches
+from .loaders import StreamBatches, steps_of_epoch
 from .seeds import derive
 
 Source = (
@@ -131,6 +133,7 @@ class ArrayBatches:
         self.batch_size: int | None = size
         self.steps = steps_of_epoch(self.images // size, steps)
         self.images_per_epoch = self.steps * size
+        self.part = slice(0, size)  # which images of each batch of an epoch are yielded
         self.augment = augment
         # A tensor: a GPU would multiply by a rounded 1/255 instead of dividing by a number.
         self._white = torch.full((), 255.0, device=images.device)
@@ -146,13 +149,15 @@ class ArrayBatches:
             change = self.augment.epoch(epoch, self.images_per_epoch, device)
         own, more = size - self.extra_in_batch, self._extra_order(epoch)
         for step in range(start, self.steps):
-            x, y = self._rows(self.pixels, self.labels, order[step * own : (step + 1) * own])
+            x, y = self._rows(self.pixels, self.labels, order[step * own :][:own][self.part])
             if self.extra is not None:
-                first = step * self.extra_in_batch
-                further = self._rows(*self.extra, more[first : first + self.extra_in_batch])
+                # The extra images come after the own ones; `part` may begin or end among them.
+                part = slice(max(self.part.start - own, 0), max(self.part.stop - own, 0))
+                drawn = more[step * self.extra_in_batch :][: self.extra_in_batch][part]
+                further = self._rows(*self.extra, drawn)
                 x = torch.cat([x, further[0].to(x.dtype)])
                 y = torch.cat([y, further[1]])
-            yield (x if change is None else change(x, step * size)), y
+            yield (x if change is None else change(x, step * size + self.part.start)), y
 
     def once(self) -> Iterator[Batch]:
         """Every image once, in order."""

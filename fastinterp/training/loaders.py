@@ -111,17 +111,18 @@ class StreamBatches:
         self.batch_size: int | None = size
         self.steps = steps_of_epoch(self.images // size, steps)
         self.images_per_epoch = self.steps * size
+        self.part = slice(0, size)  # which images of each batch of an epoch are read
         self._checked = False  # the pixels of its first batch: a transform may normalise
 
     def epoch(self, epoch: int, start: int) -> Iterator[Batch]:
         seed = derive(self.seed, "order", epoch)
-        return islice(self._batches(True, seed, start), self.steps - start)
+        return islice(self._batches(True, seed, start, self.part), self.steps - start)
 
     def once(self) -> Iterator[Batch]:
         """Every image once, in order."""
-        return self._batches(False, self.seed, 0)
+        return self._batches(False, self.seed, 0, slice(None))
 
-    def _batches(self, shuffle: bool, seed: int, start: int) -> Iterator[Batch]:
+    def _batches(self, shuffle: bool, seed: int, start: int, part: slice) -> Iterator[Batch]:
         assert self.batch_size is not None
         batches = self.stream.batches(
             self.batch_size,
@@ -129,6 +130,7 @@ class StreamBatches:
             seed=seed,
             drop_last=shuffle,
             start=start,
+            part=part,
             device=self.device,
         )
         for x, y in batches:

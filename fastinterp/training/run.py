@@ -17,10 +17,9 @@ from ..attacks.modes import in_mode
 from ..data import MixedData
 from ..models.gap import require_fit
 from .augment import Augment, Augmentation
-from .batches import Batches, Source, make_batches
+from .batches import Batches, LoaderBatches, Source, make_batches
 from .folder import BEFORE, BEST, DAMAGED, HISTORY, NETWORK, STATE, run_folder, writing
 from .interrupt import deferred_interrupt
-from .loaders import LoaderBatches
 from .progress import Bar, Every, Totals, require_finite
 from .state import State, read_newest, restore_state, save_state
 from .step import Stepper

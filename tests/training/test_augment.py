@@ -14,6 +14,7 @@ from fastinterp import InputError, data
 from fastinterp.data import ImageData
 from fastinterp.training import NormalTrainer
 from fastinterp.training.augment import Augmentation, crop_flip
+from fastinterp.training.batches import ArrayBatches
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -119,3 +120,19 @@ def test_batches_hold_the_share_of_extra_images(make_tiny, make_data, watch_step
 
 def labels(count: int) -> tuple[Tensor, tuple[str, ...]]:
     return torch.arange(count) % 4, tuple("abcd")
+
+
+@pytest.mark.parametrize("cut", [3, 5, 8])
+def test_two_shares_of_each_batch_are_the_batch(make_data, cut: int) -> None:
+    """As two processes read them: 5 own images and 5 extra ones, augmented alike."""
+    x, y = make_data(40)
+
+    def epoch(part: slice | None) -> list[Tensor]:
+        change = Augmentation("crop-flip", 0)
+        batches = ArrayBatches(x, y, 10, 0, None, change, (x[:7], y[:7]), 0.5)
+        batches.part = part or batches.part
+        return [torch.cat([x.flatten(1), y[:, None]], 1) for x, y in batches.epoch(1, 1)]
+
+    parts = zip(epoch(slice(0, cut)), epoch(slice(cut, 10)), strict=True)
+    for whole, (first, second) in zip(epoch(None), parts, strict=True):
+        assert len(first) == cut and torch.equal(torch.cat([first, second]), whole)
