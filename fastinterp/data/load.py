@@ -70,7 +70,7 @@ def load(
 
 def stream(
     name: str,
-    root: str | Path,
+    root: str | Path | None,
     split: Split = "test",
     transform: Transform | Usual = "whole",
     workers: int = 0,
