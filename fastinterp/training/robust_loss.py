@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from .._utils.errors import InputError
-from .._utils.require import require_labels, require_range
+from .._utils.require import is_readable, require_labels, require_range
 from ..attacks import Ball, Outputs, ascend
+from ..attacks.checks import require_images
 from ..attacks.modes import MODAL, own_modes
 from ..attacks.outputs import Precision
 from ..attacks.threats import BALLS, Threat
+from ..interpreters.watch import unwatched
 from ..models.freeze import fold
 from ..models.gap import GapClassifier
 from ..ops.pgd_step import Norm
@@ -68,7 +70,7 @@ def robust_loss(
         channels_last = x.device.type == "cpu" and x.dtype == torch.float32
     if channels_last and x.dim() == 4:
         x = x.to(memory_format=torch.channels_last)
-    with own_modes(model):
+    with own_modes(model), unwatched():
         network = fold(model, method.needs, x)
         clean = Outputs(network, x)
         _ = clean.logits  # the one pass at x, made before the inner loop borrows it
@@ -135,8 +137,13 @@ def require_trainable(model: object) -> None:
 
 
 def require_known_labels(who: str, y: Tensor, x: Tensor, num_classes: int) -> Tensor:
-    """y [N] as int64, if it holds a class for each image. The range is not checked on a GPU."""
+    """y [N] as int64, if it holds a class for each image of x in [0, 1].
+
+    Ranges are not checked on a GPU.
+    """
     y = require_labels(who, "labels", y, x)
+    if is_readable(x) and x.is_floating_point() and x.dim() > 1:
+        require_images(who, x, 0.0, 1.0)
     if y.device.type == "cpu":
         require_range(who, "labels", y, num_classes)
     return y

@@ -82,8 +82,7 @@ class Stepper:
     def training_step(self, x: Tensor, y: Tensor) -> StepResult:
         """One optimisation step on a batch. The model's train or eval mode is left as it is.
 
-        Nothing waits for a GPU, so neither the range of pixels nor that of labels on a GPU is
-        checked.
+        Nothing waits for a GPU: the ranges of pixels and labels are checked on a CPU only.
 
         Args:
             x: images [N, C_in, H, W] in [0, 1].

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from fastinterp import data, models, training
-from fastinterp.cli import main
+from fastinterp.cli import commands, main
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def network(tmp_path: Path) -> Path:
     return path
 
 
-def test_folders_are_streamed(folder: Path, network: Path, tmp_path: Path, capsys) -> None:
+def test_folders_are_streamed(folder: Path, network: Path, tmp_path: Path, monkeypatch) -> None:
     out = tmp_path / "rows.json"
     about = ["--dataset", "imagefolder", "--data-dir", str(folder), "--device", "cpu"]
     words = ["eval", str(network), *about, "--eps", "0", "1/255", "--steps", "1", "--n", "all"]
@@ -44,11 +44,14 @@ def test_folders_are_streamed(folder: Path, network: Path, tmp_path: Path, capsy
         right = int((model(held.float()).argmax(1) == held.labels).sum())
     assert (rows[0]["accuracy"], rows[0]["n"]) == (right / 4, 4)
     assert main([*words, "--transform", "center-crop"]) == 0
-    audit = ["audit", str(network), *about, "--steps", "2", "--n", "1"]
-    assert main(audit) in (0, 1)
+    audited = []
+    monkeypatch.setattr(
+        commands.evaluation, "audit", lambda *given, **_: audited.append(given) or []
+    )
+    assert main(["audit", str(network), *about, "--n", "3"]) == 0
+    assert isinstance(audited[0][1], data.ImageStream) and len(audited[0][1]) == 3
     picture = ["--out", str(tmp_path / "maps.png"), "--n", "1", "--steps", "1"]
     assert main(["explain", str(network), *about, *picture]) == 0
-    assert "checks for obfuscated gradients on 1 images" in capsys.readouterr().out
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot reach")
@@ -94,3 +97,24 @@ def test_recipes_stream_folders_and_hold_images_out(folder: Path, tmp_path: Path
     assert row["val_accuracy"] in (0.0, 0.5, 1.0)
     with pytest.raises(ValueError, match="extra is for images in memory"):
         training.run_recipe(training.load_recipe(recipe.name, {**changes, "extra": "x"}), folder)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("train mnist-int --eps 0.3", "write --set eps=VALUE"),
+        ("train mnist-int --learning-rate 1", "write --set lr=VALUE"),
+        ("train mnist-int --batch-size 9", "write --set batch_size=VALUE"),
+        ("train mnist-int --epoch=9", "write --set epochs=VALUE"),
+        ("train mnist-int --datadir data", "did you mean '--data-dir'?"),
+        ("eval m --dataset mnist --epsilon 0.3", "did you mean '--eps'?"),
+        ("eval m --dataset mnist --alpha 0.3", "did you mean '--step-size'?"),
+        ("eval m --dataset mnist --set eps=0.3", "write --eps 0.3"),
+        ("audit m --dataset svnh", "did you mean 'svhn'?"),
+        ("eval m --dataset SVHN --data-dir x", "no file m"),
+    ],
+)
+def test_wrong_flags_point_at_the_right_one(words: str, says: str, capsys) -> None:
+    assert main(words.split()) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
