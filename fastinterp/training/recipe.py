@@ -21,6 +21,7 @@ from .._utils.require import (
 )
 from ..attacks.outputs import Precision
 from ..data import ImageData, ImageStream, MixedData
+from ..data.dataset import Indices
 from ..data.load import known_name
 from ..data.stream import Usual
 from ..interpreters.registry import CLASS_WISE, interpreter_named
@@ -58,7 +59,8 @@ class Recipe:
             `fastinterp.interpreters.registry`; see `IntTrainer` on gamma.
         seed: determines the initial weights, the order of the images and the random starts.
         train_images: number of training images, 0 for all that are not held out.
-        val_images: number of images held out, the first of the training split.
+        val_images: number of images held out, the first of the training split; of folders, drawn
+            at random from all classes.
         allow_partial: train on a data set of which some files are missing (CIFAR-10 only).
         augment: "crop-flip" changes images in memory at random, see `Trainer.fit`; empty does not.
         extra: an .npz file of generated images, see `fastinterp.data.mix`; empty for none.
@@ -224,8 +226,13 @@ def training_data(
             f"to validate and {recipe.train_images or 'some'} to train; lower val_images or "
             "train_images."
         )
-    val = plain.subset(slice(0, held_out)) if held_out else None
-    train = whole.subset(slice(held_out, end))
+    first: Indices = slice(0, held_out)
+    rest: Indices = slice(held_out, end)
+    if name in data.FOLDERS:  # whose images are sorted by class
+        order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))
+        first, rest = order[first], order[rest]
+    val = plain.subset(first) if held_out else None
+    train = whole.subset(rest)
     if not recipe.extra:
         return train, val
     if not isinstance(train, ImageData):

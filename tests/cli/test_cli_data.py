@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from fastinterp import data, models, training
 from fastinterp.cli import commands, main
+from fastinterp.training.recipe import training_data
 
 
 @pytest.fixture
@@ -34,12 +36,13 @@ def network(tmp_path: Path) -> Path:
 
 
 def test_folders_are_streamed(folder: Path, network: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(data, "stream", partial(data.stream, size=28))  # 224 takes long
     out = tmp_path / "rows.json"
     about = ["--dataset", "imagefolder", "--data-dir", str(folder), "--device", "cpu"]
     words = ["eval", str(network), *about, "--eps", "0", "1/255", "--steps", "1", "--n", "all"]
     assert main([*words, "--workers", "1", "--out", str(out)]) == 0
     rows = json.loads(out.read_text())["rows"]
-    held, model = data.load("imagefolder", folder), models.load(network)
+    held, model = data.load("imagefolder", folder, size=28), models.load(network)
     with torch.no_grad():
         right = int((model(held.float()).argmax(1) == held.labels).sum())
     assert (rows[0]["accuracy"], rows[0]["n"]) == (right / 4, 4)
@@ -95,6 +98,10 @@ def test_recipes_stream_folders_and_hold_images_out(folder: Path, tmp_path: Path
     network, (row,) = training.run_recipe(recipe, folder, tmp_path / "run", progress=False)
     assert (row["images"], network.num_classes) == (6, 2)
     assert row["val_accuracy"] in (0.0, 0.5, 1.0)
+    train, val = training_data(training.load_recipe(recipe.name, changes), folder)
+    files = [*train.files, *val.files]
+    assert len(set(files)) == len(files) == 8 and sorted(files) != files
+    assert training_data(training.load_recipe(recipe.name, changes), folder)[1].files == val.files
     with pytest.raises(ValueError, match="extra is for images in memory"):
         training.run_recipe(training.load_recipe(recipe.name, {**changes, "extra": "x"}), folder)
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from fastinterp import InputError, data
+from fastinterp import InputError, data, models
 from fastinterp.data import ImageData
-from fastinterp.training import NormalTrainer
+from fastinterp.training import NormalTrainer, load_recipe, run_recipe
 from fastinterp.training.augment import Augmentation, crop_flip
 from fastinterp.training.batches import ArrayBatches
 
@@ -136,3 +137,23 @@ def test_two_shares_of_each_batch_are_the_batch(make_data, cut: int) -> None:
     parts = zip(epoch(slice(0, cut)), epoch(slice(cut, 10)), strict=True)
     for whole, (first, second) in zip(epoch(None), parts, strict=True):
         assert len(first) == cut and torch.equal(torch.cat([first, second]), whole)
+
+
+def test_recipes_have_both(tmp_path: Path, watch_steps) -> None:
+    """Of a data set in memory, here digits and black images as the generated ones."""
+    black = np.zeros((5, 28, 28, 1), np.uint8)
+    np.savez(tmp_path / "black.npz", image=black, label=np.arange(5))
+    seen = []
+    watch_steps(before=lambda trainer, x: seen.append(x.flatten(1).amax(1)))
+    changes = {"extra": str(tmp_path / "black.npz"), "extra_share": 0.25, "augment": "crop-flip"}
+    changes |= {"epochs": 1, "batch_size": 8, "train_images": 16}
+    recipe = load_recipe("digits-small-normal", changes)
+    run_recipe(recipe, out=tmp_path / "run", device="cpu", progress=False)
+    assert [int((batch == 0).sum()) for batch in seen] == [2, 2]
+    settings = models.info(tmp_path / "run" / "model.safetensors")["settings"]
+    assert (settings["augment"], settings["share"], settings["extra_images"]) == (
+        *("crop-flip", 0.25, 5),
+    )
+    assert load_recipe("cifar10-int", ["augment=crop-flip"]).augment == "crop-flip"
+    with pytest.raises(InputError, match="augment must be one of '', 'crop-flip'"):
+        load_recipe("cifar10-int", ["augment=flip"])
