@@ -26,7 +26,9 @@ def test_the_example_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsy
     assert 0 <= float(re.findall(r"tensor\((.*?)\)", capsys.readouterr().out)[0]) <= 1
 
 
-@pytest.mark.parametrize(("name", "count"), [("README.md", 1), ("docs/concepts.md", 8)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("README.md", 1), ("docs/concepts.md", 8), ("docs/data.md", 2)]
+)
 def test_further_examples_run(
     name: str, count: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
