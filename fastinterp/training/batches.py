@@ -70,6 +70,7 @@ class ArrayBatches:
         self.batch_size: int | None = min(batch_size, self.images)
         self.steps = self.images // min(batch_size, self.images)
         self.images_per_epoch = self.steps * min(batch_size, self.images)
+        self.part = slice(0, self.batch_size)  # which images of each batch of an epoch are yielded
         # A tensor: a GPU would multiply by a rounded 1/255 instead of dividing by a number.
         self._white = torch.full((), 255.0, device=images.device)
 
@@ -77,19 +78,21 @@ class ArrayBatches:
         """An epoch's shuffled batches from batch `start` on, without a last partial one."""
         generator = torch.Generator().manual_seed(derive(self.seed, "order", epoch))
         order = torch.randperm(self.images, generator=generator).to(self.labels.device)
-        return self._batches(order, start, self.steps)
+        return self._batches(order, start, self.steps, self.part)
 
     def once(self) -> Iterator[Batch]:
         """Every image once, in order."""
-        return self._batches(torch.arange(self.images, device=self.labels.device), 0, None)
+        order = torch.arange(self.images, device=self.labels.device)
+        return self._batches(order, 0, None, slice(None))
 
     def first_images(self) -> Tensor:
         """Some images, to see whether a network takes them."""
         return next(self.once())[0]
 
-    def _batches(self, order: Tensor, start: int, stop: int | None) -> Iterator[Batch]:
+    def _batches(self, order: Tensor, start: int, stop: int | None, part: slice) -> Iterator[Batch]:
         assert self.batch_size is not None
-        for indices in torch.split(order, self.batch_size)[start:stop]:
+        for whole in torch.split(order, self.batch_size)[start:stop]:
+            indices = whole[part]
             x = self.pixels[indices]
             if x.dtype == torch.uint8:
                 x = x.to(torch.float32).div_(self._white)
