@@ -14,7 +14,14 @@ from ..attacks.step_size import default_step_size
 from ..attacks.threats import BALLS
 from ..models.gap import GapClassifier
 from ..ops.pgd_step import Norm
-from .measuring import accuracy_of, in_batches, progress_bar, require_cells, require_measurable
+from .measuring import (
+    accuracy_of,
+    all_rows,
+    in_batches,
+    progress_bar,
+    require_cells,
+    require_measurable,
+)
 from .protocols import PROTOCOLS
 from .tries import Budget, attack_in_turn
 
@@ -89,7 +96,7 @@ def sweep(
                 found = attack_in_turn(model, tries, budget, x, y, fooled=before, first=rows.start)
                 known[rows] = found.cpu()
                 bar.update(len(x))
-            fooled[radius, count] = known
+            fooled[radius, count] = all_rows(known)
     return [
         AccuracyRow(
             eps=radius, steps=count, accuracy=accuracy_of(fooled[radius, count]), n=len(images)

@@ -20,6 +20,7 @@ from ..models.gap import GapClassifier
 from .accuracy import AccuracyRow
 from .measuring import (
     accuracy_of,
+    all_rows,
     in_batches,
     misclassified,
     progress_bar,
@@ -129,14 +130,14 @@ def corruption_sweep(
                     step_size=step_size,
                     targeted=targeted,
                     keep=keep,
-                    generator=torch.Generator().manual_seed(seed),
                 )
                 for part, (x, y, goal) in in_batches(
                     batch_size, model.device, images, labels, targets
                 ):
-                    x_adv = one(x, goal if targeted else y)
+                    x_adv = one(x, goal if targeted else y, _generator(seed, part.start))
                     fooled[part] |= misclassified(model, x_adv, y).cpu()
                     bar.update(len(x))
+            fooled = all_rows(fooled)
             rows.append(
                 CorruptionRow(
                     eps=radius,
@@ -147,3 +148,10 @@ def corruption_sweep(
                 )
             )
     return rows
+
+
+def _generator(seed: int, first: int) -> torch.Generator:
+    """The generator as it is when the attacks before image `first` have drawn a number for each."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.randint(2**32, (first,), generator=generator)
+    return generator

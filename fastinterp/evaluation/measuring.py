@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from .._utils import processes
 from .._utils.errors import InputError
 from .._utils.require import (
     require_count,
@@ -22,6 +23,8 @@ from .._utils.require import (
 from ..attacks.checks import require_images
 from ..attacks.modes import convolutions_in
 from ..models.gap import GapClassifier, require_fit, require_gap
+
+T = TypeVar("T")
 
 
 def require_measurable(
@@ -65,10 +68,32 @@ def require_cells(
 def in_batches(
     size: int, device: torch.device, *tensors: Tensor
 ) -> Iterator[tuple[slice, list[Tensor]]]:
-    """For each batch: which images it holds, and the tensors' rows for these on `device`."""
-    for first in range(0, len(tensors[0]), size):
+    """For each batch: which images it holds, and the tensors' rows for these on `device`.
+
+    Of several processes each gets every so many-th batch; `all_rows` or `all_batches` then brings
+    together what they found. Batches are those of one process, or smaller where there are fewer of
+    them than processes.
+    """
+    images, world = len(tensors[0]), processes.world()
+    size = min(size, max(1, -(-images // world)))
+    for first in range(processes.rank() * size, images, world * size):
         rows = slice(first, first + size)
         yield rows, [tensor[rows].to(device) for tensor in tensors]
+
+
+def all_rows(fooled: Tensor) -> Tensor:
+    """bool [N] on the CPU: whether any process found an image fooled; each knows of its batches."""
+    return processes.add_up(fooled.to(torch.int32)) > 0
+
+
+def all_images(count: int) -> int:
+    """The sum of what the processes counted."""
+    return int(processes.add_up(torch.tensor(count)))
+
+
+def all_batches(found: list[T]) -> list[T]:
+    """What all processes found for the batches of `in_batches`, in order."""
+    return processes.in_turns(found)
 
 
 @torch.no_grad()
@@ -103,4 +128,5 @@ def progress_bar(total: int, unit: str, progress: bool) -> Any:
     """A tqdm bar for a `with`; hidden where `progress` is False or stderr is no terminal."""
     from tqdm import tqdm
 
-    return tqdm(total=total, unit=unit, disable=None if progress else True)
+    shown = progress and processes.rank() == 0
+    return tqdm(total=total, unit=unit, disable=None if shown else True)

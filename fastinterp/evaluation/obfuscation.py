@@ -18,15 +18,16 @@ from torch.nn import functional as F
 
 from .._utils.errors import InputError
 from .._utils.require import require_counts, require_number, require_one_of
-from ..attacks import PGD, Margin
+from ..attacks import PGD, CrossEntropy, Margin
 from ..attacks.checks import require_batch
 from ..attacks.modes import eval_mode, own_autograd
 from ..attacks.step_size import fine_step
 from ..attacks.threats import BALLS
 from ..models import GapClassifier
 from ..ops.pgd_step import Norm
-from .measuring import in_batches, misclassified, progress_bar, require_measurable
+from .measuring import all_images, in_batches, misclassified, progress_bar, require_measurable
 from .tables import format_accuracy, format_eps
+from .tries import Budget, Try, attack_in_turn
 
 TOLERANCE = 0.01
 ROUNDING = 1e-9  # of a difference between two accuracies
@@ -195,52 +196,45 @@ class _Subject:
     batch_size: int
     bar: Any
 
-    def pgd(
-        self, eps: float, steps: int, source: GapClassifier | None = None, **settings: Any
-    ) -> PGD:
-        size = fine_step(eps, steps)
-        return PGD(source or self.model, eps, size, steps, self.norm, **settings)
+    def pgd(self, eps: float, steps: int, source: GapClassifier | None = None) -> PGD:
+        return PGD(source or self.model, eps, fine_step(eps, steps), steps, self.norm)
 
-    def batches(self) -> Iterator[list[Tensor]]:
-        for _, batch in in_batches(self.batch_size, self.model.device, self.images, self.labels):
-            yield batch
+    def batches(self) -> Iterator[tuple[slice, list[Tensor]]]:
+        return in_batches(self.batch_size, self.model.device, self.images, self.labels)
 
-    def accuracy(self, *attacks: PGD) -> float:
-        """The share of images that withstand all attacks; each attacks those that are left."""
+    def accuracy(self, attack: PGD) -> float:
+        """The share of images that withstand an attack."""
         right = 0
-        for x, y in self.batches():
-            for attack in attacks:
-                holds = ~misclassified(self.model, attack(x, y), y)
-                x, y = x[holds], y[holds]
-            right += len(y)
+        for _, (x, y) in self.batches():
+            right += int((~misclassified(self.model, attack(x, y), y)).sum())
         self.bar.update()
-        return right / len(self.images)
+        return all_images(right) / len(self.images)
 
     def unbounded(self, eps: float, steps: int) -> float:
         """Under cross-entropy, then the margin from x, then the margin from random points."""
-        margin: dict[str, Any] = {"objective": Margin(), "keep": "first_fooled"}
-        generator = torch.Generator(self.model.device).manual_seed(0)
-        restarts: dict[str, Any] = {
-            "random_start": True,
-            "restarts": RESTARTS,
-            "generator": generator,
-        }
-        return self.accuracy(
-            self.pgd(eps, steps, keep="first_fooled"),
-            self.pgd(eps, steps, **margin),
-            self.pgd(eps, steps, **margin, **restarts),
-        )
+        size = fine_step(eps, steps)
+        budget = Budget(self.norm, eps, steps, size)
+        tries = [Try(CrossEntropy(), size), Try(Margin(), size)]
+        tries += RESTARTS * [Try(Margin(), size, random_start=True)]
+        fooled = 0
+        for rows, (x, y) in self.batches():
+            none = torch.zeros_like(y, dtype=torch.bool)
+            found = attack_in_turn(self.model, tries, budget, x, y, fooled=none, first=rows.start)
+            fooled += int(found.sum())
+        self.bar.update()
+        images = len(self.images)
+        return (images - all_images(fooled)) / images
 
     def share_without_gradient(self) -> float:
         """The share of images at which the cross-entropy's gradient is zero at every pixel."""
         flat = 0
-        for x, y in self.batches():
+        for _, (x, y) in self.batches():
             with own_autograd(x.device.type):
                 x = x.detach().clone().requires_grad_()
                 loss = F.cross_entropy(self.model(x), y, reduction="sum")
                 (grad,) = torch.autograd.grad(loss, x, materialize_grads=True)
             flat += int((grad == 0).flatten(1).all(dim=1).sum())
-        return flat / len(self.images)
+        return all_images(flat) / len(self.images)
 
 
 def audit_table(checks: Sequence[Check]) -> tuple[list[str], list[list[str]]]:
