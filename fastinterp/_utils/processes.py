@@ -18,6 +18,7 @@ import torch.distributed as dist
 from .errors import InputError, ProcessLost, WriteError
 
 T = TypeVar("T")
+_ROUND = f"fastinterp/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/"
 
 
 def launched() -> bool:
@@ -42,7 +43,10 @@ def join() -> None:
     if local < torch.cuda.device_count():
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend)
+    store, number, count = next(dist.rendezvous("env://"))
+    # A name of its own, because after a restart torchrun's store still holds the old addresses.
+    named = dist.PrefixStore(_ROUND, store)
+    dist.init_process_group(backend, store=named, rank=number, world_size=count)
     # The threads of a group that still lives when Python ends may abort the process.
     atexit.register(leave)
 
@@ -153,9 +157,6 @@ def first_to_say(message: str) -> bool:
     with suppress(Exception):
         return bool(_store().add(f"{_ROUND}{message}", 1) == 1)
     return True
-
-
-_ROUND = f"fastinterp/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/"
 
 
 def _store() -> Any:

@@ -57,9 +57,8 @@ def require_same(settings: dict[str, Any], model: nn.Module) -> None:
     if processes.world() == 1:
         return
     network = [(name, tuple(v.shape), str(v.dtype)) for name, v in model.state_dict().items()]
-    mine = settings | {"the network": f"{type(model).__name__} of {len(network)} tensors"}
     device = next(model.parameters()).device
-    every = processes.gather((mine, network, device.type, _place(device)))
+    every = processes.gather((settings, network, device.type, _place(device)))
     for number, (theirs, tensors, kind, _) in enumerate(every):
         for name in sorted(every[0][0].keys() | theirs.keys()):
             one, other = every[0][0].get(name), theirs.get(name)

@@ -18,7 +18,8 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
 
     A step that is interrupted leaves weights of no step, so the loop asks between steps and then
     saves. A second Ctrl-C stops at once. Of several processes only the first listens, since the
-    others follow it; it ignores what torchrun sends within a second of the terminal's Ctrl-C.
+    others follow it; it ignores what torchrun sends within a second of the terminal's Ctrl-C. There
+    SIGTERM is the same, which torchrun sends when a process died and Slurm before a time limit.
     Outside the main thread nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -32,8 +33,10 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked, since = asked or processes.rank() == 0, time.monotonic()
 
-    previous = signal.signal(signal.SIGINT, remember)
+    signals = [signal.SIGINT] + [signal.SIGTERM] * processes.launched()
+    previous = [signal.signal(one, remember) for one in signals]
     try:
         yield lambda: asked
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for one, handler in zip(signals, previous, strict=True):
+            signal.signal(one, handler)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ..._utils import processes
 from ..results import ResultRow
 
 LABELS = {
