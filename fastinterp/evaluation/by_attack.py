@@ -13,7 +13,7 @@ from .._utils.errors import InputError
 from .._utils.require import require_known_name, require_one_of
 from ..attacks.aai import AAIKind
 from ..attacks.step_size import PAPER_STEP_SIZE
-from ..data import ImageData
+from ..data import ImageData, ImageStream
 from ..interpreters.distance import ClassSet
 from ..interpreters.registry import interpreter_named
 from ..models.gap import GapClassifier
@@ -22,8 +22,16 @@ from .aai_scores import PAPER_K, aai_sweep, paper_noise
 from .accuracy import sweep
 from .corruptions import CORRUPTIONS, corruption_sweep
 from .isa_scores import isa_row
-from .protocols import ISA_SEED, PAPER_EPS, PAPER_N, PAPER_SEED, PROTOCOLS, paper_batch
-from .tables import Cell, accuracy_table, format_eps
+from .protocols import (
+    ISA_SEED,
+    PAPER_EPS,
+    PAPER_N,
+    PAPER_SEED,
+    PROTOCOLS,
+    paper_batch,
+    paper_selection,
+)
+from .tables import Cell, accuracy_table, format_eps, mark
 
 Rows = Sequence[Mapping[str, Any]]
 PAPER_STEPS = (200,)
@@ -46,7 +54,7 @@ class Request:
     """
 
     model: GapClassifier
-    data: ImageData
+    data: ImageData | ImageStream
     n: int | None = 0
     protocol: str = "paper"
     batch_size: int = 100
@@ -107,18 +115,18 @@ class Measure:
     seed: int = 0
 
 
-def usual_columns(data: ImageData) -> tuple[float, ...]:
+def usual_columns(data: ImageData | ImageStream) -> tuple[float, ...]:
     """The linf radii that a data set is measured at: those of Table 3 but for digits."""
     if data.name == "digits":
         return DIGITS_EPS
-    return PAPER_EPS["mnist" if data.images.shape[1] == 1 else "cifar10"]
+    return PAPER_EPS["mnist" if data.channels == 1 else "cifar10"]
 
 
-def usual_eps(data: ImageData) -> float:
+def usual_eps(data: ImageData | ImageStream) -> float:
     """The linf radius that the recipes of a data set train for; of unknown ones 8/255."""
     if data.name == "digits":
         return 0.1
-    return 0.3 if data.images.shape[1] == 1 else 8 / 255
+    return 0.3 if data.channels == 1 else 8 / 255
 
 
 def measure(attack: str, request: Request) -> Rows:
@@ -163,11 +171,13 @@ def _option(name: str) -> str:
 
 
 def _pgd(request: Request) -> Rows:
-    images, labels, _ = request.batch()
+    images: tuple[Any, ...] = request.batch()[:2] if isinstance(request.data, ImageData) else ()
+    if not images:  # a stream is read batch by batch
+        data, n = request.data, request.count(PAPER_N)
+        images = (data.subset(paper_selection(len(data), n, num_classes=data.num_classes)[0]),)
     return sweep(
         request.model,
-        images,
-        labels,
+        *images,
         eps=request.radii(),
         steps=request.steps or PAPER_STEPS,
         protocol=request.protocol,
@@ -254,12 +264,13 @@ def _corruption(attack: str, request: Request) -> Rows:
 def _columns(names: Sequence[str], rows: Rows) -> tuple[list[str], list[list[Cell]]]:
     """The fields `names` of the rows as a table; "-" where there is no figure."""
 
-    def cell(name: str, value: Any) -> Cell:
+    def cell(name: str, row: Mapping[str, Any]) -> Cell:
+        value: Cell | None = row[name]
         if value is None:
             return "-"
-        return format_eps(value) if name == "eps" else value
+        return format_eps(float(value)) + mark(row) if name == "eps" else value
 
-    body = [[cell(name, row[name]) for name in names] for row in rows]
+    body = [[cell(name, row) for name in names] for row in rows]
     return [name.replace("_", " ") for name in names], body
 
 

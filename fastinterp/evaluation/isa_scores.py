@@ -14,7 +14,7 @@ from .._utils.errors import InputError
 from .._utils.require import require_numbers
 from ..attacks import ISA
 from ..attacks.modes import eval_mode
-from ..data import ImageData
+from ..data import ImageData, ImageStream
 from ..interpreters.distance import ClassSet, interpretability_discrepancy
 from ..interpreters.registry import interpreter_named
 from ..models.gap import GapClassifier
@@ -78,7 +78,7 @@ class ISARow(TypedDict):
 
 def isa_row(
     model: GapClassifier,
-    data: ImageData,
+    data: ImageData | ImageStream,
     interpreter: str = "cam",
     norm: Literal["l1", "l2"] = "l1",
     classes: ClassSet = "2-class",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import product
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, product
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +22,7 @@ from .._utils.require import (
 )
 from ..attacks.checks import require_images
 from ..attacks.modes import convolutions_in
+from ..data import ImageData, ImageStream
 from ..models.gap import GapClassifier, require_fit, require_gap
 
 T = TypeVar("T")
@@ -63,6 +64,101 @@ def require_cells(
     if not radii or not counts:
         raise InputError("eps and steps must hold at least one number each, got none.")
     return [(radius, count) for count, radius in product(counts, radii)]
+
+
+Source = Tensor | ImageData | ImageStream | Iterable[tuple[Tensor, Tensor]]
+
+
+class Measured:
+    """The images of a measurement, batch by batch: a tensor [N, C_in, H, W] with labels [N], or
+    anything that gives pairs (images, labels), such as a DataLoader or `data.stream`.
+
+    Args:
+        who: the subject of errors.
+        again: the images are read more than once.
+
+    Attributes:
+        count: number of images; None where it is not known.
+
+    Raises:
+        InputError: images or labels do not fit the model; those of a loader are checked when they
+            come.
+    """
+
+    def __init__(
+        self,
+        who: str,
+        model: GapClassifier,
+        source: Source,
+        labels: Tensor | None,
+        batch_size: int,
+        again: bool = False,
+    ) -> None:
+        self.who, self.model, self.batch_size = who, model, batch_size
+        self.count: int | None
+        if isinstance(source, Tensor):
+            if labels is None:
+                raise InputError(f"{who}: labels are missing; pass the true classes [N].")
+            self.labels = require_measurable(who, model, source, labels, batch_size)
+            self.count = len(source)
+        else:
+            require_gap(who, model)
+            require_count(f"{who}: batch_size", batch_size)
+            if labels is not None:
+                raise InputError(f"{who}: a loader has labels of its own; leave labels out.")
+            if not isinstance(source, Iterable) or (again and isinstance(source, Iterator)):
+                raise InputError(
+                    f"{who}: images must be a tensor, or a loader that can be read "
+                    f"{'again and again' if again else 'batch by batch'}, "
+                    f"got {type(source).__name__}."
+                )
+            held = isinstance(source, (ImageData, ImageStream))
+            self.count = _length(source if held else getattr(source, "dataset", None))
+        self.source = source
+
+    def first(self) -> list[Tensor]:
+        """Some images and labels, also in a process that measures none."""
+        if isinstance(self.source, Tensor):
+            some = slice(0, self.batch_size)
+            return [each[some].to(self.model.device) for each in (self.source, self.labels)]
+        return next(self._read())[1]
+
+    def __iter__(self) -> Iterator[tuple[slice, list[Tensor]]]:
+        """For each batch: which images it holds, and images and labels on the model's device.
+
+        Of several processes each gets every so many-th batch, see `in_batches`.
+        """
+        device = self.model.device
+        if isinstance(self.source, Tensor):
+            yield from in_batches(self.batch_size, device, self.source, self.labels)
+            return
+        yield from islice(self._read(), processes.rank(), None, processes.world())
+
+    def _read(self) -> Iterator[tuple[slice, list[Tensor]]]:
+        device, first = self.model.device, 0
+        for batch in self._pairs():
+            if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+                raise InputError(f"{self.who}: a loader must give pairs (images, labels).")
+            x, y = batch
+            if len(x):
+                y = require_measurable(self.who, self.model, x, y)
+                yield slice(first, first + len(x)), [x.to(device), y.to(device)]
+            first += len(x)
+        if first == 0:
+            raise InputError(f"{self.who}: there are no images to measure on; pass at least one.")
+
+    def _pairs(self) -> Iterable[Any]:
+        if isinstance(self.source, (ImageData, ImageStream)):
+            return self.source.batches(self.batch_size, seed=0)
+        return self.source
+
+
+def _length(data: object) -> int | None:
+    """The length that an object says it has."""
+    try:
+        return len(data)  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 def in_batches(
@@ -124,7 +220,7 @@ def accuracy_of(fooled: Tensor) -> float:
     return int((~fooled).sum()) / len(fooled)
 
 
-def progress_bar(total: int, unit: str, progress: bool) -> Any:
+def progress_bar(total: int | None, unit: str, progress: bool) -> Any:
     """A tqdm bar for a `with`; hidden where `progress` is False or stderr is no terminal."""
     from tqdm import tqdm
 

@@ -7,7 +7,7 @@ gradients. Each is a check here. Passing all of them is no proof of robustness.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -25,7 +25,7 @@ from ..attacks.step_size import fine_step
 from ..attacks.threats import BALLS
 from ..models import GapClassifier
 from ..ops.pgd_step import Norm
-from .measuring import all_images, in_batches, misclassified, progress_bar, require_measurable
+from .measuring import Measured, Source, all_images, misclassified, progress_bar
 from .tables import format_accuracy, format_eps
 from .tries import Budget, Try, attack_in_turn
 
@@ -93,8 +93,8 @@ class Check:
 
 def audit(
     model: GapClassifier,
-    images: Tensor,
-    labels: Tensor,
+    images: Source,
+    labels: Tensor | None = None,
     *,
     eps: float,
     steps: Sequence[int] = (1, 10, 40, 100),
@@ -114,8 +114,9 @@ def audit(
 
     Args:
         model: the network that claims to be robust.
-        images: [N, C_in, H, W] in [0, 1].
-        labels: true classes [N].
+        images: [N, C_in, H, W] in [0, 1]; or a DataLoader or `data.stream`, which is read once for
+            each attack.
+        labels: true classes [N], for a tensor of images.
         eps: the radius of that claim, in pixel units. The radii tried are eps / 4, eps / 2, eps,
             2 eps, and that of a ball around any image that holds all images (linf: 1).
         steps: numbers of steps of an attack; one step is always added.
@@ -133,10 +134,10 @@ def audit(
     Raises:
         InputError: images, labels or a setting do not fit.
     """
-    labels = require_measurable("audit", model, images, labels, batch_size)
+    measured = Measured("audit", model, images, labels, batch_size, again=True)
+    x, y = measured.first()
     if transfer_from is not None:
-        batch = images.to(model.device), labels.to(model.device)
-        require_batch("audit: transfer_from", transfer_from, *batch, False)
+        require_batch("audit: transfer_from", transfer_from, x, y, False)
     if not 0 <= require_number("tolerance", tolerance) < 1:
         raise InputError(f"tolerance must be a fraction in [0, 1), got {tolerance!r}.")
     counts = sorted({1, *require_counts("steps", steps)})
@@ -144,7 +145,7 @@ def audit(
     if most == 1:
         raise InputError(f"steps must hold a number above 1, got {list(steps)}.")
     require_one_of("norm", norm, BALLS)
-    pixels = images[0].numel()
+    pixels = x[0].numel()
     whole = {"linf": 1.0, "l2": math.sqrt(pixels), "l1": float(pixels)}[norm]
     if not 0 < require_number("eps", eps) < whole:
         raise InputError(
@@ -154,7 +155,7 @@ def audit(
     radii = [radius for radius in (eps / 4, eps / 2, 2 * eps) if radius < whole]
     attacks = len(counts) + len(radii) + 2 + (transfer_from is not None)
     with eval_mode(model), progress_bar(attacks, "attack", progress) as bar:
-        subject = _Subject(model, images, labels, norm, batch_size, bar)
+        subject = _Subject(model, measured, norm, bar)
         by_steps = {count: subject.accuracy(subject.pgd(eps, count)) for count in counts}
         by_eps = {0.0: subject.accuracy(subject.pgd(0.0, 0)), eps: by_steps[most]}
         by_eps |= {radius: subject.accuracy(subject.pgd(radius, most)) for radius in radii}
@@ -190,25 +191,21 @@ class _Subject:
     """The network that is audited, and what all attacks on it share; `bar` counts these."""
 
     model: GapClassifier
-    images: Tensor
-    labels: Tensor
+    images: Measured
     norm: Norm
-    batch_size: int
     bar: Any
 
     def pgd(self, eps: float, steps: int, source: GapClassifier | None = None) -> PGD:
         return PGD(source or self.model, eps, fine_step(eps, steps), steps, self.norm)
 
-    def batches(self) -> Iterator[tuple[slice, list[Tensor]]]:
-        return in_batches(self.batch_size, self.model.device, self.images, self.labels)
-
     def accuracy(self, attack: PGD) -> float:
         """The share of images that withstand an attack."""
-        right = 0
-        for _, (x, y) in self.batches():
+        right = count = 0
+        for _, (x, y) in self.images:
+            count += len(y)
             right += int((~misclassified(self.model, attack(x, y), y)).sum())
         self.bar.update()
-        return all_images(right) / len(self.images)
+        return all_images(right) / all_images(count)
 
     def unbounded(self, eps: float, steps: int) -> float:
         """Under cross-entropy, then the margin from x, then the margin from random points."""
@@ -216,25 +213,26 @@ class _Subject:
         budget = Budget(self.norm, eps, steps, size)
         tries = [Try(CrossEntropy(), size), Try(Margin(), size)]
         tries += RESTARTS * [Try(Margin(), size, random_start=True)]
-        fooled = 0
-        for rows, (x, y) in self.batches():
+        right = count = 0
+        for rows, (x, y) in self.images:
+            count += len(y)
             none = torch.zeros_like(y, dtype=torch.bool)
             found = attack_in_turn(self.model, tries, budget, x, y, fooled=none, first=rows.start)
-            fooled += int(found.sum())
+            right += int((~found).sum())
         self.bar.update()
-        images = len(self.images)
-        return (images - all_images(fooled)) / images
+        return all_images(right) / all_images(count)
 
     def share_without_gradient(self) -> float:
         """The share of images at which the cross-entropy's gradient is zero at every pixel."""
-        flat = 0
-        for _, (x, y) in self.batches():
+        flat = count = 0
+        for _, (x, y) in self.images:
+            count += len(y)
             with own_autograd(x.device.type):
                 x = x.detach().clone().requires_grad_()
                 loss = F.cross_entropy(self.model(x), y, reduction="sum")
                 (grad,) = torch.autograd.grad(loss, x, materialize_grads=True)
             flat += int((grad == 0).flatten(1).all(dim=1).sum())
-        return all_images(flat) / len(self.images)
+        return all_images(flat) / all_images(count)
 
 
 def audit_table(checks: Sequence[Check]) -> tuple[list[str], list[list[str]]]:

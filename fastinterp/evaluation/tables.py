@@ -36,17 +36,27 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str
 def accuracy_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Cell]]]:
     """Rows of `sweep` -> header and body: a line for each eps, a column for each number of steps.
 
-    The order is that of the rows.
+    The order is that of the rows. Figures of attacks that cannot reach the boundary are marked.
     """
     radii = list(dict.fromkeys(row["eps"] for row in rows))
     counts = list(dict.fromkeys(row["steps"] for row in rows))
-    found = {(row["eps"], row["steps"]): format_accuracy(row["accuracy"]) for row in rows}
+    found = {
+        (row["eps"], row["steps"]): format_accuracy(row["accuracy"]) + mark(row) for row in rows
+    }
     header = ["eps", *(f"{count} steps" for count in counts)]
     body: list[list[Cell]] = [
         [format_eps(radius), *(found.get((radius, count), "-") for count in counts)]
         for radius in radii
     ]
     return header, body
+
+
+SHORT = "* The attack's steps together are shorter than eps: it cannot reach the ball's boundary."
+
+
+def mark(row: Mapping[str, Any]) -> str:
+    """A star, which `SHORT` explains, where the attack of a row cannot reach the boundary."""
+    return " *" if row.get("short_of_eps") else ""
 
 
 def write_rows(path: str | Path, rows: Sequence[Mapping[str, Any]], **about: Any) -> None:

@@ -9,7 +9,7 @@ search for x' above all, needs no exchange.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +18,7 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Itera
 
 from .._utils import processes
 from .._utils.errors import InputError
-from .batches import ArrayBatches, Batch, Batches, LoaderBatches
+from .batches import Batch, Batches, LoaderBatches
 from .result import StepResult
 from .seeds import derive
 
@@ -148,29 +148,32 @@ def share_out(batches: Batches, seed: int) -> Batches:
 
 def share_of(batches: Batches) -> Share | None:
     """The share that each batch is, if it is the same for all of them."""
-    if processes.world() == 1 or not isinstance(batches, ArrayBatches):
+    if processes.world() == 1 or isinstance(batches, LoaderBatches):
         return None
     assert batches.batch_size is not None
     return Share(batches.part.start, batches.batch_size)
 
 
 class LoaderShares(LoaderBatches):
-    """This process's share of the batches of a DataLoader.
+    """This process's share of the batches of a loader.
 
     A DataLoader that draws from its data set by index gives each process its rows of each batch, in
-    an order that depends on (seed, epoch) alone. One with a DistributedSampler, or of an iterable
-    data set, gives each process its own images already, batch by batch; one that ends early takes
-    no images from then on.
+    an order that depends on (seed, epoch) alone. One with a DistributedSampler or of an iterable
+    data set, and any other iterable, gives each process its own images already, batch by batch; one
+    that ends early takes no images from then on.
     """
 
     def __init__(self, whole: LoaderBatches, seed: int) -> None:
         vars(self).update(vars(whole))
         loader, self.seed = whole.loader, seed
-        self.own = isinstance(loader.sampler, DistributedSampler) or isinstance(
-            loader.dataset, IterableDataset
+        self.own = (
+            not isinstance(loader, DataLoader)
+            or isinstance(loader.sampler, DistributedSampler)
+            or isinstance(loader.dataset, IterableDataset)
         )
         if self.own:
-            self.images_per_epoch *= processes.world()
+            if self.images_per_epoch is not None:
+                self.images_per_epoch *= processes.world()
             return
         if loader.batch_sampler is None:
             raise InputError(
@@ -187,19 +190,21 @@ class LoaderShares(LoaderBatches):
         )
 
     def epoch(self, epoch: int, start: int) -> Iterator[Batch]:
-        if self.own and hasattr(self.loader.sampler, "set_epoch"):
-            self.loader.sampler.set_epoch(epoch)
         if not self.own:
             self.sampler.epoch = epoch
             purpose = f"workers of process {processes.rank()}"
             self.generator.manual_seed(derive(self.seed, purpose, epoch))
-        left, number = self.steps - start, -1
-        x, y = torch.empty(0), torch.empty(0)
-        for number, (x, y) in enumerate(islice(self.once(), left)):
+        left, (x, y) = self.steps - start, (torch.empty(0), torch.empty(0))
+        for x, y in super().epoch(epoch, start):
+            yield x, y
+            left -= 1
+        for _ in range(left):
+            yield x[:0], y[:0]
+
+    def once(self) -> Iterator[Batch]:
+        for number, (x, y) in enumerate(super().once()):
             empty = not self.own and number in self.sampler.empty
             yield (x[:0], y[:0]) if empty else (x, y)
-        for _ in range(left - number - 1):
-            yield x[:0], y[:0]
 
 
 _KEPT = ["num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn", "prefetch_factor"]

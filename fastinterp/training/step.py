@@ -46,6 +46,7 @@ class Stepper:
             optimizer, compile and cuda_graphs are read when the trainer is made.
         optimizer: the optimizer.
         step: the number of optimisation steps done.
+        epoch: the number of epochs done by all calls of `fit`; it determines the order of images.
     """
 
     def __init__(self, model: GapClassifier, method: Method, config: TrainConfig) -> None:
@@ -59,7 +60,7 @@ class Stepper:
         self.method = method
         self.config = replace(config, precision=usable_precision(config.precision, self.device))
         self.optimizer = make_optimizer(self.model, config.optimizer, config.lr)
-        self.step = 0
+        self.step = self.epoch = 0
         self._base_lr = [float(group["lr"]) for group in self.optimizer.param_groups]
         self._generator = torch.Generator(device=self.device)
         if config.channels_last and self.device.type == "cuda":

@@ -46,16 +46,18 @@ class Validation:
     def measure(self) -> dict[str, float]:
         """val_accuracy and, with an attack, val_robust_accuracy, between 0 and 1."""
         device = next(self.model.parameters()).device
-        correct = torch.zeros(2, dtype=torch.int64, device=device)
+        correct = torch.zeros(3, dtype=torch.int64, device=device)  # at x, at x', and all
         with eval_mode(self.model):
             # Of several processes each measures some of the batches.
             for x, y in islice(self.batches.once(), processes.rank(), None, processes.world()):
                 x, y = x.to(device), y.to(device)
+                correct[2] += len(x)
                 shown = [x] if self.attack is None else [x, _attacked(self.attack, x, y)]
                 with torch.no_grad():
                     for i, images in enumerate(shown):
                         correct[i] += (self.model(images).argmax(dim=1) == y).sum()
-        clean, robust = (processes.add_up(correct).double() / self.batches.images).tolist()
+        correct = processes.add_up(correct)
+        clean, robust, _ = (correct.double() / correct[2]).tolist()
         measured = {"val_accuracy": clean}
         return measured if self.attack is None else measured | {"val_robust_accuracy": robust}
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import Tiny, quadrants
+from tiny import Tiny, quadrants
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
