@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
 import torch
@@ -47,6 +47,8 @@ class Ball:
         step_size: of one step, a number or a tensor [N]; `fastinterp.ops.pgd_step` says what it
             means in each norm.
         lower, upper: the range of valid pixels.
+        share: (first, images): x are the images from number `first` on of a batch of so many. The
+            random start is drawn for the whole batch, so that it does not depend on who holds x.
 
     Raises:
         InputError: eps or step_size is negative or not finite, or the range is empty.
@@ -56,6 +58,7 @@ class Ball:
     step_size: float | Tensor
     lower: float = 0.0
     upper: float = 1.0
+    share: tuple[int, int] | None = field(default=None, kw_only=True)
     norm: ClassVar[Norm]
 
     def __post_init__(self) -> None:
@@ -72,7 +75,12 @@ class Ball:
         """
         if not random_start:
             return x.clone()
-        noise = self._noise(x, generator).view_as(x)
+        if self.share is None:
+            noise = self._noise(x, generator).view_as(x)
+        else:
+            first, images = self.share
+            whole = self._noise(x.new_empty((images, *x.shape[1:])), generator)
+            noise = whole[first : first + len(x)].view_as(x)
         # In place, so that x's memory format stays.
         return x.clone().add_(per_image(self.eps, x) * noise).clamp_(self.lower, self.upper)
 

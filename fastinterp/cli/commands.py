@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import data, evaluation, models, training
+from .._utils import processes
 from .._utils.device import usable_device
 from .._utils.errors import InputError
 from .._utils.files import require_writable, write_json
@@ -99,7 +100,7 @@ def evaluate(args: Namespace) -> int:
     print(text_table(*kind.table(rows)))
     if any(map(mark, rows)):
         print(SHORT)
-    if args.out is not None:
+    if args.out is not None and processes.rank() == 0:
         about = {
             "dataset": args.dataset,
             "attack": args.attack,
@@ -177,7 +178,7 @@ def audit(args: Namespace) -> int:
     print(text_table(*evaluation.audit_table(checks)))
     print("\n".join(f"{check.name}: {check.sentence}" for check in checks))
     passed = all(check.passed is not False for check in checks)
-    if args.out is not None:
+    if args.out is not None and processes.rank() == 0:
         about = {
             "model": args.model,
             "dataset": args.dataset,

@@ -22,7 +22,7 @@ from ..interpreters import Interpreter
 from ..models.gap import GapClassifier
 from ..ops import kendall_tau
 from ..ops.pgd_step import Norm
-from .measuring import in_batches, predict, progress_bar, require_measurable
+from .measuring import all_batches, in_batches, predict, progress_bar, require_measurable
 from .protocols import PAPER_SEED
 from .topk import topk_intersection
 
@@ -132,7 +132,7 @@ def aai_sweep(
             for _, batch in in_batches(batch_size, model.device, images, labels, starts):
                 found.append(aai_scores(attack, *batch))
                 bar.update(len(batch[0]))
-            row = _row(radius, steps, found)
+            row = _row(radius, steps, all_batches(found))
             if falls_short(radius, size, steps):
                 row["short_of_eps"] = True
             rows.append(row)

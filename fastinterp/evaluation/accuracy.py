@@ -15,7 +15,7 @@ from ..attacks.step_size import default_step_size, falls_short, warn_of_short_ce
 from ..attacks.threats import BALLS
 from ..models.gap import GapClassifier
 from ..ops.pgd_step import Norm
-from .measuring import Measured, Source, accuracy_of, progress_bar, require_cells
+from .measuring import Measured, Source, accuracy_of, all_batches, progress_bar, require_cells
 from .protocols import PROTOCOLS
 from .tries import Budget, attack_in_turn
 
@@ -120,7 +120,7 @@ def sweep(
                 bar.update(len(x))
             for cell, verdict in verdicts.items():
                 fooled[cell].append(verdict.cpu())
-    found = {cell: torch.cat(parts) for cell, parts in fooled.items()}
+    found = {cell: torch.cat(all_batches(parts)) for cell, parts in fooled.items()}
     return [
         accuracy_row(radius, count, found[radius, count], reach[radius, count])
         for radius, count in cells

@@ -7,7 +7,7 @@ gradients. Each is a check here. Passing all of them is no proof of robustness.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,15 +18,16 @@ from torch.nn import functional as F
 
 from .._utils.errors import InputError
 from .._utils.require import require_counts, require_number, require_one_of
-from ..attacks import PGD, Margin
+from ..attacks import PGD, CrossEntropy, Margin
 from ..attacks.checks import require_batch
 from ..attacks.modes import eval_mode, own_autograd
 from ..attacks.step_size import fine_step
 from ..attacks.threats import BALLS
 from ..models import GapClassifier
 from ..ops.pgd_step import Norm
-from .measuring import Measured, Source, misclassified, progress_bar
+from .measuring import Measured, Source, all_images, misclassified, progress_bar
 from .tables import format_accuracy, format_eps
+from .tries import Budget, Try, attack_in_turn
 
 TOLERANCE = 0.01
 ROUNDING = 1e-9  # of a difference between two accuracies
@@ -134,7 +135,7 @@ def audit(
         InputError: images, labels or a setting do not fit.
     """
     measured = Measured("audit", model, images, labels, batch_size, again=True)
-    x, y = next(iter(measured))[1]
+    x, y = measured.first()
     if transfer_from is not None:
         require_batch("audit: transfer_from", transfer_from, x, y, False)
     if not 0 <= require_number("tolerance", tolerance) < 1:
@@ -194,54 +195,44 @@ class _Subject:
     norm: Norm
     bar: Any
 
-    def pgd(
-        self, eps: float, steps: int, source: GapClassifier | None = None, **settings: Any
-    ) -> PGD:
-        size = fine_step(eps, steps)
-        return PGD(source or self.model, eps, size, steps, self.norm, **settings)
+    def pgd(self, eps: float, steps: int, source: GapClassifier | None = None) -> PGD:
+        return PGD(source or self.model, eps, fine_step(eps, steps), steps, self.norm)
 
-    def batches(self) -> Iterator[list[Tensor]]:
-        for _, batch in self.images:
-            yield batch
-
-    def accuracy(self, *attacks: PGD) -> float:
-        """The share of images that withstand all attacks; each attacks those that are left."""
+    def accuracy(self, attack: PGD) -> float:
+        """The share of images that withstand an attack."""
         right = count = 0
-        for x, y in self.batches():
+        for _, (x, y) in self.images:
             count += len(y)
-            for attack in attacks:
-                holds = ~misclassified(self.model, attack(x, y), y)
-                x, y = x[holds], y[holds]
-            right += len(y)
+            right += int((~misclassified(self.model, attack(x, y), y)).sum())
         self.bar.update()
-        return right / count
+        return all_images(right) / all_images(count)
 
     def unbounded(self, eps: float, steps: int) -> float:
         """Under cross-entropy, then the margin from x, then the margin from random points."""
-        margin: dict[str, Any] = {"objective": Margin(), "keep": "first_fooled"}
-        generator = torch.Generator(self.model.device).manual_seed(0)
-        restarts: dict[str, Any] = {
-            "random_start": True,
-            "restarts": RESTARTS,
-            "generator": generator,
-        }
-        return self.accuracy(
-            self.pgd(eps, steps, keep="first_fooled"),
-            self.pgd(eps, steps, **margin),
-            self.pgd(eps, steps, **margin, **restarts),
-        )
+        size = fine_step(eps, steps)
+        budget = Budget(self.norm, eps, steps, size)
+        tries = [Try(CrossEntropy(), size), Try(Margin(), size)]
+        tries += RESTARTS * [Try(Margin(), size, random_start=True)]
+        right = count = 0
+        for rows, (x, y) in self.images:
+            count += len(y)
+            none = torch.zeros_like(y, dtype=torch.bool)
+            found = attack_in_turn(self.model, tries, budget, x, y, fooled=none, first=rows.start)
+            right += int((~found).sum())
+        self.bar.update()
+        return all_images(right) / all_images(count)
 
     def share_without_gradient(self) -> float:
         """The share of images at which the cross-entropy's gradient is zero at every pixel."""
         flat = count = 0
-        for x, y in self.batches():
+        for _, (x, y) in self.images:
             count += len(y)
             with own_autograd(x.device.type):
                 x = x.detach().clone().requires_grad_()
                 loss = F.cross_entropy(self.model(x), y, reduction="sum")
                 (grad,) = torch.autograd.grad(loss, x, materialize_grads=True)
             flat += int((grad == 0).flatten(1).all(dim=1).sum())
-        return flat / count
+        return all_images(flat) / all_images(count)
 
 
 def audit_table(checks: Sequence[Check]) -> tuple[list[str], list[list[str]]]:
