@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from argparse import Namespace
 from dataclasses import fields
 from pathlib import Path
@@ -87,12 +88,14 @@ def evaluate(args: Namespace) -> int:
     request = Request(model, images, **settings)
     kind = MEASURES[args.attack]
     start = time.monotonic()
-    rows = measure(args.attack, request)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", evaluation.UnreliableFigures)  # the table says so
+        rows = measure(args.attack, request)
     print(
         f"{args.model}: {kind.shows} under {args.attack} on {request.count(kind.n)} images of "
         f"{args.dataset}, protocol {args.protocol}"
     )
-    print(text_table(*kind.table(rows)))
+    print("\n".join([text_table(*kind.table(rows)), *evaluation.unreliable_figures(rows)]))
     if args.out is not None:
         about = {
             "dataset": args.dataset,

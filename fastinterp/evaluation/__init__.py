@@ -9,7 +9,14 @@ from .isa_scores import ISARow, isa_row
 from .obfuscation import Check, audit, audit_table
 from .pictures import draw_explanations
 from .protocols import ISA_SEED, PAPER_SEED, PROTOCOLS, paper_selection
-from .tables import accuracy_table, markdown_table, text_table, write_rows
+from .reliability import UnreliableFigures
+from .tables import (
+    accuracy_table,
+    markdown_table,
+    text_table,
+    unreliable_figures,
+    write_rows,
+)
 from .topk import topk_intersection
 
 __all__ = [
@@ -22,6 +29,7 @@ __all__ = [
     "CorruptionRow",
     "Explanations",
     "ISARow",
+    "UnreliableFigures",
     "aai_sweep",
     "accuracy_table",
     "audit",
@@ -36,5 +44,6 @@ __all__ = [
     "sweep",
     "text_table",
     "topk_intersection",
+    "unreliable_figures",
     "write_rows",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 from .._utils.files import write_json
 
 Cell = str | int | float
+MARK = "(!)"
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
@@ -36,17 +37,28 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str
 def accuracy_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Cell]]]:
     """Rows of `sweep` -> header and body: a line for each eps, a column for each number of steps.
 
-    The order is that of the rows.
+    The order is that of the rows. A figure that may be unreliable is marked; `unreliable_figures`
+    says why.
     """
     radii = list(dict.fromkeys(row["eps"] for row in rows))
     counts = list(dict.fromkeys(row["steps"] for row in rows))
-    found = {(row["eps"], row["steps"]): format_accuracy(row["accuracy"]) for row in rows}
+    found = {
+        (row["eps"], row["steps"]): format_accuracy(row["accuracy"])
+        + (f" {MARK}" if row.get("potentially_unreliable") else "")
+        for row in rows
+    }
     header = ["eps", *(f"{count} steps" for count in counts)]
     body: list[list[Cell]] = [
         [format_eps(radius), *(found.get((radius, count), "-") for count in counts)]
         for radius in radii
     ]
     return header, body
+
+
+def unreliable_figures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each reason why figures of these rows are marked."""
+    reasons = dict.fromkeys(row.get("potentially_unreliable") for row in rows)
+    return [f"{MARK} potentially unreliable: {reason}." for reason in reasons if reason]
 
 
 def write_rows(path: str | Path, rows: Sequence[Mapping[str, Any]], **about: Any) -> None:
