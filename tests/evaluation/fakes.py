@@ -156,10 +156,10 @@ class TanhLogits(Fake):
 
 
 class SaturatingTanh(Fake):
-    """Logits that end between -50 and 50, where they hardly move."""
+    """Logits that end between -10 and 10, where they hardly move."""
 
     def behind(self, logits: Tensor) -> Tensor:
-        return 50 * torch.tanh(logits / 5)
+        return 10 * torch.tanh(logits)
 
 
 class LargeLogits(Fake):
