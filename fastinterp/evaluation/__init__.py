@@ -9,7 +9,14 @@ from .isa_scores import ISARow, isa_row
 from .obfuscation import Check, audit, audit_table
 from .pictures import draw_explanations
 from .protocols import ISA_SEED, PAPER_SEED, PROTOCOLS, paper_selection
-from .tables import accuracy_table, markdown_table, text_table, write_rows
+from .reliability import UnreliableFigures
+from .tables import (
+    accuracy_table,
+    footnotes,
+    markdown_table,
+    text_table,
+    write_rows,
+)
 from .topk import topk_intersection
 
 __all__ = [
@@ -22,6 +29,7 @@ __all__ = [
     "CorruptionRow",
     "Explanations",
     "ISARow",
+    "UnreliableFigures",
     "aai_sweep",
     "accuracy_table",
     "audit",
@@ -30,6 +38,7 @@ __all__ = [
     "default_step_size",
     "draw_explanations",
     "explain",
+    "footnotes",
     "isa_row",
     "markdown_table",
     "paper_selection",

@@ -49,8 +49,8 @@ class Request:
         n: number of images, the first of the paper's selection; None: all.
         protocol: a key of `PROTOCOLS`.
         batch_size: images attacked at a time.
-        eps, steps, step_size, norm, interpreter, classes, seed, kind, k, hinge: as on the command
-            line.
+        eps, steps, step_size, norm, interpreter, classes, seed, samples, kind, k, hinge: as on the
+            command line.
     """
 
     model: GapClassifier
@@ -65,6 +65,7 @@ class Request:
     interpreter: str | None = None
     classes: str | None = None
     seed: int | None = None
+    samples: int | None = None
     kind: AAIKind | None = None
     k: int | None = None
     hinge: float | None = None
@@ -160,6 +161,8 @@ def settings_used(attack: str, request: Request) -> dict[str, Any]:
         step_size = "eps / sqrt(steps)" if attack in CORRUPTIONS else in_ball
     seed = chosen.seed if request.seed is None else request.seed
     used = {"norm": request.norm or chosen.norm, "step_size": step_size, "seed": seed}
+    if request.samples is not None:
+        used["samples"] = request.samples
     if attack == "aai":
         used |= {"kind": request.kind or "topk", "k": request.k or PAPER_K}
         used["hinge"] = request.hinge or 0.0
@@ -185,6 +188,7 @@ def _pgd(request: Request) -> Rows:
         step_size=request.step_size,
         batch_size=request.batch_size,
         seed=request.seed or 0,
+        samples=request.samples,
     )
 
 
@@ -277,7 +281,12 @@ def _columns(names: Sequence[str], rows: Rows) -> tuple[list[str], list[list[Cel
 _BALL = frozenset({"eps", "steps", "step_size", "seed"})
 MEASURES: dict[str, Measure] = {
     "pgd": Measure(
-        _pgd, "accuracy", _BALL | {"norm"}, tuple(PROTOCOLS), accuracy_table, norm="linf"
+        _pgd,
+        "accuracy",
+        _BALL | {"norm", "samples"},
+        tuple(PROTOCOLS),
+        accuracy_table,
+        norm="linf",
     ),
     "aai": Measure(
         _aai,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..attacks import CrossEntropy, Objective, Outputs, SeededStart, ascend
 from ..attacks.ascent import Keep
@@ -57,7 +57,7 @@ class Try:
 
 
 def attack_in_turn(
-    model: GapClassifier,
+    model: nn.Module,
     tries: Sequence[Try],
     budget: Budget,
     x: Tensor,
