@@ -10,6 +10,7 @@ from .minimal import MinimalPGD, MinimalResult
 from .objectives import KL, CrossEntropy, Discrepancy, Margin, Objective
 from .outputs import Outputs
 from .pgd import PGD
+from .rank import Rank, soft_tau
 from .threats import Ball, L1Ball, L2Ball, LinfBall, SoftSignBall, Threat
 from .unforeseen import JPEG, Elastic, Fog, Gabor, Snow
 
@@ -40,9 +41,11 @@ __all__ = [
     "MinimalResult",
     "Objective",
     "Outputs",
+    "Rank",
     "Snow",
     "SoftSignBall",
     "Threat",
     "TopK",
     "ascend",
+    "soft_tau",
 ]
