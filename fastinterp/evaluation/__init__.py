@@ -11,6 +11,7 @@ from .pictures import draw_explanations
 from .protocols import ISA_SEED, PAPER_SEED, PROTOCOLS, paper_selection
 from .tables import accuracy_table, markdown_table, text_table, write_rows
 from .topk import topk_intersection
+from .worst_maps import aai_best_sweep
 
 __all__ = [
     "ISA_SEED",
@@ -22,6 +23,7 @@ __all__ = [
     "CorruptionRow",
     "Explanations",
     "ISARow",
+    "aai_best_sweep",
     "aai_sweep",
     "accuracy_table",
     "audit",
