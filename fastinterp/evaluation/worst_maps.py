@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -23,7 +22,7 @@ from ..ops.pgd_step import Norm
 from .aai_scores import PAPER_K, AAIRow, require_noise
 from .measuring import in_batches, predict, progress_bar, require_measurable
 from .topk import topk_intersection
-from .tries import SeededStart, image_seed
+from .tries import SeededStart, print_seeds
 
 
 @dataclass(frozen=True)
@@ -194,9 +193,7 @@ class Search:
             return self.x
         if one.start == "worst":
             return worst.x_adv
-        images = self.x.cpu().contiguous()
-        prints = [zlib.crc32(image.numpy().tobytes()) for image in images]
-        seeds = [image_seed(self.seed, number, each) for each in prints]
+        seeds = print_seeds(self.seed, number, self.x)
         return SeededStart(BALLS[self.norm](self.eps, 0.0), seeds).init(self.x, True, None)
 
     @torch.no_grad()
