@@ -97,10 +97,10 @@ def test_a_marked_row_keeps_its_figure_and_says_why(digits) -> None:
     assert "potentially_unreliable" not in clean and clean["accuracy"] == row["accuracy"]
     assert row["potentially_unreliable"] == "the gradient is zero at 1.000 of the images"
     _, body = accuracy_table([clean, row])
-    assert [line[1][5:] for line in body] == ["", " !"]
-    assert footnotes([clean, row]) == [
+    assert [line[1].endswith(" !") for line in body] == [False, True]
+    assert footnotes([clean, row])[-1] == (
         "! potentially unreliable: the gradient is zero at 1.000 of the images."
-    ]
+    )
 
 
 def test_dependence_on_the_batch_marks_clean_figures_too(digits) -> None:
