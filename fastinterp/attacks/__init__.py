@@ -10,6 +10,7 @@ from .minimal import MinimalPGD, MinimalResult
 from .objectives import KL, CrossEntropy, Discrepancy, Margin, Objective
 from .outputs import Outputs
 from .pgd import PGD
+from .square import Square
 from .threats import Ball, L1Ball, L2Ball, LinfBall, SoftSignBall, Threat
 from .unforeseen import JPEG, Elastic, Fog, Gabor, Snow
 
@@ -42,6 +43,7 @@ __all__ = [
     "Outputs",
     "Snow",
     "SoftSignBall",
+    "Square",
     "Threat",
     "TopK",
     "ascend",
