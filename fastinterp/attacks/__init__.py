@@ -23,6 +23,7 @@ from .outputs import Outputs
 from .pgd import PGD
 from .rank import Rank, soft_tau
 from .seeded_start import SeededStart
+from .square import Square
 from .threats import Ball, L1Ball, L2Ball, LinfBall, SoftSignBall, Threat
 from .unforeseen import JPEG, Elastic, Fog, Gabor, Snow
 
@@ -66,6 +67,7 @@ __all__ = [
     "Snow",
     "SoftSignBall",
     "SparseSteps",
+    "Square",
     "Threat",
     "TopK",
     "ascend",

@@ -54,7 +54,7 @@ def require_batch(
     """Raise unless the model can be attacked at images x [N, ...] with labels (or targets) y [N].
 
     Args:
-        gradient: whether the attack needs a gradient by x.
+        gradient: whether the attack needs the logits' gradient by x.
 
     Returns:
         y as int64.
@@ -79,13 +79,13 @@ def count_classes(who: str, model: nn.Module, x: Tensor, gradient: bool = True) 
     """C; a model that does not say it is asked for the logits of the first image of x.
 
     Raises:
-        InputError: the model gives something else than logits [N, C], or, where `gradient` is
-            asked for, they have none by x.
+        InputError: the model gives something else than logits [N, C], or with `gradient` ones
+            without a gradient by x.
     """
     if isinstance(model, GapClassifier):
         return model.num_classes
-    with eval_mode(model), own_autograd(x.device.type):
-        logits = model(x[:1].detach().clone().requires_grad_())
+    with eval_mode(model), own_autograd(x.device.type), torch.set_grad_enabled(gradient):
+        logits = model(x[:1].detach().clone().requires_grad_(gradient))
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         is_tensor = isinstance(logits, Tensor)
         kind = f"shape {list(logits.shape)}" if is_tensor else f"a {type(logits).__name__}"

@@ -1,55 +1,82 @@
-"""Random numbers of each image's own: the same in any batch, in any order, on any device.
+"""Random numbers for each image that depend on the image and a seed, and on nothing else.
 
-An image's seed comes from its pixels, and a number is a hash of that seed and a counter
-(SplitMix64: Steele, Lea and Flood, 2014). All of it is integer arithmetic modulo 2^64.
+An attack that draws from one generator for a whole batch gives an image another start, and maybe
+another verdict, in another batch. Here an image's draws follow from its pixels, so that batches,
+their order, devices and the number of processes change nothing. All arithmetic is int64 and wraps
+around, which is the same on every device.
 """
 
 from __future__ import annotations
 
+import math
+from hashlib import blake2b
+
 import torch
 from torch import Tensor
 
-
-def _signed(word: int) -> int:
-    """A 64-bit word as torch's int64 has it."""
-    return word - (1 << 64) if word >= 1 << 63 else word
+GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # splitmix64 (Steele et al., 2014)
+MIX = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
 
 
-_STEP = _signed(0x9E3779B97F4A7C15)
-_FIRST = _signed(0xBF58476D1CE4E5B9)
-_SECOND = _signed(0x94D049BB133111EB)
+def image_seeds(x: Tensor, seed: int, purpose: str = "") -> Tensor:
+    """Images x [N, ...] -> seeds [N], int64: a hash of each image, the seed and the purpose.
+
+    Equal images get equal seeds, in any floating-point type that holds them exactly.
+
+    Args:
+        seed: the user's.
+        purpose: what is drawn, such as "Square", so that two attacks do not draw the same.
+    """
+    digest = blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest()
+    key = int.from_bytes(digest, "little", signed=True)
+    pixels = (x.detach().flatten(1).double() + 0.0).view(torch.int64)  # -0.0 is 0.0
+    # The low half of a float64 that was a float32 is nearly empty.
+    pixels = pixels ^ _shift(pixels, 32)
+    position = torch.arange(pixels.shape[1], device=x.device)
+    return _mix(key + (pixels * (_mix(position * GOLDEN) | 1)).sum(dim=1))
 
 
-def image_seeds(x: Tensor, seed: int = 0) -> Tensor:
-    """Seeds int64 [N] of images [N, ...], from the pixels in float32 and a number of the user's."""
-    bits = x.detach().float().contiguous().flatten(1).view(torch.int32).to(torch.int64)
-    places = torch.arange(1, bits.shape[1] + 1, device=x.device)
-    words = _mix(bits + _mix(places * _STEP))
-    return _mix(words.sum(dim=1) + _mix(torch.full_like(words[:, 0], seed)))
+def draw(seeds: Tensor, start: int, count: int) -> Tensor:
+    """Seeds [N] -> the draws number start to start + count - 1 of each: [N, count] random int64.
+
+    Draw i is output i of the generator splitmix64 with that seed, so that no draw needs the ones
+    before it.
+    """
+    index = torch.arange(start + 1, start + count + 1, device=seeds.device)
+    return _mix(seeds[:, None] + index * GOLDEN)
 
 
-def draw_bits(seeds: Tensor, counter: int, count: int) -> Tensor:
-    """Random words int64 [N, count], for each seed [N] and value of the counter others."""
-    keys = _mix(seeds + _signed((counter * 0x632BE59BD9B4E019) % (1 << 64)))
-    return _mix(keys[:, None] + torch.arange(1, count + 1, device=seeds.device) * _STEP)
+def as_uniform(bits: Tensor) -> Tensor:
+    """Random int64 of any shape -> float64 in [0, 1)."""
+    return _shift(bits, 11).double() * 2.0**-53
 
 
-def draw_uniform(seeds: Tensor, counter: int, count: int) -> Tensor:
-    """Numbers float32 [N, count], uniform in [0, 1)."""
-    return (_shifted(draw_bits(seeds, counter, count), 40)).to(torch.float32) * 2.0**-24
+def as_below(bits: Tensor, end: int | Tensor) -> Tensor:
+    """Random int64 -> integers in 0..end-1, int64. `end` is at most 2**31, or a tensor of such."""
+    return _shift(bits, 33) * end >> 31
 
 
-def draw_integers(seeds: Tensor, counter: int, count: int, below: int) -> Tensor:
-    """Integers int64 [N, count], uniform in 0..below-1 (below at most 2^31)."""
-    return _shifted(_shifted(draw_bits(seeds, counter, count), 33) * below, 31)
+def as_sign(bits: Tensor) -> Tensor:
+    """Random int64 -> bool, each with probability 1/2."""
+    return bits < 0
+
+
+def draw_normal(seeds: Tensor, start: int, count: int) -> Tensor:
+    """Seeds [N] -> [N, count] standard normal float64, from the draws start to start + 2 count - 1.
+
+    Logarithm and cosine may differ between devices in the last bits.
+    """
+    radius, angle = as_uniform(draw(seeds, start, 2 * count)).chunk(2, dim=1)
+    return (-2 * torch.log1p(-radius)).sqrt() * torch.cos(2 * math.pi * angle)
 
 
 def _mix(z: Tensor) -> Tensor:
-    z = (z ^ _shifted(z, 30)) * _FIRST
-    z = (z ^ _shifted(z, 27)) * _SECOND
-    return z ^ _shifted(z, 31)
+    """The output function of splitmix64."""
+    z = (z ^ _shift(z, 30)) * MIX[0]
+    z = (z ^ _shift(z, 27)) * MIX[1]
+    return z ^ _shift(z, 31)
 
 
-def _shifted(z: Tensor, bits: int) -> Tensor:
-    """A logical shift to the right: int64's own one copies the sign."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
+def _shift(z: Tensor, by: int) -> Tensor:
+    """Logical shift to the right."""
+    return (z >> by) & ((1 << (64 - by)) - 1)
