@@ -22,6 +22,7 @@ from .objectives import (
 from .outputs import Outputs
 from .pgd import PGD
 from .seeded_start import SeededStart
+from .square import Square
 from .threats import Ball, L1Ball, L2Ball, LinfBall, SoftSignBall, Threat
 from .unforeseen import JPEG, Elastic, Fog, Gabor, Snow
 
@@ -64,6 +65,7 @@ __all__ = [
     "Snow",
     "SoftSignBall",
     "SparseSteps",
+    "Square",
     "Threat",
     "TopK",
     "ascend",
