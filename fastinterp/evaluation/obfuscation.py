@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from .._utils.errors import InputError
 from .._utils.require import require_counts, require_number, require_one_of
-from ..attacks import PGD, Margin
+from ..attacks import APGD, PGD, CrossEntropy, Margin, Square
 from ..attacks.checks import require_batch
 from ..attacks.modes import eval_mode, own_autograd
 from ..attacks.step_size import fine_step
@@ -33,6 +33,9 @@ from .tables import format_accuracy, format_eps
 TOLERANCE = 0.01
 ROUNDING = 1e-9  # of a difference between two accuracies
 RESTARTS = 5
+QUERIES = 500
+# How much lower the accuracy under Square may be: on honest networks it was up to 0.03 in l2.
+BLACK_BOX = 0.05
 
 SENTENCES = {
     "gradient": (
@@ -71,6 +74,12 @@ SENTENCES = {
     "one step": (
         "One long step is no stronger than many short ones.",
         "One long step is stronger than many short ones: the gradient near x misleads the attack.",
+    ),
+    "black box": (
+        "A random search that sees logits alone is no stronger than attacks that follow the "
+        "gradient.",
+        "A random search that sees logits alone is stronger than attacks that follow the gradient: "
+        "the gradient misleads them.",
     ),
     "unbounded": (
         "An attack that may change everything fools the network on every image.",
@@ -132,6 +141,9 @@ def audit(
     ascent may stop at a local maximum, images that it does not fool are attacked on the margin,
     first from x and then from five random points.
 
+    The black-box check compares Square with 500 queries and Auto-PGD on the cross-entropy, then on
+    the margin.
+
     Args:
         model: the network that claims to be robust.
         images: [N, C_in, H, W] in [0, 1].
@@ -149,7 +161,7 @@ def audit(
 
     Returns:
         The checks: gradient, direction, randomness, batch, input, more steps, larger eps, one
-        step, unbounded, transfer.
+        step, black box, unbounded, transfer.
 
     Raises:
         InputError: images, labels or a setting do not fit.
@@ -173,7 +185,7 @@ def audit(
             f"got {eps!r}."
         )
     radii = [radius for radius in (eps / 4, eps / 2, 2 * eps) if radius < whole]
-    attacks = len(counts) + len(radii) + 2 + (transfer_from is not None)
+    attacks = len(counts) + len(radii) + 2 + 2 * (norm != "l1") + (transfer_from is not None)
     with eval_mode(model), progress_bar(attacks, "attack", progress) as bar:
         subject = _Subject(model, images, labels, norm, batch_size, bar)
         by_steps = {count: subject.accuracy(subject.pgd(eps, count)) for count in counts}
@@ -184,6 +196,7 @@ def audit(
         transferred = None
         if transfer_from is not None:
             transferred = subject.accuracy(subject.pgd(eps, most, transfer_from))
+        black_box = subject.black_box(eps, most)
         flat = subject.share_without_gradient()
     slack = tolerance + ROUNDING
     return [
@@ -196,6 +209,7 @@ def audit(
             by_steps[most] <= by_steps[1] + slack,
             _by_count({count: by_steps[count] for count in (1, most)}),
         ),
+        black_box,
         _check("unbounded", by_eps[whole] == 0, _by_radius({whole: by_eps[whole]})),
         Check("transfer", None, {}, "No other network was given to make adversarial images with.")
         if transferred is None
@@ -228,7 +242,7 @@ class _Subject:
         for _, batch in in_batches(self.batch_size, self.model.device, self.images, self.labels):
             yield batch
 
-    def accuracy(self, *attacks: PGD) -> float:
+    def accuracy(self, *attacks: PGD | APGD | Square) -> float:
         """The share of images that withstand all attacks; each attacks those that are left."""
         right = 0
         for x, y in self.batches():
@@ -252,6 +266,24 @@ class _Subject:
             self.pgd(eps, steps, keep="first_fooled"),
             self.pgd(eps, steps, **margin),
             self.pgd(eps, steps, **margin, **restarts),
+        )
+
+    def black_box(self, eps: float, steps: int) -> Check:
+        """Square against the strongest attacks that follow the gradient."""
+        if self.norm == "l1":
+            return Check("black box", None, {}, "Square has no form for l1 here.")
+        generator = torch.Generator(self.model.device).manual_seed(0)
+        white = self.accuracy(
+            *(
+                APGD(self.model, eps, steps, self.norm, objective=climbed, generator=generator)
+                for climbed in (CrossEntropy(), Margin())
+            )
+        )
+        black = self.accuracy(Square(self.model, eps, QUERIES, self.norm))
+        return _check(
+            "black box",
+            white <= black + BLACK_BOX + ROUNDING,
+            {"following the gradient": white, f"{QUERIES} queries": black},
         )
 
     def share_without_gradient(self) -> float:
