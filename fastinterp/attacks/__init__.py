@@ -3,8 +3,10 @@
 from .aai import AAI
 from .apgd import APGD
 from .ascent import ascend
+from .autoattack import AutoAttack
 from .bisection import Bisection
 from .climber import Climb, Climber, FixedSteps, HalvingSteps, SparseSteps
+from .fab import FAB
 from .ig_norm import IGNorm
 from .isa import ISA, ISAResult
 from .map_objectives import Capped, MakeInterpreter, MapDiscrepancy, MapDistance, TopK
@@ -31,10 +33,12 @@ __all__ = [
     "AAI",
     "APGD",
     "DLR",
+    "FAB",
     "ISA",
     "JPEG",
     "KL",
     "PGD",
+    "AutoAttack",
     "Ball",
     "Bisection",
     "Capped",

@@ -36,6 +36,13 @@ def image_seeds(x: Tensor, seed: int, purpose: str = "") -> Tensor:
     return _mix(key + (pixels * (_mix(position * GOLDEN) | 1)).sum(dim=1))
 
 
+def start_seeds(x: Tensor, seed: int, purpose: str) -> list[int]:
+    """`image_seeds` as `SeededStart` takes them: numbers below 2^32, which torch's CPU generator
+    can be seeded with."""
+    seeds: list[int] = (image_seeds(x, seed, purpose) & 0xFFFFFFFF).tolist()
+    return seeds
+
+
 def draw(seeds: Tensor, start: int, count: int) -> Tensor:
     """Seeds [N] -> the draws number start to start + count - 1 of each: [N, count] random int64.
 

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from .._utils.errors import InputError
-from .._utils.require import require_count
 from ..attacks import Margin, Outputs
 from ..attacks.modes import eval_mode, own_autograd
 from ..attacks.threats import BALLS
@@ -101,24 +100,6 @@ class Signs:
                 UnreliableFigures,
                 stacklevel=3,
             )
-
-
-class MeanOfPasses(nn.Module):
-    """A random network, each of whose passes becomes the mean of the logits of several.
-
-    Attributes:
-        model: images -> logits.
-        samples: passes in one.
-    """
-
-    def __init__(self, model: nn.Module, samples: int) -> None:
-        super().__init__()
-        self.model, self.samples = model, require_count("samples", samples)
-        self.training = model.training
-
-    def forward(self, x: Tensor) -> Tensor:
-        passes = [self.model(x) for _ in range(self.samples)]
-        return torch.stack(passes).mean(dim=0)
 
 
 def look_for_signs(

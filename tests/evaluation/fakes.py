@@ -92,7 +92,7 @@ class Scrambled(Fake):
     """The image as it is, and the entries of its gradient in another order."""
 
     def before(self, x: Tensor) -> Tensor:
-        order = torch.randperm(x[0].numel(), generator=torch.Generator().manual_seed(0))
+        order = torch.randperm(math.prod(x.shape[1:]), generator=torch.Generator().manual_seed(0))
         other = x.flatten(1)[:, order.to(x.device)].view_as(x)
         return x.detach() + other - other.detach()
 

@@ -8,7 +8,7 @@ import torch
 from fastinterp import PGD, models
 from fastinterp.attacks import CrossEntropy
 from fastinterp.evaluation import sweep
-from fastinterp.evaluation.tries import FlushedCrossEntropy
+from fastinterp.evaluation.ensembles import FlushedCrossEntropy
 
 
 @pytest.fixture
