@@ -3,6 +3,7 @@
 from .aai import AAI
 from .ascent import ascend
 from .bisection import Bisection
+from .fab import FAB
 from .ig_norm import IGNorm
 from .isa import ISA, ISAResult
 from .map_objectives import Capped, MakeInterpreter, MapDiscrepancy, MapDistance, TopK
@@ -16,6 +17,7 @@ from .unforeseen import JPEG, Elastic, Fog, Gabor, Snow
 
 __all__ = [
     "AAI",
+    "FAB",
     "ISA",
     "JPEG",
     "KL",

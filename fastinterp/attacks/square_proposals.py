@@ -195,7 +195,7 @@ class L2Proposals(Proposals):
         self.starts = math.prod(self.tiles) * (1 + self.channels)
         self.each = 5 + self.channels
         self.x = self.adv = x
-        self.pairs: dict[int, Tensor] = {}
+        self.pairs: dict[int, tuple[Tensor, Tensor]] = {}
         self.eps = eps.to(x) if isinstance(eps, Tensor) else eps
 
     def start(self) -> Tensor:
@@ -220,7 +220,7 @@ class L2Proposals(Proposals):
         goal, source = self.places(at, 0, side), self.places(at, 1, side)
         if side not in self.pairs:
             pair = pyramids(side, delta)
-            self.pairs[side] = torch.stack([pair.flatten(), pair.t().flatten()])
+            self.pairs[side] = pair.flatten(), pair.t().flatten()
         turn, signs = self._signs[:, at, :1], self._signs[:, at, 1:]
         turned = torch.where(turn, *self.pairs[side])[:, None]
         new = torch.where(signs[:, :, None], turned, -turned) + _unit(delta.gather(2, goal), 2)
