@@ -23,11 +23,15 @@ from .ascent import is_fooled
 from .checks import as_module, require_batch
 from .modes import eval_mode, own_autograd
 from .seeds import image_seeds
-from .square_proposals import L2Proposals, LinfProposals, Proposals
+from .square_proposals import L1Proposals, L2Proposals, LinfProposals, Proposals
 from .threats import require_radius, rows_of
 from .watch import require_finite_logits
 
-PROPOSALS: dict[str, type[Proposals]] = {"linf": LinfProposals, "l2": L2Proposals}
+PROPOSALS: dict[str, type[Proposals]] = {
+    "linf": LinfProposals,
+    "l2": L2Proposals,
+    "l1": L1Proposals,
+}
 # After this share of the queries, the share of its margin at x that an image may have left.
 SCREEN = ((0.05, 0.7), (0.1, 0.5), (0.2, 0.2), (0.4, 0.1))
 
@@ -48,7 +52,7 @@ class Square(Described):
             function from images to logits, which needs no gradient.
         eps: radius of the ball around x: a number, or a tensor [N].
         queries: passes at perturbed images, for each image at most.
-        norm: "linf" or "l2".
+        norm: "linf", "l2" or "l1" (the form of Croce and Hein, 2021).
         p_init: share of the pixels in the first squares; it falls with the paper's schedule, which
             is scaled to `queries`.
         seed: of the random numbers.

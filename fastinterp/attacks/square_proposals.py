@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .seeds import as_below, as_sign, draw
-from .threats import per_image, rows_of
+from .threats import L1Ball, per_image, rows_of
 
 # p of Andriushchenko et al. (2020) over its first value, after so many of 10,000 queries.
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -178,6 +178,8 @@ class L2Proposals(Proposals):
 
     least_side = 3
     squares = 2
+    order = 2  # of the norm
+    power = 2  # of the pyramids
 
     def __init__(
         self,
@@ -195,14 +197,14 @@ class L2Proposals(Proposals):
         self.starts = math.prod(self.tiles) * (1 + self.channels)
         self.each = 5 + self.channels
         self.x = self.adv = x
-        self.pairs: dict[int, Tensor] = {}
+        self.pairs: dict[int, tuple[Tensor, Tensor]] = {}
         self.eps = eps.to(x) if isinstance(eps, Tensor) else eps
 
     def start(self) -> Tensor:
         """Tiles of pyramids with random signs and directions."""
         (rows, columns), side, channels = self.tiles, self.tile, self.channels
         bits = as_sign(draw(self.seeds, 0, self.starts)).view(-1, rows, columns, 1 + channels)
-        pair = pyramids(side, self.x)  # [side, side]
+        pair = pyramids(side, self.x, self.order, self.power)
         turned = torch.where(bits[..., :1, None, None], pair, pair.t())
         tiles = torch.where(bits[..., 1:, None, None], turned, -turned)
         delta = torch.zeros_like(self.x)
@@ -219,14 +221,19 @@ class L2Proposals(Proposals):
         delta = (self.adv - self.x).flatten(2)  # [N, C, P]
         goal, source = self.places(at, 0, side), self.places(at, 1, side)
         if side not in self.pairs:
-            pair = pyramids(side, delta)
-            self.pairs[side] = torch.stack([pair.flatten(), pair.t().flatten()])
+            pair = pyramids(side, delta, self.order, self.power)
+            self.pairs[side] = pair.flatten(), pair.t().flatten()
         turn, signs = self._signs[:, at, :1], self._signs[:, at, 1:]
         turned = torch.where(turn, *self.pairs[side])[:, None]
-        new = torch.where(signs[:, :, None], turned, -turned) + _unit(delta.gather(2, goal), 2)
+        new = torch.where(signs[:, :, None], turned, -turned) + self._unit(delta.gather(2, goal))
         rest = delta.scatter(2, source, 0.0).scatter(2, goal, 0.0)
-        new = self._budget(delta, delta - rest) * _unit(new, 2)
+        new = self._budget(delta, delta - rest) * self._unit(new)
         return self._render(rest.scatter(2, goal, new).view_as(self.x))
+
+    def _unit(self, delta: Tensor) -> Tensor:
+        """[N, C, P], each channel divided by its norm."""
+        size: Tensor = torch.linalg.vector_norm(delta, ord=self.order, dim=2, keepdim=True)
+        return delta / size.clamp(min=1e-12)
 
     def _budget(self, delta: Tensor, windows: Tensor) -> Tensor:
         """What there is to spend in each channel [N, C, 1]."""
@@ -239,7 +246,7 @@ class L2Proposals(Proposals):
         length: Tensor = torch.linalg.vector_norm(delta, dim=(1, 2, 3), keepdim=True)
         moved = self.x + delta * (self._radius(delta) / length.clamp(min=1e-12))
         self.proposed = moved.clamp(self.lower, self.upper)
-        return self.proposed
+        return self.proposed.clone()
 
     def _radius(self, like: Tensor) -> Tensor | float:
         return per_image(self.eps, like)
@@ -255,14 +262,33 @@ class L2Proposals(Proposals):
         self.x, self.adv, self.eps = self.x[rows], self.adv[rows], rows_of(self.eps, rows)
 
 
-def pyramids(side: int, like: Tensor, power: int = 2) -> Tensor:
-    """[side, side] of norm 1: a pyramid in the upper half, a negative one in the lower half.
+class L1Proposals(L2Proposals):
+    """The same in l1 (Croce and Hein, 2021): narrower pyramids, and the exact projection.
+
+    Where that shortens a perturbation, its small entries vanish, so that it is sparse.
+    """
+
+    order = 1
+    power = 4
+
+    def _budget(self, delta: Tensor, windows: Tensor) -> Tensor:
+        spare = self._radius(delta) - delta.abs().sum(dim=(1, 2), keepdim=True)
+        return spare.clamp(min=0) + self.channels * windows.abs().sum(dim=2, keepdim=True)
+
+    def _render(self, delta: Tensor) -> Tensor:
+        ball = L1Ball(self.eps, 0.0, self.lower, self.upper)
+        self.proposed = ball.project(self.x, self.x + delta)
+        return self.proposed.clone()
+
+
+def pyramids(side: int, like: Tensor, order: int, power: int) -> Tensor:
+    """[side, side] of l_order norm 1: a pyramid in the upper half, a negative one in the lower.
 
     A pyramid falls from its middle as the sums of 1 / j^power do, j being the distance from it.
     """
     upper = _pyramid(side // 2, side, like, power)
     both = torch.cat([upper, -_pyramid(side - side // 2, side, like, power)])
-    size: Tensor = torch.linalg.vector_norm(both, ord=2 if power == 2 else 1)
+    size: Tensor = torch.linalg.vector_norm(both, ord=order)
     return both / size
 
 
@@ -273,9 +299,3 @@ def _pyramid(height: int, width: int, like: Tensor, power: int) -> Tensor:
     parts = torch.arange(1, end + 1, device=like.device).to(like) ** -power
     sums = parts.flip(0).cumsum(0).flip(0)  # from j on
     return sums[distance]
-
-
-def _unit(delta: Tensor, order: int) -> Tensor:
-    """[N, C, P], each channel divided by its norm."""
-    size: Tensor = torch.linalg.vector_norm(delta, ord=order, dim=2, keepdim=True)
-    return delta / size.clamp(min=1e-12)

@@ -13,7 +13,8 @@ from fastinterp.attacks import Square
 from fastinterp.attacks.square_proposals import pyramids, share_of_pixels
 from fastinterp.models import small
 
-RADIUS = {"linf": 0.1, "l2": 1.0}
+RADIUS = {"linf": 0.1, "l2": 1.0, "l1": 8.0}
+ORDER = {"linf": math.inf, "l2": 2, "l1": 1}
 
 
 class Quadratic:
@@ -51,7 +52,7 @@ def margin(model: Quadratic, x: Tensor, y: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", RADIUS)
 def test_inside_ball_and_range_and_lower_margins(norm, channels) -> None:
     model, x, y = problem(channels)
     x[:4] = x[:4].round()  # at the ends of the range
@@ -60,12 +61,12 @@ def test_inside_ball_and_range_and_lower_margins(norm, channels) -> None:
     x_adv = Square(model, eps=0.3 * RADIUS[norm], queries=60, norm=norm)(x, y)
     assert x_adv.shape == x.shape and x_adv.dtype == x.dtype
     assert x_adv.min() >= 0 and x_adv.max() <= 1
-    moved = (x_adv - x).flatten(1).norm(p=math.inf if norm == "linf" else 2, dim=1)
+    moved = (x_adv - x).flatten(1).norm(p=ORDER[norm], dim=1)
     assert (moved <= 0.3 * RADIUS[norm] * (1 + 1e-5)).all()
     assert (margin(model, x_adv, y) < margin(model, x, y)).all()
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", RADIUS)
 def test_an_image_alone_and_in_any_batch(norm) -> None:
     model, x, y = problem()
     attack = Square(model, eps=0.3 * RADIUS[norm], queries=80, norm=norm, screen=True)
@@ -81,8 +82,8 @@ def test_an_image_alone_and_in_any_batch(norm) -> None:
 def test_radii_of_their_own() -> None:
     model, x, y = problem(n=4)
     eps = torch.tensor([0.0, 0.01, 0.02, 0.03])
-    for norm, power in (("linf", math.inf), ("l2", 2)):
-        radius = eps if norm == "linf" else 10 * eps
+    for norm, power in ORDER.items():
+        radius = 10 * RADIUS[norm] * eps
         x_adv = Square(model, eps=radius, queries=30, norm=norm)(x, y)
         assert ((x_adv - x).flatten(1).norm(p=power, dim=1) <= radius * (1 + 1e-5)).all()
         one = Square(model, eps=radius[2:3], queries=30, norm=norm)(x[2:3], y[2:3])
@@ -152,11 +153,11 @@ def test_schedule_and_pyramids() -> None:
     assert shares == [1, 1, 1 / 2, 1 / 4, 1 / 512, 1 / 512]
     like = torch.zeros((), dtype=torch.float64)
     for power, norm in ((2, 2), (4, 1)):
-        pair = pyramids(6, like, power)
+        pair = pyramids(6, like, norm, power)
         assert pair[:3].min() >= 0 and pair[3:].max() <= 0
         assert math.isclose(float(pair.norm(p=norm)), 1)
     # Eq. (2) of the paper for 3 x 6, from the middle out: 1 + 1/4 + 1/9 + 1/16, ...
-    upper = pyramids(6, like)[:3] / pyramids(6, like)[1, 3]
+    upper = pyramids(6, like, 2, 2)[:3] / pyramids(6, like, 2, 2)[1, 3]
     sums = [1 + 1 / 4 + 1 / 9 + 1 / 16, 1 / 4 + 1 / 9 + 1 / 16, 1 / 9 + 1 / 16, 1 / 16]
     row = torch.tensor([sums[3], sums[2], sums[1], sums[0], sums[1], sums[2]], dtype=torch.float64)
     assert torch.allclose(upper[1], row / sums[0])
