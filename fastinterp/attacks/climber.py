@@ -33,7 +33,10 @@ class Climb(Protocol):
     """A climb on its way. What it remembers of an image, it remembers for each by itself."""
 
     def step(self, threat: Threat, x: Tensor, z: Tensor, grad: Tensor, values: Tensor) -> Tensor:
-        """z, the gradient there [N, ...] and the objective's values [N] -> the next z."""
+        """z, the gradient there [N, ...] and the objective's values [N] -> the next z.
+
+        The values still have their graph.
+        """
         ...
 
     def rows(self, index: Tensor) -> Climb:
@@ -179,7 +182,7 @@ class _Halving(_Adaptive):
     since: int = 0
 
     def step(self, threat: Threat, x: Tensor, z: Tensor, grad: Tensor, values: Tensor) -> Tensor:
-        ball = movable(threat)
+        ball, values = movable(threat), values.detach()
         self.track(z, grad, values)
         if self.count == 0:
             self.highest_then = values
@@ -219,7 +222,7 @@ class _Sparse(_Adaptive):
     moved: Tensor
 
     def step(self, threat: Threat, x: Tensor, z: Tensor, grad: Tensor, values: Tensor) -> Tensor:
-        self.track(z, grad, values)
+        self.track(z, grad, values.detach())
         if self.count > 0 and self.count % self.every == 0:
             z, grad = self._look_back(x, z, grad)
         self.count += 1
