@@ -94,7 +94,7 @@ def _eval(every: Any) -> None:
         "      --eps 0 0.1 0.2 0.3 --steps 200 --out int.json",
     )
     _add_model_and_data(parser)
-    add("--n", type=count_or_all, default=0, metavar="N",
+    add("--n", "--images", dest="n", type=count_or_all, default=0, metavar="N",
         help="number of test images, chosen as in the paper, or all; default: 200 (isa: 100), or "
              "all if there are fewer")
     _add_batch_size(add)
@@ -123,6 +123,8 @@ def _add_attack(add: Callable[..., Any]) -> None:
     add("--seed", type=seed,
         help="seed of the random starts; default: 0 (aai: the paper's starts). For isa the seed of "
              "the choice of images; default: the paper's")
+    add("--samples", type=count, metavar="N",
+        help="for a random network: attack and judge the mean of N passes, such as 20")
 
 
 def _add_maps(add: Callable[..., Any]) -> None:
@@ -177,7 +179,7 @@ def _audit(every: Any) -> None:
         help="numbers of attack steps to compare; default: 1 10 40 100")
     add("--transfer-from", metavar="MODEL",
         help="another network, whose adversarial images are also tried on this one")
-    add("--n", type=count, default=200, metavar="N",
+    add("--n", "--images", dest="n", type=count, default=200, metavar="N",
         help="number of test images, chosen as in the paper; default: %(default)s")
     _add_batch_size(add)
     add("--out", metavar="FILE.json", help="also write the checks as JSON")
@@ -205,7 +207,7 @@ def _reproduce(every: Any) -> None:
         help="data sets, architectures or methods to measure, such as: cifar10 int")
     add("--interpreters", nargs="+", default=[], choices=TABLE1, metavar="NAME",
         help=f"table1: rows to measure: {', '.join(TABLE1)}; default: all. ig takes longest by far")
-    add("--n", type=count, metavar="N",
+    add("--n", "--images", dest="n", type=count, metavar="N",
         help="number of test images, the first of the paper's 200; default: 200 (table1: 100, for "
              "restricted_imagenet 4)")
     add("--out", metavar="FILE",

@@ -21,6 +21,7 @@ from ..attacks.unforeseen.jpeg import SMALL
 from ..models.gap import GapClassifier
 from .accuracy import AccuracyRow, accuracy_row
 from .measuring import (
+    all_rows,
     in_batches,
     misclassified,
     progress_bar,
@@ -133,15 +134,22 @@ def corruption_sweep(
                     step_size=step_size,
                     targeted=targeted,
                     keep=keep,
-                    generator=torch.Generator().manual_seed(seed),
                 )
                 for part, (x, y, goal) in in_batches(
                     batch_size, model.device, images, labels, targets
                 ):
-                    x_adv = one(x, goal if targeted else y)
+                    x_adv = one(x, goal if targeted else y, _generator(seed, part.start))
                     fooled[part] |= misclassified(model, x_adv, y).cpu()
                     bar.update(len(x))
+            fooled = all_rows(fooled)
             # Without a step size of the caller's own the attacks reach their boundary.
             row = accuracy_row(radius, count, fooled, math.inf if step_size is None else step_size)
             rows.append(CorruptionRow(**row, targeted=protocol == "paper"))
     return rows
+
+
+def _generator(seed: int, first: int) -> torch.Generator:
+    """The generator as it is when the attacks before image `first` have drawn a number for each."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.randint(2**32, (first,), generator=generator)
+    return generator

@@ -18,7 +18,7 @@ from ..data import ImageData, ImageStream
 from ..interpreters.distance import ClassSet, interpretability_discrepancy
 from ..interpreters.registry import interpreter_named
 from ..models.gap import GapClassifier
-from .measuring import in_batches, progress_bar, require_classes, require_measurable
+from .measuring import all_batches, in_batches, progress_bar, require_classes, require_measurable
 from .protocols import ISA_SEED, paper_batch
 
 PAPER_PENALTIES = (1.0, 1.2, 1.4, 1.6)
@@ -178,7 +178,7 @@ def isa_curve(
                 attacked.append(attack(x, y, goal, eps=factor * smallest.eps).x_adv)
                 bar.update()
             parts.append(_measure(attack, x, y, goal, attacked, smallest.success))
-    return Curve(*(torch.cat(each, dim=1) for each in zip(*parts, strict=True)))
+    return Curve(*(torch.cat(each, dim=1) for each in zip(*all_batches(parts), strict=True)))
 
 
 @torch.no_grad()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import product
-from typing import Any
+from itertools import islice, product, tee
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from .._utils import processes
 from .._utils.errors import InputError
 from .._utils.require import (
     require_count,
@@ -23,6 +24,8 @@ from ..attacks.checks import require_images
 from ..attacks.modes import convolutions_in
 from ..data import ImageData, ImageStream
 from ..models.gap import GapClassifier, require_fit, require_gap
+
+T = TypeVar("T")
 
 
 def require_measurable(
@@ -113,14 +116,33 @@ class Measured:
             self.count = _length(source if held else getattr(source, "dataset", None))
         self.source = source
 
+    def first(self, count: int | None = None) -> list[Tensor]:
+        """The first images and labels, also in a process that measures none.
+
+        Of a tensor there are `count`, by default a batch; of a loader always its first batch.
+        """
+        if isinstance(self.source, Tensor):
+            some = slice(0, self.batch_size if count is None else count)
+            return [each[some].to(self.model.device) for each in (self.source, self.labels)]
+        pairs = self._pairs()
+        if isinstance(pairs, Iterator):  # it can be read only once
+            pairs, self.source = tee(pairs)
+        return next(self._read(pairs))[1]
+
     def __iter__(self) -> Iterator[tuple[slice, list[Tensor]]]:
-        """For each batch: which images it holds, and images and labels on the model's device."""
+        """For each batch: which images it holds, and images and labels on the model's device.
+
+        Of several processes each gets every so many-th batch, see `in_batches`.
+        """
         device = self.model.device
         if isinstance(self.source, Tensor):
             yield from in_batches(self.batch_size, device, self.source, self.labels)
             return
-        first = 0
-        for batch in self._pairs():
+        yield from islice(self._read(self._pairs()), processes.rank(), None, processes.world())
+
+    def _read(self, pairs: Iterable[Any]) -> Iterator[tuple[slice, list[Tensor]]]:
+        device, first = self.model.device, 0
+        for batch in pairs:
             if not isinstance(batch, (tuple, list)) or len(batch) != 2:
                 raise InputError(f"{self.who}: a loader must give pairs (images, labels).")
             x, y = batch
@@ -148,10 +170,32 @@ def _length(data: object) -> int | None:
 def in_batches(
     size: int, device: torch.device, *tensors: Tensor
 ) -> Iterator[tuple[slice, list[Tensor]]]:
-    """For each batch: which images it holds, and the tensors' rows for these on `device`."""
-    for first in range(0, len(tensors[0]), size):
+    """For each batch: which images it holds, and the tensors' rows for these on `device`.
+
+    Of several processes each gets every so many-th batch; `all_rows` or `all_batches` then brings
+    together what they found. Batches are those of one process, or smaller where there are fewer of
+    them than processes.
+    """
+    images, world = len(tensors[0]), processes.world()
+    size = min(size, max(1, -(-images // world)))
+    for first in range(processes.rank() * size, images, world * size):
         rows = slice(first, first + size)
         yield rows, [tensor[rows].to(device) for tensor in tensors]
+
+
+def all_rows(fooled: Tensor) -> Tensor:
+    """bool [N] on the CPU: whether any process found an image fooled; each knows of its batches."""
+    return processes.add_up(fooled.to(torch.int32)) > 0
+
+
+def all_images(count: int) -> int:
+    """The sum of what the processes counted."""
+    return int(processes.add_up(torch.tensor(count)))
+
+
+def all_batches(found: list[T]) -> list[T]:
+    """What all processes found for the batches of `in_batches`, in order."""
+    return processes.in_turns(found)
 
 
 @torch.no_grad()
@@ -186,4 +230,5 @@ def progress_bar(total: int | None, unit: str, progress: bool) -> Any:
     """A tqdm bar for a `with`; hidden where `progress` is False or stderr is no terminal."""
     from tqdm import tqdm
 
-    return tqdm(total=total, unit=unit, disable=None if progress else True)
+    shown = progress and processes.rank() == 0
+    return tqdm(total=total, unit=unit, disable=None if shown else True)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from .._utils.errors import InputError
 from .._utils.require import require_count
-from ..attacks import CrossEntropy, Margin
+from ..attacks import CrossEntropy, Margin, MarginTowards
 from ..attacks.step_size import fine_step
 from ..data import ImageData, ImageStream
-from .tries import Budget, FlushedCrossEntropy, MarginTowards, Try
+from .tries import Budget, FlushedCrossEntropy, Try
 
 PAPER_N = 200
 PAPER_SEED = 99

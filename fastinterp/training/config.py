@@ -50,6 +50,8 @@ class TrainConfig:
         channels_last: use that memory format for the images and, on a GPU, for the network. None
             uses it for images on a CPU, where convolutions are faster with it.
         compile: compile the network's features with torch.compile.
+        sync_batchnorm: on several processes, normalise with the statistics of all processes'
+            images, as one process would.
         cuda_graphs: replay whole steps as CUDA graphs. None does so on a GPU, if the step can be
             captured.
 
@@ -71,6 +73,7 @@ class TrainConfig:
     precision: Precision = "float32"
     channels_last: bool | None = None
     compile: bool = False
+    sync_batchnorm: bool = False
     cuda_graphs: bool | None = None
 
     def __post_init__(self) -> None:

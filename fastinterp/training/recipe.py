@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 import torch
 
 from .. import data, models
+from .._utils import processes
 from .._utils.errors import InputError
 from .._utils.keywords import reject_unknown
 from .._utils.require import (
@@ -163,6 +164,7 @@ def run_recipe(
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
+    processes.join()
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     train, val = training_data(recipe, data_dir, download)

@@ -48,6 +48,7 @@ def robust_loss(
     threat: Threat | None,
     generator: torch.Generator,
     precision: Precision,
+    images: int | None = None,
 ) -> BatchLoss:
     """Search x' as the method says and compute its outer loss, ready for `backward`.
 
@@ -61,6 +62,8 @@ def robust_loss(
         threat: the ball that contains x' (see `ball`); None for x' = x.
         generator: draws the random start.
         precision: of the inner loop's passes; the caller's `convolutions_in` holds for the others.
+        images: number of images of the whole batch, if x is a process's share of it. The loss is
+            then the sum over x by that number.
 
     Raises:
         InputError: the network depends on its mode, and another thread uses it at the same time.
@@ -72,7 +75,7 @@ def robust_loss(
         x = x.to(memory_format=torch.channels_last)
     with own_modes(model), unwatched():
         network = fold(model, method.needs, x)
-        clean = Outputs(network, x)
+        clean = Outputs(network, x, images=images)
         _ = clean.logits  # the one pass at x, made before the inner loop borrows it
         height, width = x.shape[2:]
         if method.needs != "logits" and clean.features.shape[2:].numel() == 1:
@@ -96,14 +99,19 @@ def robust_loss(
                 generator=generator,
                 clean=clean if _shares_clean(model, x) else None,
                 precision=precision,
+                images=images,
             )
             adv = Outputs(network, x_adv)
-        return BatchLoss(method.loss(clean, adv, y).mean(), clean, adv)
+        losses = method.loss(clean, adv, y)
+        loss = losses.mean() if images is None else losses.sum() / images
+        return BatchLoss(loss, clean, adv)
 
 
-def ball(eps: float, step_size: float, norm: Norm) -> Ball | None:
+def ball(
+    eps: float, step_size: float, norm: Norm, share: tuple[int, int] | None = None
+) -> Ball | None:
     """The ball that contains x'; None for eps = 0, where x' is x."""
-    return None if eps == 0 else BALLS[norm](eps, step_size)
+    return None if eps == 0 else BALLS[norm](eps, step_size, share=share)
 
 
 def _shares_clean(model: nn.Module, x: Tensor) -> bool:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import models
-from .._utils.errors import InputError
+from .._utils import processes
+from .._utils.errors import InputError, WriteError
 from .._utils.files import write_json
 from .._utils.require import require_count
 from ..attacks.modes import in_mode
@@ -18,6 +21,7 @@ from ..data import MixedData
 from ..models.gap import require_fit
 from .augment import Augment, Augmentation
 from .batches import Batches, LoaderBatches, Source, make_batches
+from .distributed import require_same, share_of, share_out
 from .folder import BEFORE, BEST, DAMAGED, HISTORY, NETWORK, STATE, run_folder, writing
 from .interrupt import deferred_interrupt
 from .progress import Bar, Every, Totals, require_finite
@@ -72,6 +76,7 @@ class Run:
             self.settings["augment"] = change.name
         if isinstance(train_data, MixedData):
             self.settings |= {"extra_images": len(train_data.extra), "share": train_data.share}
+        self.batches = share_out(self.batches, stepper.config.seed)
         # Not 0 in a second call of fit, whose epochs have an order of their own.
         self.first_step, self.first_epoch = stepper.step, stepper.epoch
 
@@ -83,17 +88,27 @@ class Run:
         checkpoint_seconds: float,
         info: dict[str, Any],
     ) -> list[dict[str, Any]]:
-        """Train, and return the history."""
-        with run_folder(out, resume) as folder:
-            if folder is not None:
-                self._restore(folder)
-            self._train(folder, progress, checkpoint_seconds, info)
+        """Train, and return the history. Of several processes the first one writes."""
+        resume = resume or processes.restarted()
+        run = {"epochs": self.epochs, "steps an epoch": self.batches.steps, "out": str(out)}
+        try:
+            require_same(self.settings | run, self.stepper.model)
+            with ExitStack() as stack:
+                opened = partial(stack.enter_context, run_folder(out, resume))
+                folder = processes.only_first(opened)
+                if out is not None:
+                    self._restore(processes.from_first(partial(_newest, folder)), folder)
+                self._train(folder, progress, checkpoint_seconds, info)
+        except (InputError, WriteError, KeyboardInterrupt) as error:
+            processes.tell_why(str(error) or "it was stopped by Ctrl-C")
+            raise
         return self.history
 
     def _train(
         self, folder: Path | None, progress: bool, checkpoint_seconds: float, info: dict[str, Any]
     ) -> None:
         name, per_epoch = self.stepper.method.name, self.batches.images_per_epoch
+        progress = progress and processes.rank() == 0
         total = None if per_epoch is None else per_epoch * self.epochs
         done = 0 if per_epoch is None else per_epoch * self._done() // self.batches.steps
         with (
@@ -114,6 +129,9 @@ class Run:
                     # Before the state, which must not know of an epoch whose network is missing.
                     self._save_network(folder / BEST, info)
                 self._save(folder)
+        processes.only_first(partial(self._finish, folder, info))
+
+    def _finish(self, folder: Path | None, info: dict[str, Any]) -> None:
         if folder is not None:
             self._save_network(folder / NETWORK, info)
 
@@ -124,9 +142,11 @@ class Run:
     def _steps(self, epoch: int, bar: Bar) -> Iterator[None]:
         """Do what is left of an epoch; yield after each step."""
         began, before = time.monotonic(), self.seconds
+        known = share_of(self.batches)
+        share = () if known is None else (known,)
         start = self._done() - epoch * self.batches.steps
         for x, y in self.batches.epoch(self.first_epoch + epoch, start):
-            result = self.stepper.training_step(x, y)
+            result = self.stepper.training_step(x, y, *share)
             self.totals.add(result)
             self.seconds = before + time.monotonic() - began
             means = bar.update(result.images, epoch, self.totals)
@@ -178,13 +198,12 @@ class Run:
             if self.history:
                 write_json(folder / HISTORY, self.history)
 
-    def _restore(self, folder: Path) -> None:
-        """Continue the run in a folder, if there is one."""
-        state = read_newest(folder)
+    def _restore(self, state: State | None, folder: Path | None) -> None:
+        """Continue the run of a state, if there is one."""
         if state is None:
             return
         record = state.record
-        _require_same_settings(folder, record["settings"], self.settings)
+        _require_same_settings(state.path.parent, record["settings"], self.settings)
         self._require_fitting_step(state)
         sums = restore_state(state, self.stepper.model, self.stepper.optimizer)
         self.totals.sums, self.totals.images = sums, record["images"]
@@ -192,7 +211,7 @@ class Run:
         self.seconds, self.history = record["seconds"], record["history"]
         self.first_epoch = record.get("first_epoch", 0)  # old runs do not record it
         self.stepper.epoch = self.first_epoch + len(self.history)
-        if state.path.name == BEFORE:
+        if state.path.name == BEFORE and folder is not None:
             with writing(folder):
                 if (folder / STATE).exists():
                     (folder / STATE).replace(folder / DAMAGED)
@@ -228,6 +247,10 @@ class Run:
             about = {"settings": self.settings, "epochs": self.epochs, "last_epoch": last}
             with writing(path.parent):
                 models.save(self.stepper.model, path, info=info | about)
+
+
+def _newest(folder: Path | None) -> State | None:
+    return None if folder is None else read_newest(folder)
 
 
 def _batches(

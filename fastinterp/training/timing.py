@@ -14,6 +14,7 @@ import torch
 
 from ..attacks.modes import in_mode
 from .batches import make_batches
+from .distributed import share_of, share_out
 from .graphs import WARM_UP
 from .recipe import Data, Recipe, make_trainer, training_data
 
@@ -90,11 +91,13 @@ def _stepper(recipe: Recipe, train: Data, device: torch.device) -> tuple[Callabl
     """A function that does the recipe's next step at its full eps, and the steps of an epoch."""
     trainer = make_trainer(replace(recipe, eps_schedule=()), train, device)
     batches = make_batches(train, recipe.batch_size, recipe.seed, train.num_classes, device)
+    batches = share_out(batches, recipe.seed)
+    share = share_of(batches)
     few = cycle(list(islice(batches.epoch(0, 0), 4)))
 
     def step() -> None:
         with in_mode(trainer.model, training=True):
-            trainer.training_step(*next(few))
+            trainer.training_step(*next(few), share)
 
     return step, batches.steps
 
