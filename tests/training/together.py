@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from fastinterp import CAM, InputError, evaluation, models
+from fastinterp.data import ImageStream
 from fastinterp.training import METHODS, Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,6 +97,30 @@ def loader(folder: Path | None = None) -> dict[str, Weights]:
     return {"": trainer.model.state_dict()}
 
 
+class Drawn(ImageStream):
+    """Images of `quadrants` that come as from files, with noise as of a random transform."""
+
+    def read(self, position: int) -> Tensor:
+        noise = torch.rand((1, 8, 8), dtype=torch.float64)
+        return (quadrants(position + 1, torch.float64)[0][position] + noise) / 2
+
+
+def sources(folder: Path | None = None) -> dict[str, Weights]:
+    """Augmented images in memory, and a stream of files."""
+    x, y = quadrants(2 * BATCH + 1, torch.float64)
+    stream = Drawn([""] * len(y), y, tuple("abcd"), transform=str)
+    found = {}
+    for name, data, settings in (
+        ("augmented", (x, y), {"augment": "crop-flip"}),
+        ("stream", stream, {}),
+        ("few", stream, {"steps_per_epoch": 1}),
+    ):
+        trainer = make("normal")
+        trainer.fit(data, EPOCHS, BATCH - 1, progress=False, **settings)
+        found[name] = trainer.model.state_dict()
+    return found
+
+
 def own_loop(folder: Path | None = None) -> dict[str, Weights]:
     """`training_step` by hand: one process gives 2 images and each other one 5."""
     trainer, (x, y) = make("adv"), quadrants(7, torch.float64)
@@ -138,7 +163,7 @@ def refused(folder: Path) -> dict[str, str]:
     rank = int(os.environ["RANK"])
     images = quadrants(BATCH)
     wrong: dict[str, Callable[[], Any]] = {
-        "eps": lambda: train("adv", eps=0.1 + rank),
+        "eps": lambda: train("adv", eps=0.1 * (rank + 1)),
         "batch": lambda: train("adv", 12 + rank),
         "network": lambda: train("adv", norm=rank == 1),
         "small": lambda: Trainer(Tiny(), "normal").fit(images, 1, 1),
