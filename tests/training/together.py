@@ -138,7 +138,7 @@ def refused(folder: Path) -> dict[str, str]:
     rank = int(os.environ["RANK"])
     images = quadrants(BATCH)
     wrong: dict[str, Callable[[], Any]] = {
-        "eps": lambda: train("adv", eps=0.1 + rank),
+        "eps": lambda: train("adv", eps=(1 + rank) / 10),
         "batch": lambda: train("adv", 12 + rank),
         "network": lambda: train("adv", norm=rank == 1),
         "small": lambda: Trainer(Tiny(), "normal").fit(images, 1, 1),
