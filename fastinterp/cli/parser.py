@@ -123,6 +123,8 @@ def _add_attack(add: Callable[..., Any]) -> None:
     add("--seed", type=seed,
         help="seed of the random starts; default: 0 (aai: the paper's starts). For isa the seed of "
              "the choice of images; default: the paper's")
+    add("--samples", type=count, metavar="N",
+        help="for a random network: attack and judge the mean of N passes, such as 20")
 
 
 def _add_maps(add: Callable[..., Any]) -> None:

@@ -109,13 +109,7 @@ def aai_sweep(
     labels = require_measurable("aai_sweep", model, images, labels, batch_size)
     radii = [require_nonnegative("eps", radius) for radius in require_numbers("eps", eps)]
     steps = require_count("steps", steps, 0)
-    if noise is not None and not isinstance(noise, Tensor):
-        raise InputError(f"aai_sweep: noise must be a tensor, got {type(noise).__name__}.")
-    if noise is not None and (noise.shape != images.shape or norm != "linf"):
-        raise InputError(
-            f"aai_sweep: noise is for linf and must have the images' shape, {list(images.shape)}, "
-            f"got {list(noise.shape)} and {norm}."
-        )
+    require_noise("aai_sweep", noise, images, norm)
     for radius in radii:
         require_pixel_eps("aai_sweep", norm, radius)
     sizes = [default_step_size(norm, e, steps) if step_size is None else step_size for e in radii]
@@ -137,6 +131,19 @@ def aai_sweep(
                 row["short_of_eps"] = True
             rows.append(row)
     return rows
+
+
+def require_noise(who: str, noise: Tensor | None, images: Tensor, norm: str) -> None:
+    """Raise unless noise is None, or a tensor like the images for a ball in linf."""
+    if noise is None:
+        return
+    if not isinstance(noise, Tensor):
+        raise InputError(f"{who}: noise must be a tensor, got {type(noise).__name__}.")
+    if noise.shape != images.shape or norm != "linf":
+        raise InputError(
+            f"{who}: noise is for linf and must have the images' shape, {list(images.shape)}, "
+            f"got {list(noise.shape)} and {norm}."
+        )
 
 
 def aai_scores(attack: AAI, x: Tensor, y: Tensor, start: Tensor | None = None) -> AAIScores:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice, product
+from itertools import islice, product, tee
 from typing import Any, TypeVar
 
 import torch
@@ -116,12 +116,18 @@ class Measured:
             self.count = _length(source if held else getattr(source, "dataset", None))
         self.source = source
 
-    def first(self) -> list[Tensor]:
-        """Some images and labels, also in a process that measures none."""
+    def first(self, count: int | None = None) -> list[Tensor]:
+        """The first images and labels, also in a process that measures none.
+
+        Of a tensor there are `count`, by default a batch; of a loader always its first batch.
+        """
         if isinstance(self.source, Tensor):
-            some = slice(0, self.batch_size)
+            some = slice(0, self.batch_size if count is None else count)
             return [each[some].to(self.model.device) for each in (self.source, self.labels)]
-        return next(self._read())[1]
+        pairs = self._pairs()
+        if isinstance(pairs, Iterator):  # it can be read only once
+            pairs, self.source = tee(pairs)
+        return next(self._read(pairs))[1]
 
     def __iter__(self) -> Iterator[tuple[slice, list[Tensor]]]:
         """For each batch: which images it holds, and images and labels on the model's device.
@@ -132,11 +138,11 @@ class Measured:
         if isinstance(self.source, Tensor):
             yield from in_batches(self.batch_size, device, self.source, self.labels)
             return
-        yield from islice(self._read(), processes.rank(), None, processes.world())
+        yield from islice(self._read(self._pairs()), processes.rank(), None, processes.world())
 
-    def _read(self) -> Iterator[tuple[slice, list[Tensor]]]:
+    def _read(self, pairs: Iterable[Any]) -> Iterator[tuple[slice, list[Tensor]]]:
         device, first = self.model.device, 0
-        for batch in self._pairs():
+        for batch in pairs:
             if not isinstance(batch, (tuple, list)) or len(batch) != 2:
                 raise InputError(f"{self.who}: a loader must give pairs (images, labels).")
             x, y = batch

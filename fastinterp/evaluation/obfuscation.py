@@ -1,7 +1,8 @@
 """Signs of obfuscated gradients: attacks that do not behave as they do with honest gradients.
 
 Athalye et al. (ICML 2018, section 3.1) list behaviours that betray a defence which merely hides its
-gradients. Each is a check here. Passing all of them is no proof of robustness.
+gradients. Each is a check here, as are the signs of `reliability`. Passing all of them is no proof
+of robustness.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ..attacks.threats import BALLS
 from ..models import GapClassifier
 from ..ops.pgd_step import Norm
 from .measuring import Measured, Source, all_images, misclassified, progress_bar
+from .reliability import EXAMINED, MISLED, Signs, look_for_signs
 from .tables import format_accuracy, format_eps
 from .tries import Budget, Try, attack_in_turn
 
@@ -38,6 +40,25 @@ SENTENCES = {
         "The cross-entropy has a gradient at the images.",
         "At some images the gradient of the cross-entropy is zero at every pixel, so attacks that "
         "follow it cannot move.",
+    ),
+    "direction": (
+        "A short step along the gradient of the margin raises it.",
+        "At some images a short step along the gradient of the margin does not raise it: the "
+        "gradient leads attacks astray.",
+    ),
+    "randomness": (
+        "Two passes over the same images give the same logits.",
+        "Two passes over the same images give different logits: attacks judge their steps by "
+        "chance. Measure it with sweep(..., samples=20).",
+    ),
+    "batch": (
+        "The logits of an image do not depend on the other images of its batch.",
+        "The logits of some images depend on the other images of their batch, so no image has a "
+        "verdict of its own.",
+    ),
+    "input": (
+        "A pass leaves the images as they were.",
+        "A pass changes the images that it is given, so attacks go on from other images.",
     ),
     "more steps": (
         "More steps never leave a higher accuracy.",
@@ -73,8 +94,8 @@ class Check:
     Attributes:
         name: of the check.
         passed: None if it was skipped.
-        figures: what was measured, by the attack or ball that gave it: accuracies, and for the
-            check "gradient" a share of the images.
+        figures: what was measured, by the attack or ball that gave it: accuracies, or for checks
+            without an attack a share of the images.
         sentence: what it means.
     """
 
@@ -129,7 +150,8 @@ def audit(
         progress: show a bar where standard error is a terminal.
 
     Returns:
-        The checks: gradient, more steps, larger eps, one step, unbounded, transfer.
+        The checks: gradient, direction, randomness, batch, input, more steps, larger eps, one
+        step, unbounded, transfer.
 
     Raises:
         InputError: images, labels or a setting do not fit.
@@ -168,6 +190,7 @@ def audit(
     slack = tolerance + ROUNDING
     return [
         _check("gradient", flat <= slack, {"share of images without one": flat}),
+        *_without_attack(look_for_signs(model, *measured.first(EXAMINED), norm, eps, batch_size)),
         _check("more steps", not rises(by_steps.values(), tolerance), _by_count(by_steps)),
         _check("larger eps", not rises(by_eps.values(), tolerance), _by_radius(by_eps)),
         _check(
@@ -256,6 +279,16 @@ def rises(accuracies: Iterable[float], tolerance: float) -> bool:
 
 def _check(name: str, passed: bool, figures: dict[str, float]) -> Check:
     return Check(name, passed, figures, SENTENCES[name][not passed])
+
+
+def _without_attack(signs: Signs) -> list[Check]:
+    shares = {"direction": signs.misled, "randomness": signs.random}
+    shares |= {"batch": signs.neighbours, "input": signs.in_place}
+    most = {"direction": MISLED}
+    return [
+        _check(name, share <= most.get(name, 0.0), {"share of images": share})
+        for name, share in shares.items()
+    ]
 
 
 def _by_count(accuracies: Mapping[int, float]) -> dict[str, float]:
