@@ -135,7 +135,8 @@ def require_trainable(model: object) -> None:
         raise InputError(
             "The search for x' runs on the bare network, but the network is inside "
             f"{type(model).__name__}; wrap a module whose forward returns "
-            "IntLoss(...)(network, x, y) instead (see docs/concepts.md, Several processes)."
+            "IntLoss(...)(network, x, y) instead, or give a trainer the bare network, which it "
+            "trains on all processes of torchrun (see docs/scaling.md)."
         )
     if not isinstance(model, GapClassifier):
         raise InputError(
