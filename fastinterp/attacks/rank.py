@@ -94,7 +94,7 @@ class _SoftTau(torch.autograd.Function):
         return torch.cat(values, dim=1).sum(dim=1) / pairs if pairs else b.sum(dim=1) * torch.nan
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[None, Tensor, None]:
         (grad,) = ctx.saved_tensors
         return None, grad_output[:, None] * grad, None

@@ -152,22 +152,22 @@ def stability(
     with eval_mode(model), progress_bar(samples * len(images), "img", progress) as bar:
         for _, (x, y) in in_batches(batch_size, model.device, images, labels):
             clean = _look(model, interpreter, x, y)
-            scores, same = [], []
+            ratios, same = [], []
             for number in range(samples):
                 seeds = print_seeds(seed, number, x)
                 x_adv = SeededStart(LinfBall(eps, 0.0), seeds).init(x, True, None)
                 moved = _look(model, interpreter, x_adv, y)
-                scores.append(_scores(x, clean, x_adv, moved))
+                ratios.append(_scores(x, clean, x_adv, moved))
                 same.append(clean[1].argmax(dim=1) == moved[1].argmax(dim=1))
                 bar.update(len(x))
-            parts.append((torch.stack(scores).cpu(), torch.stack(same).cpu()))
+            parts.append((torch.stack(ratios).cpu(), torch.stack(same).cpu()))
     scores, kept = (torch.cat(each, dim=-1) for each in zip(*parts, strict=True))
     count = kept.sum(dim=0)  # [N]
     counted = kept[:, None].expand_as(scores)  # [S, 5, N]
     highest = scores.masked_fill(~counted, -torch.inf).amax(dim=0)
-    first, *others = highest.where(count > 0, torch.nan)
+    highest = highest.where(count > 0, torch.nan)
     average = scores[:, 0].where(kept, 0).sum(dim=0) / count
-    return Stability(first, average, *others, count)
+    return Stability(highest[0], average, *highest[1:], kept=count)
 
 
 def _look(
