@@ -167,7 +167,8 @@ def stability(
     highest = scores.masked_fill(~counted, -torch.inf).amax(dim=0)
     highest = highest.where(count > 0, torch.nan)
     average = scores[:, 0].where(kept, 0).sum(dim=0) / count
-    return Stability(highest[0], average, *highest[1:], kept=count)
+    first, lipschitz, inputs, outputs, inner = highest.unbind(0)
+    return Stability(first, average, lipschitz, inputs, outputs, inner, count)
 
 
 def _look(
