@@ -9,6 +9,7 @@ from .isa_scores import ISARow, isa_row
 from .obfuscation import Check, audit, audit_table
 from .pictures import draw_explanations
 from .protocols import ISA_SEED, PAPER_SEED, PROTOCOLS, paper_selection
+from .reliability import UnreliableFigures
 from .stability import (
     Stability,
     average_sensitivity,
@@ -19,7 +20,13 @@ from .stability import (
     relative_representation_stability,
     stability,
 )
-from .tables import accuracy_table, markdown_table, text_table, write_rows
+from .tables import (
+    accuracy_table,
+    footnotes,
+    markdown_table,
+    text_table,
+    write_rows,
+)
 from .topk import topk_intersection
 from .worst_maps import aai_best_sweep
 
@@ -34,6 +41,7 @@ __all__ = [
     "Explanations",
     "ISARow",
     "Stability",
+    "UnreliableFigures",
     "aai_best_sweep",
     "aai_sweep",
     "accuracy_table",
@@ -44,6 +52,7 @@ __all__ = [
     "default_step_size",
     "draw_explanations",
     "explain",
+    "footnotes",
     "isa_row",
     "local_lipschitz",
     "markdown_table",

@@ -8,13 +8,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..attacks import ISA, Capped, MapDistance, Margin, ascend
+from ..attacks import ISA, Capped, MapDistance, Margin, SeededStart, ascend
 from ..attacks.aai import SamePrediction
 from ..attacks.objectives import Objective
 from ..attacks.threats import BALLS, Falling
 from ..interpreters.distance import class_set, interpretability_discrepancy
 from .measuring import predict
-from .tries import SeededStart, print_seeds
+from .tries import print_seeds
 
 STEPS = 60
 

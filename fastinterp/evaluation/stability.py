@@ -14,12 +14,14 @@ from torch import Tensor
 
 from .._utils.errors import InputError
 from .._utils.require import require_count, require_positive
+from ..attacks import SeededStart
+from ..attacks.checks import require_pixel_eps
 from ..attacks.modes import eval_mode
 from ..attacks.threats import LinfBall
 from ..interpreters import FeatureInterpreter, Interpreter
 from ..models.gap import GapClassifier
-from .measuring import in_batches, progress_bar, require_measurable
-from .tries import SeededStart, print_seeds
+from .measuring import all_batches, in_batches, progress_bar, require_measurable
+from .tries import print_seeds
 
 FLOOR = 1e-6  # Quantus's: stands for a zero that something is divided by
 
@@ -145,7 +147,7 @@ def stability(
         InputError: images, labels or a setting do not fit.
     """
     labels = require_measurable("stability", model, images, labels, batch_size)
-    require_positive("eps", eps)
+    require_pixel_eps("stability", "linf", require_positive("eps", eps))
     require_count("samples", samples)
     require_count("seed", seed, 0)
     parts = []
@@ -161,7 +163,7 @@ def stability(
                 same.append(clean[1].argmax(dim=1) == moved[1].argmax(dim=1))
                 bar.update(len(x))
             parts.append((torch.stack(ratios).cpu(), torch.stack(same).cpu()))
-    scores, kept = (torch.cat(each, dim=-1) for each in zip(*parts, strict=True))
+    scores, kept = (torch.cat(each, dim=-1) for each in zip(*all_batches(parts), strict=True))
     count = kept.sum(dim=0)  # [N]
     counted = kept[:, None].expand_as(scores)  # [S, 5, N]
     highest = scores.masked_fill(~counted, -torch.inf).amax(dim=0)
