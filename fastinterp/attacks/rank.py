@@ -51,10 +51,13 @@ class Rank(Objective):
 
 
 def pair_width(maps: Tensor, temperature: float) -> Tensor:
-    """Maps [N, M] -> temperature times the standard deviation of their pair differences, [N]."""
+    """Maps [N, M] -> temperature times the standard deviation of their pair differences, [N].
+
+    1 for a constant map, whose pairs have no order.
+    """
     # Over all ordered pairs, the mean of (a_i - a_j)^2 is twice the unbiased variance.
     width = temperature * (2 * maps.var(dim=1)).sqrt()
-    return width.clamp(min=torch.finfo(maps.dtype).tiny)
+    return torch.where(width > 0, width, 1)
 
 
 def soft_tau(maps: Tensor, maps_adv: Tensor, width: Tensor) -> Tensor:
