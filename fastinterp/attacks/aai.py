@@ -187,15 +187,21 @@ class Hinge(Objective):
 
 
 class SamePrediction(Objective):
-    """Minus infinity where x' is not predicted as x is, so that it is never the best; else 0."""
+    """Minus infinity where x' is not predicted as x is, so that it is never the best; else 0.
+
+    Targeted: where x' is not predicted as its label.
+    """
 
     needs: Needs = "logits"
 
+    def __init__(self, targeted: bool = False) -> None:
+        self.targeted = targeted
+
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
-        predicted = clean.logits.argmax(dim=1)
+        wanted = labels if self.targeted else clean.logits.argmax(dim=1)
 
         def value(adv: Outputs) -> Tensor:
-            changed = adv.logits.argmax(dim=1) != predicted
-            return adv.logits.new_zeros(len(changed)).masked_fill(changed, -torch.inf)
+            other = adv.logits.argmax(dim=1) != wanted
+            return adv.logits.new_zeros(len(other)).masked_fill(other, -torch.inf)
 
         return value

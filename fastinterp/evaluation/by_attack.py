@@ -261,6 +261,7 @@ def _isa(request: Request) -> Rows:
             norm,
             each,
             n=request.count(ISA_N),
+            protocol="best" if request.protocol == "best" else "paper",
             batch_size=request.batch_size,
             seed=ISA_SEED if request.seed is None else request.seed,
         )
@@ -322,7 +323,7 @@ MEASURES: dict[str, Measure] = {
         _isa,
         "NDS and NSL",
         frozenset({"norm", "interpreter", "classes", "seed"}),
-        ("paper",),
+        ("paper", "best"),
         partial(_columns, ("interpreter", "norm", "classes", "nds", "nsl", "n")),
         n=ISA_N,
         seed=ISA_SEED,

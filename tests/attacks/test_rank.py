@@ -98,6 +98,16 @@ def test_lowers_tau_and_keeps_the_prediction(make_tiny, batch, make) -> None:
     assert scores["rank"].kendall_tau.mean() < scores["topk"].kendall_tau.mean() - 0.1
 
 
+def test_a_constant_map_has_no_order(make_tiny, batch) -> None:
+    """Its image stays as it is; the others are attacked all the same."""
+    model, (x, y) = make_tiny(), batch
+    with torch.no_grad():
+        model.weight[0] = 0
+    x_adv = AAI(model, CAM(model), 0.1, steps=5, kind="rank", random_start=False)(x, y)
+    changed = (x_adv != x).flatten(1).any(1)
+    assert torch.equal(changed, y != 0)
+
+
 def test_settings() -> None:
     model = models.small(seed=0)
     attack = AAI(model, CAM(model), 0.3, kind="rank")
