@@ -21,6 +21,7 @@ from .objectives import (
 )
 from .outputs import Outputs
 from .pgd import PGD
+from .rank import Rank, soft_tau
 from .seeded_start import SeededStart
 from .threats import Ball, L1Ball, L2Ball, LinfBall, SoftSignBall, Threat
 from .unforeseen import JPEG, Elastic, Fog, Gabor, Snow
@@ -60,6 +61,7 @@ __all__ = [
     "MinimalResult",
     "Objective",
     "Outputs",
+    "Rank",
     "SeededStart",
     "Snow",
     "SoftSignBall",
@@ -67,4 +69,5 @@ __all__ = [
     "Threat",
     "TopK",
     "ascend",
+    "soft_tau",
 ]
