@@ -111,11 +111,11 @@ class FAB(Described):
                 the gradients are not finite.
         """
         y = require_batch("FAB", self.model, x, y, False, self.lower, self.upper)
-        x_adv = x.detach().clone()
         if x.numel() == 0:
-            return x_adv
+            return x.detach().clone()
         model = self.model
         with eval_mode(model), constant_parameters(model), own_autograd(x.device.type):
+            x_adv, y = x.detach().clone(), y.clone()  # the caller may be under inference_mode
             with torch.no_grad():
                 logits = model(x_adv)
                 network = freeze(fold(model, "logits", x_adv), x_adv)

@@ -114,11 +114,11 @@ class Square(Described):
         )
         if x.dim() != 4:
             raise InputError(f"Square: x must be images [N, C, H, W], got shape {list(x.shape)}.")
-        x_adv = x.detach().clone()
         if x.numel() == 0:
-            return x_adv
+            return x.detach().clone()
         with eval_mode(self.model), own_autograd(x.device.type), torch.no_grad():
-            logits = self.model(x_adv)
+            x_adv = x.clone()  # here, as the caller may be under inference_mode
+            logits = self.model(x.clone())  # a network may write into its images
             require_finite_logits("Square", logits)
             left = (~is_fooled(logits, y, self.targeted)).nonzero().squeeze(1)
             if len(left) > 0:

@@ -226,20 +226,31 @@ class L2Proposals(Proposals):
         turn, signs = self._signs[:, at, :1], self._signs[:, at, 1:]
         turned = torch.where(turn, *self.pairs[side])[:, None]
         new = torch.where(signs[:, :, None], turned, -turned) + self._unit(delta.gather(2, goal))
-        rest = delta.scatter(2, source, 0.0).scatter(2, goal, 0.0)
-        new = self._budget(delta, delta - rest) * self._unit(new)
-        return self._render(rest.scatter(2, goal, new).view_as(self.x))
+        total = self._sum(delta).sum(dim=1, keepdim=True)
+        held = self._sum(delta.gather(2, source))
+        delta.scatter_(2, source, 0.0)
+        held = held + self._sum(delta.gather(2, goal))  # pixels in both squares count once
+        delta.scatter_(2, goal, self._budget(total, held) * self._unit(new))
+        return self._render(delta.view_as(self.x))
+
+    def _sum(self, delta: Tensor) -> Tensor:
+        """[N, C, P] -> [N, C, 1], the sums whose root of `order` is the norm."""
+        return (delta.square() if self.order == 2 else delta.abs()).sum(dim=2, keepdim=True)
 
     def _unit(self, delta: Tensor) -> Tensor:
         """[N, C, P], each channel divided by its norm."""
-        size: Tensor = torch.linalg.vector_norm(delta, ord=self.order, dim=2, keepdim=True)
-        return delta / size.clamp(min=1e-12)
+        size = self._sum(delta)
+        return delta / (size.sqrt() if self.order == 2 else size).clamp(min=1e-12)
 
-    def _budget(self, delta: Tensor, windows: Tensor) -> Tensor:
-        """What there is to spend in each channel [N, C, 1]."""
-        spare = self._radius(delta) ** 2 - delta.square().sum(dim=(1, 2), keepdim=True)
-        energy = windows.square().sum(dim=2, keepdim=True)
-        budget: Tensor = (spare.clamp(min=0) / self.channels + energy).sqrt()
+    def _budget(self, total: Tensor, held: Tensor) -> Tensor:
+        """What a channel's new square gets, [N, C, 1].
+
+        Args:
+            total: sums of the perturbations, [N, 1, 1].
+            held: sums of what the two squares hold, [N, C, 1].
+        """
+        spare = (self._radius(total) ** 2 - total).clamp(min=0)
+        budget: Tensor = (spare / self.channels + held).sqrt()
         return budget
 
     def _render(self, delta: Tensor) -> Tensor:
@@ -271,9 +282,8 @@ class L1Proposals(L2Proposals):
     order = 1
     power = 4
 
-    def _budget(self, delta: Tensor, windows: Tensor) -> Tensor:
-        spare = self._radius(delta) - delta.abs().sum(dim=(1, 2), keepdim=True)
-        return spare.clamp(min=0) + self.channels * windows.abs().sum(dim=2, keepdim=True)
+    def _budget(self, total: Tensor, held: Tensor) -> Tensor:
+        return (self._radius(total) - total).clamp(min=0) + self.channels * held
 
     def _render(self, delta: Tensor) -> Tensor:
         ball = L1Ball(self.eps, 0.0, self.lower, self.upper)
@@ -286,8 +296,9 @@ def pyramids(side: int, like: Tensor, order: int, power: int) -> Tensor:
 
     A pyramid falls from its middle as the sums of 1 / j^power do, j being the distance from it.
     """
-    upper = _pyramid(side // 2, side, like, power)
-    both = torch.cat([upper, -_pyramid(side - side // 2, side, like, power)])
+    halves = [_pyramid(height, side, like, power) for height in (side // 2, side - side // 2)]
+    upper, lower = (half / half.norm(p=order).clamp(min=1e-12) for half in halves)
+    both = torch.cat([upper, -lower])
     size: Tensor = torch.linalg.vector_norm(both, ord=order)
     return both / size
 

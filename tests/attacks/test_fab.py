@@ -90,8 +90,8 @@ def test_inside_the_range_at_its_corners(make_tiny) -> None:
 def test_an_image_alone_and_in_any_batch(problem, norm, n_target_classes) -> None:
     model, x, y = problem
     attack = FAB(model, norm=norm, steps=6, restarts=3, n_target_classes=n_target_classes)
-    with torch.no_grad():
-        x_adv = attack(x, y)
+    with torch.inference_mode():
+        x_adv = attack(x.clone(), y.clone())
     order = torch.randperm(len(x))
     assert torch.equal(attack(x[order], y[order]), x_adv[order])
     alone = torch.cat([attack(x[i : i + 1], y[i : i + 1]) for i in range(len(x))])

@@ -90,6 +90,22 @@ def test_radii_of_their_own() -> None:
         assert torch.equal(one, x_adv[2:3])
 
 
+@pytest.mark.parametrize("norm", RADIUS)
+def test_a_network_that_writes_into_its_images_and_a_caller_under_inference_mode(norm) -> None:
+    model, x, y = problem()
+    y[:2] = (y[:2] + 1) % 4  # wrong at x
+    x_adv = Square(model, eps=RADIUS[norm] / 4, queries=20, norm=norm)(x, y)
+
+    def writes(x: Tensor) -> Tensor:
+        logits = model(x)
+        x.mul_(0.5)
+        return logits
+
+    with torch.inference_mode():
+        again = Square(writes, eps=RADIUS[norm] / 4, queries=20, norm=norm)(x.clone(), y.clone())
+    assert torch.equal(again, x_adv)
+
+
 def test_queries_are_counted_and_fooled_images_leave() -> None:
     model, x, y = problem(bias=100.0)  # nothing fools it
     y[:3] = 1  # wrong at x
