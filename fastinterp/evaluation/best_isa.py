@@ -14,7 +14,7 @@ from ..attacks.objectives import Objective
 from ..attacks.threats import BALLS, Falling
 from ..interpreters.distance import class_set, interpretability_discrepancy
 from .measuring import predict
-from .tries import print_seeds
+from ..attacks.seeds import start_seeds
 
 STEPS = 60
 
@@ -96,7 +96,7 @@ def lowest_discrepancy(
     for number, one in enumerate(TRIES):
         start = lowest if one.start == "lowest" else x
         if one.start == "random":
-            seeds = print_seeds(seed, number, x)
+            seeds = start_seeds(x, seed, f"isa {number}")
             start = SeededStart(ball(eps, 0.0), seeds).init(x, True, None)
         objective: Objective = one.hinge * inside + -distance + SamePrediction(targeted=True)
         threat = Falling.linearly(ball(eps, one.share * eps), STEPS)
