@@ -116,18 +116,20 @@ class Measured:
             self.count = _length(source if held else getattr(source, "dataset", None))
         self.source = source
 
-    def first(self, count: int | None = None) -> list[Tensor]:
+    def first(self, count: int | None = None) -> tuple[Tensor, Tensor]:
         """The first images and labels, also in a process that measures none.
 
         Of a tensor there are `count`, by default a batch; of a loader always its first batch.
         """
         if isinstance(self.source, Tensor):
             some = slice(0, self.batch_size if count is None else count)
-            return [each[some].to(self.model.device) for each in (self.source, self.labels)]
+            x, y = (each[some].to(self.model.device) for each in (self.source, self.labels))
+            return x, y
         pairs = self._pairs()
         if isinstance(pairs, Iterator):  # it can be read only once
             pairs, self.source = tee(pairs)
-        return next(self._read(pairs))[1]
+        x, y = next(self._read(pairs))[1]
+        return x, y
 
     def __iter__(self) -> Iterator[tuple[slice, list[Tensor]]]:
         """For each batch: which images it holds, and images and labels on the model's device.

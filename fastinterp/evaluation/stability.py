@@ -14,12 +14,13 @@ from torch import Tensor
 
 from .._utils.errors import InputError
 from .._utils.require import require_count, require_positive
+from ..attacks import SeededStart
 from ..attacks.modes import eval_mode
 from ..attacks.threats import LinfBall
 from ..interpreters import FeatureInterpreter, Interpreter
 from ..models.gap import GapClassifier
-from .measuring import in_batches, progress_bar, require_measurable
-from .tries import SeededStart, print_seeds
+from .measuring import all_batches, in_batches, progress_bar, require_measurable
+from .tries import print_seeds
 
 FLOOR = 1e-6  # Quantus's: stands for a zero that something is divided by
 
@@ -161,12 +162,12 @@ def stability(
                 same.append(clean[1].argmax(dim=1) == moved[1].argmax(dim=1))
                 bar.update(len(x))
             parts.append((torch.stack(scores).cpu(), torch.stack(same).cpu()))
-    scores, kept = (torch.cat(each, dim=-1) for each in zip(*parts, strict=True))
+    moved_by, kept = (torch.cat(each, dim=-1) for each in zip(*all_batches(parts), strict=True))
     count = kept.sum(dim=0)  # [N]
-    counted = kept[:, None].expand_as(scores)  # [S, 5, N]
-    highest = scores.masked_fill(~counted, -torch.inf).amax(dim=0)
+    counted = kept[:, None].expand_as(moved_by)  # [S, 5, N]
+    highest = moved_by.masked_fill(~counted, -torch.inf).amax(dim=0)
     first, *others = highest.where(count > 0, torch.nan)
-    average = scores[:, 0].where(kept, 0).sum(dim=0) / count
+    average = moved_by[:, 0].where(kept, 0).sum(dim=0) / count
     return Stability(first, average, *others, count)
 
 

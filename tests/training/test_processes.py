@@ -31,7 +31,7 @@ pytestmark = [
         reason="torch has no gloo",
     ),
 ]
-ALIKE = ("methods", "normalised", "balls", "loader")
+ALIKE = ("methods", "normalised", "options", "balls", "loader")
 
 
 def run(count: int, jobs: str, folder: Path, **extra: str) -> Callable[[str], list[Any]]:
