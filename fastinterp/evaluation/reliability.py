@@ -20,7 +20,7 @@ from ..attacks import Margin, Outputs
 from ..attacks.modes import eval_mode, own_autograd
 from ..attacks.threats import BALLS
 from ..ops.pgd_step import Norm
-from .measuring import in_batches
+from .measuring import all_batches, in_batches
 
 EXAMINED = 200  # images at most
 FLAT = 0.01  # the share of images without a gradient above which figures are doubted
@@ -127,7 +127,7 @@ def look_for_signs(
             else:
                 signs += [torch.zeros_like(signs[0])] * 2
             found.append(torch.stack(signs).cpu())
-    shares = torch.cat(found, dim=1).double().mean(dim=1)
+    shares = torch.cat(all_batches(found), dim=1).double().mean(dim=1)
     return Signs(*shares.tolist())
 
 

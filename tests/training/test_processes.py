@@ -31,7 +31,7 @@ pytestmark = [
         reason="torch has no gloo",
     ),
 ]
-ALIKE = ("methods", "normalised", "balls", "loader", "sources")
+ALIKE = ("methods", "normalised", "options", "balls", "loader", "sources")
 
 
 def run(count: int, jobs: str, folder: Path, **extra: str) -> Callable[[str], list[Any]]:

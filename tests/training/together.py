@@ -84,6 +84,11 @@ def normalised(folder: Path | None = None) -> dict[str, Weights]:
     return {name: train(name, norm=True, sync_batchnorm=True) for name in ("ig-norm", "int")}
 
 
+def options(folder: Path | None = None) -> dict[str, Weights]:
+    more = {"awp": 0.01, "ema": 0.9, "clip_grad": 0.1, "label_smoothing": 0.1}
+    return {name: train(name, scheduler="cosine", **more) for name in ("trades", "ig-norm")}
+
+
 def balls(folder: Path | None = None) -> dict[str, Weights]:
     """In other balls; 13 images are no equal shares."""
     return {norm: train("int-adv", 13, ball=norm) for norm in ("l2", "l1")}
@@ -149,11 +154,13 @@ def verdicts(folder: Path | None = None) -> dict[str, Any]:
     common: dict[str, Any] = {"batch_size": 9, "progress": False}
     step = {"eps": [0.02, 0.1], "steps": 3, **common}
     targets = (y + 1) % 10
+    best = evaluation.worst_maps.aai_best_sweep
     sweep = partial(evaluation.corruption_sweep, model, x, y, targets, protocol="best")
     return {
         "sweep": evaluation.sweep(model, x, y, protocol="best", **step),
         "aai": evaluation.aai_sweep(model, CAM(model), x, y, **step),
         "fog": sweep(attack="fog", **step),
+        "best": best(model, CAM(model), x[:20], y[:20], **step | {"steps": 2}),
         "audit": evaluation.audit(model, x, y, eps=0.1, steps=(1, 3), **common),
     }
 
