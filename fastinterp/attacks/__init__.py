@@ -21,6 +21,7 @@ from .objectives import (
 )
 from .outputs import Outputs
 from .pgd import PGD
+from .rank import Rank, soft_tau
 from .seeded_start import SeededStart
 from .square import Square
 from .threats import Ball, L1Ball, L2Ball, LinfBall, SoftSignBall, Threat
@@ -61,6 +62,7 @@ __all__ = [
     "MinimalResult",
     "Objective",
     "Outputs",
+    "Rank",
     "SeededStart",
     "Snow",
     "SoftSignBall",
@@ -69,4 +71,5 @@ __all__ = [
     "Threat",
     "TopK",
     "ascend",
+    "soft_tau",
 ]

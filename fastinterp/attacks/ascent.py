@@ -35,6 +35,7 @@ def ascend(
     start: Tensor | None = None,
     clean: Outputs | None = None,
     precision: Precision = "float32",
+    images: int | None = None,
 ) -> Tensor:
     """Climb `objective` inside `threat` for `steps` gradient steps, as far as `climber` says.
 
@@ -58,6 +59,7 @@ def ascend(
             the same network.
         precision: of the passes at x': see `Outputs` and `convolutions_in`. The iterate, its
             projection and what is computed from features and logits stay in x's type.
+        images: of the whole batch, where x is a process's share of it; see `Outputs`.
 
     Returns:
         x_adv [N, ...], detached.
@@ -70,7 +72,7 @@ def ascend(
         x, y = _ordinary(x.detach()), _ordinary(y)
         if clean is None:
             with torch.no_grad():  # the parameters are constants
-                clean = Outputs(fold(model, objective.needs, x), x)
+                clean = Outputs(fold(model, objective.needs, x), x, images=images)
         clean = clean.detach()
         network = freeze(clean.model, x, precision)
         value = _prepare(objective, clean, y)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
 import torch
@@ -48,6 +49,8 @@ class Ball:
         step_size: of one step, a number or a tensor [N]; `fastinterp.ops.pgd_step` says what it
             means in each norm.
         lower, upper: the range of valid pixels.
+        share: (first, images): x are the images from number `first` on of a batch of so many. The
+            random start is drawn for the whole batch, so that it does not depend on who holds x.
 
     Raises:
         InputError: eps or step_size is negative or not finite, or the range is empty.
@@ -57,6 +60,7 @@ class Ball:
     step_size: float | Tensor
     lower: float = 0.0
     upper: float = 1.0
+    share: tuple[int, int] | None = field(default=None, kw_only=True)
     norm: ClassVar[Norm]
 
     def __post_init__(self) -> None:
@@ -73,7 +77,12 @@ class Ball:
         """
         if not random_start:
             return x.clone()
-        noise = self._noise(x, generator).view_as(x)
+        if self.share is None:
+            noise = self._noise(x, generator).view_as(x)
+        else:
+            first, images = self.share
+            whole = self._noise(x.new_empty((images, *x.shape[1:])), generator)
+            noise = whole[first : first + len(x)].view_as(x)
         # In place, so that x's memory format stays.
         return x.clone().add_(per_image(self.eps, x) * noise).clamp_(self.lower, self.upper)
 
@@ -207,6 +216,37 @@ class SoftSignBall(LinfBall):
         moved = z + step_size * (self.gain * grad).clamp_(-1, 1)
         inside = torch.minimum(torch.maximum(moved, x - eps), x + eps)
         return inside.clamp_(self.lower, self.upper)
+
+
+class Falling:
+    """A ball whose steps become smaller; an object serves one call of `ascend`.
+
+    Args:
+        balls: the ball of each step, in turn; they differ in their step size.
+    """
+
+    def __init__(self, balls: Sequence[Ball]) -> None:
+        self.balls = balls
+        self.done = 0
+
+    @classmethod
+    def linearly(cls, ball: Ball, steps: int) -> Falling:
+        """Step i of `steps` has (1 - i / steps) of the ball's step size."""
+        sizes = [(1 - i / steps) * ball.step_size for i in range(steps)]
+        return cls([replace(ball, step_size=size) for size in sizes] or [ball])
+
+    def init(self, x: Tensor, random_start: bool, generator: torch.Generator | None) -> Tensor:
+        return self.balls[0].init(x, random_start, generator)
+
+    def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:
+        self.done += 1
+        return self.balls[self.done - 1].step(x, z, grad)
+
+    def render(self, x: Tensor, z: Tensor) -> Tensor:
+        return z
+
+    def rows(self, index: Tensor) -> Falling:
+        return Falling([ball.rows(index) for ball in self.balls[self.done :]])
 
 
 BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -105,6 +106,12 @@ def attack_in_turn(
 def image_seed(seed: int, number: int, image: int) -> int:
     """A 32-bit seed for one image in one try: torch's CPU generator reads no more bits."""
     return int(np.random.SeedSequence((seed, number, image)).generate_state(1)[0])
+
+
+def print_seeds(seed: int, number: int, x: Tensor) -> list[int]:
+    """Seeds for images x [N, ...] in one try that depend on their pixels, not on their places."""
+    pixels = [image.numpy().tobytes() for image in x.detach().cpu().contiguous()]
+    return [image_seed(seed, number, zlib.crc32(each)) for each in pixels]
 
 
 class FlushedCrossEntropy(CrossEntropy):
