@@ -14,12 +14,13 @@ from torch import Tensor
 
 from .._utils.errors import InputError
 from .._utils.require import require_count, require_positive
+from ..attacks import SeededStart
 from ..attacks.modes import eval_mode
 from ..attacks.threats import LinfBall
 from ..interpreters import FeatureInterpreter, Interpreter
 from ..models.gap import GapClassifier
 from .measuring import in_batches, progress_bar, require_measurable
-from .tries import SeededStart, print_seeds
+from .tries import print_seeds
 
 FLOOR = 1e-6  # Quantus's: stands for a zero that something is divided by
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._utils.require import require_count, require_nonnegative, require_numbers, require_one_of
-from ..attacks import AAI
+from ..attacks import AAI, SeededStart
 from ..attacks.aai import AAIKind
 from ..attacks.modes import eval_mode
 from ..attacks.step_size import default_step_size
@@ -22,7 +22,7 @@ from ..ops.pgd_step import Norm
 from .aai_scores import PAPER_K, AAIRow, require_noise
 from .measuring import in_batches, predict, progress_bar, require_measurable
 from .topk import topk_intersection
-from .tries import SeededStart, print_seeds
+from .tries import print_seeds
 
 
 @dataclass(frozen=True)
