@@ -114,7 +114,8 @@ def sweep(
     warn_of_short_cells("sweep", [(eps, reach[eps, count], count) for eps, count in budgets])
     network: nn.Module = model if samples is None else MeanOfPasses(model, samples)
     largest = max(radius for radius, _ in cells)
-    signs = look_for_signs(model, *measured.first(EXAMINED), norm, largest, batch_size)
+    some, classes = measured.first(EXAMINED)
+    signs = look_for_signs(model, some, classes, norm, largest, batch_size)
     signs = signs.once_averaged() if samples is not None else signs
     if judge.name != "paper":
         signs.require_repeatable("sweep")

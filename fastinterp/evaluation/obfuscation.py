@@ -201,10 +201,12 @@ def audit(
             transferred = subject.accuracy(subject.pgd(eps, most, transfer_from))
         black_box = subject.black_box(eps, most, by_eps[eps])
         flat = subject.share_without_gradient()
+        some, classes = measured.first(EXAMINED)
+        signs = look_for_signs(model, some, classes, norm, eps, batch_size)
     slack = tolerance + ROUNDING
     return [
         _check("gradient", flat <= slack, {"share of images without one": flat}),
-        *_without_attack(look_for_signs(model, *measured.first(EXAMINED), norm, eps, batch_size)),
+        *_without_attack(signs),
         _check("more steps", not rises(by_steps.values(), tolerance), _by_count(by_steps)),
         _check("larger eps", not rises(by_eps.values(), tolerance), _by_radius(by_eps)),
         _check(
