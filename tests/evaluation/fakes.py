@@ -45,7 +45,7 @@ def median(x: Tensor) -> Tensor:
     height, width = x.shape[2:]
     around = F.pad(x, (1, 1, 1, 1), mode="reflect")
     shifts = [around[:, :, i : i + height, j : j + width] for i in range(3) for j in range(3)]
-    return torch.stack(shifts).median(dim=0).values
+    return torch.stack(shifts, dim=-1).median(dim=-1).values
 
 
 class Median(Fake):
