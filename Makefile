@@ -6,7 +6,7 @@ SETUP := $(VENV)/.setup-done
 BUILT := $(VENV)/.build-done
 SOURCES := setup.py pyproject.toml fastinterp/_version.py $(shell find csrc -type f -not -name '*.md')
 
-.PHONY: help setup demo test fuzz check-device sanitize accuracy lint bench bench-report docs clean
+.PHONY: help setup demo test fuzz check-device sanitize accuracy lint bench bench-report docs wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make bench   time kernels, training and attacks on this CPU (benchmarks/results)"
 	@echo "make bench-report  write docs/benchmarks.md from benchmarks/results"
 	@echo "make docs    build the documentation (site)"
+	@echo "make wheel   build dist/*.whl for this Python and the installed torch"
 	@echo "make clean   remove .venv and everything that was built"
 
 setup: $(BUILT)
@@ -106,7 +107,12 @@ bench-report: setup
 	$(BIN)/python -m benchmarks.report --results $(RESULTS)
 
 docs: setup
-	$(BIN)/mkdocs build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo "Read it with '$(BIN)/python -m http.server -d site' at http://localhost:8000 (search needs a server)."
+
+wheel: setup
+	$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps -w dist .
+	@ls dist/*.whl
 
 clean:
-	rm -rf $(VENV) build site *.egg-info fastinterp/_C*.so .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info fastinterp/_C*.so .pytest_cache .mypy_cache .ruff_cache

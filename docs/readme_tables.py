@@ -1,4 +1,4 @@
-"""Puts measured tables into README.md, between the marks that name their files.
+"""Puts measured tables into README.md and docs/, between the marks that name their files.
 
 python docs/readme_tables.py
 """
@@ -32,6 +32,7 @@ SHOWN = {
 }
 # How else ours is called.
 WAYS = {"one call": "without autograd"}
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 HEAD = "| measured | here | against | that takes | times faster |\n|---|--:|---|--:|--:|"
 
 
@@ -61,17 +62,22 @@ def _rows(group: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def main() -> None:
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    for mark, write in (("table3", tables_of), ("speed", speeds_of)):
+def fill(page: Path) -> str:
+    """A page's text with its tables as they were last measured."""
+    text = page.read_text(encoding="utf-8")
+    for mark, write in (("table", tables_of), ("speed", speeds_of)):
         text = re.sub(
             rf"(<!-- {mark}: (\S+) -->\n).*?(<!-- end -->)",
             lambda m, write=write: f"{m[1]}\n{write(ROOT / m[2])}\n\n{m[3]}",
             text,
             flags=re.DOTALL,
         )
-    readme.write_text(text, encoding="utf-8")
+    return text
+
+
+def main() -> None:
+    for page in PAGES:
+        page.write_text(fill(page), encoding="utf-8")
 
 
 if __name__ == "__main__":

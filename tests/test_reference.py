@@ -1,4 +1,4 @@
-"""The documentation's reference names everything that is public, and nothing that is not there."""
+"""The site's made pages hold everything that is public, and every public thing is described."""
 
 from __future__ import annotations
 
@@ -9,57 +9,56 @@ from types import ModuleType
 
 import pytest
 
-import fastinterp
-
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference.md"
-ENTRIES = re.findall(r"^::: (\S+)$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
-ROOMS = [
-    "fastinterp",
-    *(
-        f"fastinterp.{name}"
-        for name in fastinterp.__all__
-        if isinstance(getattr(fastinterp, name), ModuleType)
-    ),
-    "fastinterp.attacks.unforeseen",
-]
+ROOT = Path(__file__).resolve().parents[1]
+pytest.importorskip("mkdocs")
+pytest.importorskip("latex2mathml")
 
 
-def found(entry: str) -> object:
-    """What a dotted name leads to, imported where it is a module."""
-    room, _, name = entry.rpartition(".")
-    return getattr(import_module(room), name)
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    return import_module("site_pages")
 
 
-def public(room: ModuleType) -> set[str]:
-    """The names that a module offers, but for other modules and its version."""
-    return {
-        name
-        for name in room.__all__
-        if name != "__version__" and not isinstance(getattr(room, name), ModuleType)
-    }
+def test_every_public_function_and_class_has_a_description(made: ModuleType) -> None:
+    bare = [
+        f"{module.__name__}.{name}"
+        for module in made.modules()
+        for name, each in made.public(module).items()
+        if callable(each)
+        and getattr(each, "__module__", "").startswith("fastinterp")
+        and not (each.__doc__ or "").strip()
+    ]
+    assert bare == []
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_every_public_name_is_in_the_reference(room: str) -> None:
-    module = import_module(room)
-    described = [found(entry) for entry in ENTRIES]
-    if any(each is module for each in described):
-        return  # the whole module stands there
-    missing = {
-        name
-        for name in public(module)
-        if not any(getattr(module, name) is each for each in described)
-    }
-    assert not missing
+def test_every_module_has_a_page_in_the_navigation(made: ModuleType) -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for module in made.modules():
+        assert f"reference/{module.__name__.removeprefix('fastinterp.')}.md" in navigation
+        page = made.reference(module)
+        for name in made.public(module):
+            assert re.search(rf"(heading: |\[){re.escape(name)}\b", page), name
+    for script in (ROOT / "examples").glob("*.py"):
+        assert f"examples/{script.stem}.md" in navigation
 
 
-def test_the_rooms_are_found() -> None:
-    assert {"fastinterp.attacks", "fastinterp.evaluation", "fastinterp.training"} <= set(ROOMS)
-    assert len(ENTRIES) == len(set(ENTRIES))
+def test_functions_are_described_as_functions(made: ModuleType) -> None:
+    assert "::: fastinterp.ops.cam.cam\n" in made.reference(import_module("fastinterp.ops"))
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
-def test_every_entry_has_a_description(entry: str) -> None:
-    described = found(entry)
-    if callable(described) and getattr(described, "__module__", "").startswith("fastinterp"):
-        assert (described.__doc__ or "").strip()
+def test_the_page_of_the_command_line_has_every_command(made: ModuleType) -> None:
+    for name in ("train", "eval", "audit", "reproduce"):
+        assert f"## fastinterp {name}\n" in made.commands()
+
+
+def test_formulas_become_mathml_outside_of_code(made: ModuleType) -> None:
+    class Page:
+        class file:  # noqa: N801
+            src_uri = "concepts.md"
+
+    text = made.on_page_markdown("a $x^2$ b\n\n```\n$y$\n```\n\n`$z$`\n", page=Page)
+    assert "<math" in text
+    assert "x^2" not in text.replace("&#", "")
+    assert "$y$" in text
+    assert "`$z$`" in text

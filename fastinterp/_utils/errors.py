@@ -1,4 +1,4 @@
-"""The exception for bad input."""
+"""The exceptions whose message is one sentence for the user."""
 
 from __future__ import annotations
 
@@ -11,3 +11,8 @@ class InputError(ValueError):
 class WriteError(OSError):
     """Something cannot be written, such as to a full disk. Its message is one sentence: what cannot
     be written, why, what to do. The command line prints it without a traceback."""
+
+
+class ProcessLost(RuntimeError):
+    """Another process of a run on several is gone. Its message says what to do. The command line
+    prints it without a traceback."""

@@ -33,7 +33,10 @@ OTHER_NAMES = {
     "batch_size": "batch bs train_batch_size",
 }
 OURS = {other: ours for ours, others in OTHER_NAMES.items() for other in others.split()}
-OF_FIT = ("epochs", "batch_size", "val_data", "val_attack", "out", "resume", "progress")
+OF_FIT = (
+    "epochs", "batch_size", "val_data", "val_attack", "out", "resume", "progress",
+    "steps_per_epoch", "augment",
+)  # fmt: skip
 
 
 def reject_unknown(who: str, given: Iterable[str], known: Collection[str]) -> None:

@@ -180,3 +180,14 @@ def require_range(who: str, name: str, y: Tensor, num_classes: int) -> None:
             f"{who}: {name} must lie in 0..{num_classes - 1} for {num_classes} classes, "
             f"got {low}..{high}."
         )
+
+
+def is_readable(x: Tensor) -> bool:
+    """Whether values can be read without waiting for a GPU, a compiler or a transform of torch."""
+    plain = x.device.type == "cpu" and not torch.compiler.is_compiling()
+    return plain and type(x) in (Tensor, torch.nn.Parameter) and not _is_transformed(x)
+
+
+def _is_transformed(x: Tensor) -> bool:
+    """Whether it is inside torch.func's vmap, grad or the like."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))

@@ -1,20 +1,35 @@
 """Attacks: a threat (where x' may go), an objective (what increases), and one ascent loop."""
 
 from .aai import AAI
+from .apgd import APGD
 from .ascent import ascend
 from .bisection import Bisection
+from .climber import Climb, Climber, FixedSteps, HalvingSteps, SparseSteps
 from .ig_norm import IGNorm
 from .isa import ISA, ISAResult
 from .map_objectives import Capped, MakeInterpreter, MapDiscrepancy, MapDistance, TopK
 from .minimal import MinimalPGD, MinimalResult
-from .objectives import KL, CrossEntropy, Discrepancy, Margin, Objective
+from .objectives import (
+    DLR,
+    KL,
+    CrossEntropy,
+    Discrepancy,
+    DLRTowards,
+    Margin,
+    MarginTowards,
+    Objective,
+)
 from .outputs import Outputs
 from .pgd import PGD
+from .rank import Rank, soft_tau
+from .seeded_start import SeededStart
 from .threats import Ball, L1Ball, L2Ball, LinfBall, SoftSignBall, Threat
 from .unforeseen import JPEG, Elastic, Fog, Gabor, Snow
 
 __all__ = [
     "AAI",
+    "APGD",
+    "DLR",
     "ISA",
     "JPEG",
     "KL",
@@ -22,11 +37,16 @@ __all__ = [
     "Ball",
     "Bisection",
     "Capped",
+    "Climb",
+    "Climber",
     "CrossEntropy",
+    "DLRTowards",
     "Discrepancy",
     "Elastic",
+    "FixedSteps",
     "Fog",
     "Gabor",
+    "HalvingSteps",
     "IGNorm",
     "ISAResult",
     "L1Ball",
@@ -36,13 +56,18 @@ __all__ = [
     "MapDiscrepancy",
     "MapDistance",
     "Margin",
+    "MarginTowards",
     "MinimalPGD",
     "MinimalResult",
     "Objective",
     "Outputs",
+    "Rank",
+    "SeededStart",
     "Snow",
     "SoftSignBall",
+    "SparseSteps",
     "Threat",
     "TopK",
     "ascend",
+    "soft_tau",
 ]

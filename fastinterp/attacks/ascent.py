@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from .._utils.require import require_one_of
 from ..models.freeze import fold, freeze
+from .climber import Climber, FixedSteps
 from .modes import constant_parameters, eval_mode, own_autograd
 from .objectives import Objective, Value
 from .outputs import Outputs, Precision
 from .threats import Threat
 
 Keep = Literal["last", "first_fooled", "best"]
+FIXED_STEPS = FixedSteps()
 
 
 def ascend(
@@ -29,11 +31,13 @@ def ascend(
     generator: torch.Generator | None = None,
     keep: Keep = "last",
     targeted: bool = False,
+    climber: Climber = FIXED_STEPS,
     start: Tensor | None = None,
     clean: Outputs | None = None,
     precision: Precision = "float32",
+    images: int | None = None,
 ) -> Tensor:
-    """Climb `objective` inside `threat` for `steps` steps of projected gradient ascent.
+    """Climb `objective` inside `threat` for `steps` gradient steps, as far as `climber` says.
 
     The model runs in eval mode and is left as it was: modes, gradients, requires_grad. Callers may
     be under no_grad, inference_mode or autocast. Each image's path depends on that image alone.
@@ -49,11 +53,13 @@ def ascend(
             whose prediction is wrong (targeted: is the target), else the last, where an image
             leaves the batch once it is fooled; "best": the one with the highest value.
         targeted: whether y are targets; only "first_fooled" reads it.
+        climber: how far each step goes; by default as far as the threat says.
         start: the threat's z to start at instead (for a ball, images inside it).
         clean: the model's outputs at x, where the caller has them already; x' then goes through
             the same network.
         precision: of the passes at x': see `Outputs` and `convolutions_in`. The iterate, its
             projection and what is computed from features and logits stay in x's type.
+        images: of the whole batch, where x is a process's share of it; see `Outputs`.
 
     Returns:
         x_adv [N, ...], detached.
@@ -66,12 +72,13 @@ def ascend(
         x, y = _ordinary(x.detach()), _ordinary(y)
         if clean is None:
             with torch.no_grad():  # the parameters are constants
-                clean = Outputs(fold(model, objective.needs, x), x)
+                clean = Outputs(fold(model, objective.needs, x), x, images=images)
         clean = clean.detach()
         network = freeze(clean.model, x, precision)
         value = _prepare(objective, clean, y)
         z = threat.init(x, random_start, generator) if start is None else start.detach().clone()
         found, highest = x.clone(), x.new_full((len(x),), -torch.inf)
+        climb = climber.start(threat, x, z, steps)
         left = torch.arange(len(x), device=x.device)  # the images that are still in the batch
         for _ in range(steps):
             z.requires_grad_()
@@ -90,14 +97,11 @@ def ascend(
                 if len(rows) == 0:
                     return found
                 if len(rows) < len(left):
-                    left, x, y, z, grad = (t[rows] for t in (left, x, y, z, grad))
-                    objective, clean, threat = (
-                        objective.rows(rows),
-                        clean.rows(rows),
-                        threat.rows(rows),
-                    )
+                    left, x, y, z, grad, values = (t[rows] for t in (left, x, y, z, grad, values))
+                    objective, clean = objective.rows(rows), clean.rows(rows)
+                    threat, climb = threat.rows(rows), climb.rows(rows)
                     value = _prepare(objective, clean, y)
-            z = threat.step(x, z, grad)
+            z = climb.step(threat, x, z, grad, values.detach())
         x_adv = threat.render(x, z).detach()
         if keep == "last":
             return x_adv

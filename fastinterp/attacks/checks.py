@@ -32,6 +32,15 @@ def require_images(who: str, x: object, lower: float, upper: float) -> None:
         )
 
 
+def require_pixel_eps(who: str, norm: str, eps: float) -> None:
+    """Raise if a linf radius is larger than the range [0, 1] of pixels."""
+    if norm == "linf" and eps > 1:
+        raise InputError(
+            f"{who}: eps = {eps:g} is larger than 1, the range of pixels in [0, 1]; for {eps:g} of "
+            f"255 grey levels write {eps:g}/255."
+        )
+
+
 def require_batch(
     who: str,
     model: nn.Module,

@@ -39,7 +39,8 @@ class IGNorm(Objective):
         fractions = torch.arange(1, m + 1, device=x.device, dtype=x.dtype) / m
         fractions = fractions.view(m, *[1] * x.dim())  # [m, 1, 1, ...]
         repeated = labels.repeat(m)  # [m N]
-        scale = 1.0 / max(len(labels), 1) if self.units == "release" else 1.0
+        images = len(labels) if clean.images is None else clean.images
+        scale = 1.0 / max(images, 1) if self.units == "release" else 1.0
 
         @torch.enable_grad()  # it takes gradients even where its caller wants only the value
         def value(adv: Outputs) -> Tensor:

@@ -14,13 +14,14 @@ from torch.nn import functional as F
 from .. import ops
 from .._utils.described import Described
 from .._utils.errors import InputError
-from .._utils.require import require_one_of
+from .._utils.require import require_count, require_one_of
 from ..models.gap import Needs, widest
 from ..ops.discrepancy import Reduction
 from .outputs import Outputs
 
 Value = Callable[[Outputs], Tensor]
 Units = Literal["paper", "release"]
+SMALLEST_RANGE = 1e-12  # added to DLR's denominators, as Croce and Hein's program does
 
 
 class Objective(Described, ABC):
@@ -103,6 +104,66 @@ class Margin(Objective):
             logits = adv.logits
             others = logits.scatter(1, column, -torch.inf).amax(dim=1)
             return self.sign * (others - logits.gather(1, column).squeeze(1))
+
+        return value
+
+
+class MarginTowards(Objective):
+    """f_j(x') - f_t(x') for the wrong class j that is the rank-th likeliest at x (1: the first).
+
+    Any wrong class counts as a success, so this remains an untargeted attack.
+    """
+
+    needs: Needs = "logits"
+
+    def __init__(self, rank: int = 1) -> None:
+        self.rank = require_count(f"{type(self).__name__}: rank", rank)
+
+    def prepare(self, clean: Outputs, labels: Tensor) -> Value:
+        true, aim = labels[:, None], likeliest_wrong(clean.logits, labels, self.rank)[:, None]
+
+        def value(adv: Outputs) -> Tensor:
+            return (adv.logits.gather(1, aim) - adv.logits.gather(1, true)).squeeze(1)
+
+        return value
+
+
+class DLR(Margin):
+    """`Margin` over the difference of the largest and the third largest logit.
+
+    The difference-of-logits ratio of Croce and Hein (2020): multiplying or shifting the logits
+    does not change it. Targeted: likewise, with the targets as labels.
+
+    Raises:
+        InputError: when climbed, if there are fewer than three classes.
+    """
+
+    def prepare(self, clean: Outputs, labels: Tensor) -> Value:
+        margin = super().prepare(clean, labels)
+
+        def value(adv: Outputs) -> Tensor:
+            top = _largest("DLR", adv.logits, 3)
+            return margin(adv) / (top[:, 0] - top[:, 2] + SMALLEST_RANGE)
+
+        return value
+
+
+class DLRTowards(MarginTowards):
+    """`MarginTowards` over the largest logit less the mean of the third and fourth largest.
+
+    The targeted difference-of-logits ratio of Croce and Hein (2020). AutoAttack aims at the classes
+    of ranks 1 to 9 in turn.
+
+    Raises:
+        InputError: when climbed, if there are fewer than four classes.
+    """
+
+    def prepare(self, clean: Outputs, labels: Tensor) -> Value:
+        margin = super().prepare(clean, labels)
+
+        def value(adv: Outputs) -> Tensor:
+            top = _largest("DLRTowards", adv.logits, 4)
+            return margin(adv) / (top[:, 0] - top[:, 2:].mean(dim=1) + SMALLEST_RANGE)
 
         return value
 
@@ -213,6 +274,21 @@ class Scaled(Objective):
         weight = self.weight
         picked = weight[index] if isinstance(weight, Tensor) and weight.dim() > 0 else weight
         return Scaled(self.term.rows(index), picked)
+
+
+def likeliest_wrong(logits: Tensor, labels: Tensor, rank: int) -> Tensor:
+    """Logits [N, C] -> the wrong class [N] that is the rank-th likeliest, or the last there is."""
+    wrong = logits.scatter(1, labels[:, None], -torch.inf)
+    return wrong.topk(min(rank, wrong.shape[1] - 1), dim=1).indices[:, -1]
+
+
+def _largest(who: str, logits: Tensor, count: int) -> Tensor:
+    """Logits [N, C] -> the largest ones [N, count], in order."""
+    if logits.shape[1] < count:
+        raise InputError(
+            f"{who} needs at least {count} classes, got {logits.shape[1]}; climb Margin() instead."
+        )
+    return logits.topk(count, dim=1).values
 
 
 def require_objective(name: str, objective: object) -> None:

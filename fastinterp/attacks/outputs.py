@@ -27,11 +27,19 @@ class Outputs:
             autocast does so. Features and logits have x's type all the same, and the logits of a
             GapClassifier are computed in that type. "tf32" is float32 here; `convolutions_in`
             makes the difference.
+        images: number of images of the whole batch, of which x may be a process's share; None: N.
     """
 
-    __slots__ = ("_detached", "_features", "_logits", "model", "precision", "x")
+    __slots__ = ("_detached", "_features", "_logits", "images", "model", "precision", "x")
 
-    def __init__(self, model: nn.Module, x: Tensor, precision: Precision = "float32") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        precision: Precision = "float32",
+        images: int | None = None,
+    ) -> None:
+        self.images = images
         self.model = model
         self.x = x
         self.precision: Precision = precision
@@ -79,7 +87,7 @@ class Outputs:
         The classifier is a constant too: the fused discrepancy is cheapest where only x' needs a
         gradient.
         """
-        other = Outputs(self.model, self.x.detach(), self.precision)
+        other = Outputs(self.model, self.x.detach(), self.precision, self.images)
         other._features = None if self._features is None else self._features.detach()
         other._logits = None if self._logits is None else self._logits.detach()
         other._detached = True
@@ -87,7 +95,7 @@ class Outputs:
 
     def rows(self, index: Tensor) -> Outputs:
         """The images at `index` [M], with what was already computed for them."""
-        other = Outputs(self.model, self.x[index], self.precision)
+        other = Outputs(self.model, self.x[index], self.precision, self.images)
         other._features = None if self._features is None else self._features[index]
         other._logits = None if self._logits is None else self._logits[index]
         other._detached = self._detached

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -39,6 +40,26 @@ def require_moving(who: str, eps: float | Tensor, step_size: float | Tensor, ste
             f"{who}: step_size must be above 0 where eps is, got 0; "
             "pass steps=0 for the start alone."
         )
+
+
+def falls_short(eps: float, step_size: float, steps: int) -> bool:
+    """Whether all steps in one direction would not lead from x to the boundary of the ball."""
+    return steps * step_size < eps * (1 - 1e-6)
+
+
+def warn_of_short_cells(who: str, cells: Sequence[tuple[float, float, int]]) -> None:
+    """Warn once of the cells (eps, step_size, steps) of a table whose attack falls short."""
+    short = [cell for cell in cells if falls_short(*cell)]
+    if not short:
+        return
+    eps, size, steps = short[0]
+    more = f", and in {len(short) - 1} more cell(s)" if len(short) > 1 else ""
+    warnings.warn(
+        f"{who}: steps x step_size = {steps} x {size:g} is smaller than eps = {eps:g}{more}, so "
+        "the attack cannot reach the boundary of the ball and says little about it. Increase "
+        "steps or step_size.",
+        stacklevel=3,
+    )
 
 
 def warn_if_short(who: str, eps: float | Tensor, step_size: float | Tensor, steps: int) -> None:

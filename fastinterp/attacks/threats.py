@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
 import torch
@@ -12,6 +13,7 @@ from .._utils.errors import InputError
 from .._utils.require import require_nonnegative, require_positive
 from ..ops import pgd_step
 from ..ops.pgd_step import Norm
+from .capped_l1 import project_l1_capped
 
 
 class Threat(Protocol):
@@ -47,6 +49,8 @@ class Ball:
         step_size: of one step, a number or a tensor [N]; `fastinterp.ops.pgd_step` says what it
             means in each norm.
         lower, upper: the range of valid pixels.
+        share: (first, images): x are the images from number `first` on of a batch of so many. The
+            random start is drawn for the whole batch, so that it does not depend on who holds x.
 
     Raises:
         InputError: eps or step_size is negative or not finite, or the range is empty.
@@ -56,6 +60,7 @@ class Ball:
     step_size: float | Tensor
     lower: float = 0.0
     upper: float = 1.0
+    share: tuple[int, int] | None = field(default=None, kw_only=True)
     norm: ClassVar[Norm]
 
     def __post_init__(self) -> None:
@@ -72,29 +77,54 @@ class Ball:
         """
         if not random_start:
             return x.clone()
-        noise = self._noise(x, generator).view_as(x)
+        if self.share is None:
+            noise = self._noise(x, generator).view_as(x)
+        else:
+            first, images = self.share
+            whole = self._noise(x.new_empty((images, *x.shape[1:])), generator)
+            noise = whole[first : first + len(x)].view_as(x)
         # In place, so that x's memory format stays.
         return x.clone().add_(per_image(self.eps, x) * noise).clamp_(self.lower, self.upper)
 
     def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:
-        return pgd_step(
-            z,
-            grad,
-            x,
-            _like(self.step_size, x),
-            _like(self.eps, x),
-            self.lower,
-            self.upper,
-            self.norm,
-            inplace=True,
-            validate=False,
-        )
+        return self._pgd_step(x, z, grad, self.step_size, inplace=True)
 
     def render(self, x: Tensor, z: Tensor) -> Tensor:
         return z
 
     def rows(self, index: Tensor) -> Ball:
         return replace(self, eps=rows_of(self.eps, index), step_size=rows_of(self.step_size, index))
+
+    def move(self, x: Tensor, z: Tensor, grad: Tensor, size: Tensor) -> Tensor:
+        """Like `step`, by `size` [N] instead of the ball's own step size; z stays as it is."""
+        return self._pgd_step(x, z, grad, size, inplace=False)
+
+    def project(self, x: Tensor, z: Tensor) -> Tensor:
+        """Images z [N, ...] -> images in the set, a new tensor; those inside stay as they are.
+
+        linf, l1: the nearest. l2: the nearest in the ball, clipped to the range.
+        """
+        return self._pgd_step(x, z, z, 0.0, inplace=False)
+
+    def scaled(self, factor: float) -> Ball:
+        """The ball of `factor` times the radius, with the same steps."""
+        return replace(self, eps=factor * self.eps)
+
+    def _pgd_step(
+        self, x: Tensor, z: Tensor, grad: Tensor, size: float | Tensor, inplace: bool
+    ) -> Tensor:
+        return pgd_step(
+            z,
+            grad,
+            x,
+            _like(size, x),
+            _like(self.eps, x),
+            self.lower,
+            self.upper,
+            self.norm,
+            inplace=inplace,
+            validate=False,
+        )
 
     def _noise(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """[N, d], drawn uniformly from the unit ball."""
@@ -143,6 +173,22 @@ class L1Ball(Ball):
         ).sub_(0.5)
         return (torch.copysign(parts[:, 1:], signs) / parts.sum(dim=1, keepdim=True)).to(x)
 
+    def move(self, x: Tensor, z: Tensor, grad: Tensor, size: Tensor) -> Tensor:
+        """Moves the pixels whose gradient is not zero, each by an equal part of `size`.
+
+        Together with a gradient that is zero at most pixels this is the sparse step of Croce and
+        Hein (2021).
+        """
+        signs = grad.flatten(1).sign()
+        parts = size.to(x)[:, None] / signs.count_nonzero(dim=1)[:, None].clamp(min=1)
+        return self.project(x, z + (parts * signs).view_as(x))
+
+    def project(self, x: Tensor, z: Tensor) -> Tensor:
+        flat, delta = x.flatten(1), (z - x).flatten(1)
+        room = torch.where(delta > 0, self.upper - flat, flat - self.lower).clamp_(min=0)
+        inside = flat + project_l1_capped(delta, room, per_image(self.eps, delta))
+        return inside.clamp_(self.lower, self.upper).view_as(x)
+
 
 @dataclass(frozen=True)
 class SoftSignBall(LinfBall):
@@ -163,13 +209,117 @@ class SoftSignBall(LinfBall):
         require_positive("gain", self.gain)
 
     def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:
-        eps, step_size = (per_image(value, x) for value in (self.eps, self.step_size))
+        return self.move(x, z, grad, self.step_size)
+
+    def move(self, x: Tensor, z: Tensor, grad: Tensor, size: float | Tensor) -> Tensor:
+        eps, step_size = (per_image(value, x) for value in (self.eps, size))
         moved = z + step_size * (self.gain * grad).clamp_(-1, 1)
         inside = torch.minimum(torch.maximum(moved, x - eps), x + eps)
         return inside.clamp_(self.lower, self.upper)
 
 
+class Falling:
+    """A ball whose steps become smaller; an object serves one call of `ascend`.
+
+    Args:
+        balls: the ball of each step, in turn; they differ in their step size.
+    """
+
+    def __init__(self, balls: Sequence[Ball]) -> None:
+        self.balls = balls
+        self.done = 0
+
+    @classmethod
+    def linearly(cls, ball: Ball, steps: int) -> Falling:
+        """Step i of `steps` has (1 - i / steps) of the ball's step size."""
+        sizes = [(1 - i / steps) * ball.step_size for i in range(steps)]
+        return cls([replace(ball, step_size=size) for size in sizes] or [ball])
+
+    def init(self, x: Tensor, random_start: bool, generator: torch.Generator | None) -> Tensor:
+        return self.balls[0].init(x, random_start, generator)
+
+    def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:
+        self.done += 1
+        return self.balls[self.done - 1].step(x, z, grad)
+
+    def render(self, x: Tensor, z: Tensor) -> Tensor:
+        return z
+
+    def rows(self, index: Tensor) -> Falling:
+        return Falling([ball.rows(index) for ball in self.balls[self.done :]])
+
+
 BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}
+
+
+class Movable(Threat, Protocol):
+    """A threat in which a climber chooses the sizes of its steps: a ball of pixels, around which
+    others of this file may lie; see `movable`."""
+
+    @property
+    def eps(self) -> float | Tensor: ...
+
+    @property
+    def norm(self) -> Norm: ...
+
+    def move(self, x: Tensor, z: Tensor, grad: Tensor, size: Tensor) -> Tensor: ...
+
+    def project(self, x: Tensor, z: Tensor) -> Tensor: ...
+
+    def scaled(self, factor: float) -> Movable: ...
+
+
+@dataclass(frozen=True)
+class Around:
+    """A threat that does what another one does; subclasses change some of it."""
+
+    threat: Threat
+
+    def init(self, x: Tensor, random_start: bool, generator: torch.Generator | None) -> Tensor:
+        return self.threat.init(x, random_start, generator)
+
+    def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:
+        return self.threat.step(x, z, grad)
+
+    def render(self, x: Tensor, z: Tensor) -> Tensor:
+        return self.threat.render(x, z)
+
+    def rows(self, index: Tensor) -> Threat:
+        return replace(self, threat=self.threat.rows(index))
+
+    @property
+    def eps(self) -> float | Tensor:
+        return movable(self.threat).eps
+
+    @property
+    def norm(self) -> Norm:
+        return movable(self.threat).norm
+
+    def move(self, x: Tensor, z: Tensor, grad: Tensor, size: Tensor) -> Tensor:
+        return movable(self.threat).move(x, z, grad, size)
+
+    def project(self, x: Tensor, z: Tensor) -> Tensor:
+        return movable(self.threat).project(x, z)
+
+    def scaled(self, factor: float) -> Around:
+        return replace(self, threat=movable(self.threat).scaled(factor))
+
+
+def movable(threat: Threat) -> Movable:
+    """The same threat, if steps of any size can be taken in it.
+
+    Raises:
+        InputError: it is no ball of pixels, with or without something around it.
+    """
+    inner = threat
+    while isinstance(inner, Around):
+        inner = inner.threat
+    if not isinstance(inner, Ball):
+        raise InputError(
+            "Only a fixed step serves this threat: APGD's steps need LinfBall, L2Ball, L1Ball or "
+            f"SoftSignBall, got {type(inner).__name__}."
+        )
+    return threat  # type: ignore[return-value]
 
 
 def require_radius(name: str, value: object) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from .._utils.errors import InputError
-from .threats import Threat
+from .threats import Around, Threat
 
 
 class Watch:
@@ -43,22 +42,16 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class _Watched:
-    threat: Threat
+class _Watched(Around):
     watch: Watch
-
-    def init(self, x: Tensor, random_start: bool, generator: torch.Generator | None) -> Tensor:
-        return self.threat.init(x, random_start, generator)
 
     def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:
         self.watch.see(grad)
-        return self.threat.step(x, z, grad)
+        return super().step(x, z, grad)
 
-    def render(self, x: Tensor, z: Tensor) -> Tensor:
-        return self.threat.render(x, z)
-
-    def rows(self, index: Tensor) -> Threat:
-        return _Watched(self.threat.rows(index), self.watch)
+    def move(self, x: Tensor, z: Tensor, grad: Tensor, size: Tensor) -> Tensor:
+        self.watch.see(grad)
+        return super().move(x, z, grad, size)
 
 
 def require_finite_logits(who: str, logits: Tensor) -> None:

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from .._utils.errors import InputError
+from .._utils.keywords import OURS
 from .._utils.require import number_in, suggest
+from ..data.load import NAMES, known_name
 
 MOST = 2**31 - 1  # of images, steps and the like
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but errors are InputErrors, and a misspelt choice gets a suggestion."""
+    """argparse, but errors are InputErrors, and a misspelt or misplaced option gets a suggestion.
+
+    Attributes:
+        settings: what is set by --set KEY=VALUE, if the command has that.
+    """
+
+    settings: Sequence[str] = ()
 
     def __init__(self, **settings: Any) -> None:
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
@@ -26,9 +36,26 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            options = [name for action in self._actions for name in action.option_strings]
-            self.error(f"there is no argument {unknown[0]!r}, {suggest(unknown[0], options)}")
+            self.error(f"there is no argument {unknown[0]!r}, {self._instead(unknown)}")
         return parsed, unknown
+
+    def _instead(self, unknown: Sequence[str]) -> str:
+        """What to write for the first of the words that nobody knows."""
+        options = [name for action in self._actions for name in action.option_strings]
+        word, _, value = unknown[0].partition("=")
+        if word == "--set":
+            key, equals, value = (value or " ".join(unknown[1:2])).partition("=")
+            if equals and _option(key) in options:
+                return f"write {_option(key)} {value}"
+        name = word.lstrip("-").replace("-", "_")
+        name = OURS.get(name, name)
+        if word.startswith("--") and _option(name) in options:
+            return f"did you mean {_option(name)!r}?"
+        settings = {_option(key): key for key in self.settings}
+        near = get_close_matches(_option(name), [*options, *settings], n=1)
+        if word.startswith("--") and near and near[0] in settings:
+            return f"write --set {settings[near[0]]}=VALUE"
+        return suggest(word, options)
 
     def _about_order(self, message: str) -> str:
         """Advice where an option with several values may have taken the positional argument."""
@@ -44,6 +71,10 @@ class Parser(argparse.ArgumentParser):
         if action.choices is not None and value not in action.choices:
             hint = suggest(value, map(str, action.choices))
             raise argparse.ArgumentError(action, f"there is no {value!r}, {hint}")
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def number(text: str) -> float:
@@ -70,6 +101,14 @@ def count_or_all(text: str) -> int | None:
 def seed(text: str) -> int:
     """A whole number that NumPy and torch take as a seed."""
     return _whole(text, 0, 2**32 - 1)
+
+
+def dataset(text: str) -> str:
+    """The name of a data set, in any case."""
+    try:
+        return known_name(text)
+    except InputError:
+        raise argparse.ArgumentTypeError(f"there is no {text!r}, {suggest(text, NAMES)}") from None
 
 
 def index(text: str) -> int:

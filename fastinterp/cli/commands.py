@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from argparse import Namespace
 from dataclasses import fields
 from pathlib import Path
@@ -12,11 +13,12 @@ import torch
 from torch import Tensor
 
 from .. import data, evaluation, models, training
+from .._utils import processes
 from .._utils.device import usable_device
 from .._utils.errors import InputError
 from .._utils.files import require_writable, write_json
 from .._version import __version__
-from ..data import ImageData
+from ..data import ImageData, ImageStream
 from ..evaluation.by_attack import MEASURES, Request, measure, settings_used, usual_eps
 from ..evaluation.pictures import picture_path
 from ..evaluation.tables import text_table, write_rows
@@ -24,6 +26,8 @@ from ..interpreters.registry import interpreter_named
 from ..models import GapClassifier
 from ..ops import backend
 from ..training.families import families, recipe_name
+
+Images = ImageData | ImageStream
 
 
 def demo(args: Namespace) -> int:
@@ -55,7 +59,9 @@ def train(args: Namespace) -> int:
     out = Path(args.out or Path("runs") / recipe.name)
     if out.exists() and not out.is_dir():
         raise InputError(f"--out names a file, {out}; give the name of a folder.")
-    done = training.run_recipe(recipe, args.data_dir, out, args.resume, device=_device(args))
+    done = training.run_recipe(
+        recipe, args.data_dir, out, args.resume, device=_device(args), download=args.download
+    )
     last = {key: value for key, value in done.history[-1].items() if value is not None}
     print(text_table(list(last), [list(last.values())]))
     print(f"written: {out / 'model.safetensors'}")
@@ -87,13 +93,15 @@ def evaluate(args: Namespace) -> int:
     request = Request(model, images, **settings)
     kind = MEASURES[args.attack]
     start = time.monotonic()
-    rows = measure(args.attack, request)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", evaluation.UnreliableFigures)  # the table says so
+        rows = measure(args.attack, request)
     print(
         f"{args.model}: {kind.shows} under {args.attack} on {request.count(kind.n)} images of "
         f"{args.dataset}, protocol {args.protocol}"
     )
-    print(text_table(*kind.table(rows)))
-    if args.out is not None:
+    print("\n".join([text_table(*kind.table(rows)), *evaluation.footnotes(rows)]))
+    if args.out is not None and processes.rank() == 0:
         about = {
             "dataset": args.dataset,
             "attack": args.attack,
@@ -157,10 +165,10 @@ def audit(args: Namespace) -> int:
     n = min(args.n, len(images))
     selected, _ = evaluation.paper_selection(len(images), n, num_classes=images.num_classes)
     eps = _eps(args, images)
+    chosen = images.subset(selected)
     checks = evaluation.audit(
         model,
-        images.float(selected),
-        images.labels[selected],
+        *((chosen.float(), chosen.labels) if isinstance(chosen, ImageData) else (chosen,)),
         eps=eps,
         steps=args.steps,
         norm=args.norm,
@@ -171,7 +179,7 @@ def audit(args: Namespace) -> int:
     print(text_table(*evaluation.audit_table(checks)))
     print("\n".join(f"{check.name}: {check.sentence}" for check in checks))
     passed = all(check.passed is not False for check in checks)
-    if args.out is not None:
+    if args.out is not None and processes.rank() == 0:
         about = {
             "model": args.model,
             "dataset": args.dataset,
@@ -195,7 +203,7 @@ def reproduce(args: Namespace) -> int:
     return 0
 
 
-def _targets(name: str, images: ImageData, chosen: Tensor) -> Tensor | None:
+def _targets(name: str, images: Images, chosen: Tensor) -> Tensor | None:
     """The targets [N] of `--target`; None for the most probable wrong class."""
     if name == "runner-up":
         return None
@@ -218,7 +226,7 @@ def _targets(name: str, images: ImageData, chosen: Tensor) -> Tensor | None:
     return torch.full_like(labels, known[name])
 
 
-def _eps(args: Namespace, images: ImageData) -> float:
+def _eps(args: Namespace, images: Images) -> float:
     if args.eps is not None:
         return float(args.eps)
     if args.norm != "linf":
@@ -226,18 +234,22 @@ def _eps(args: Namespace, images: ImageData) -> float:
     return usual_eps(images)
 
 
-def _model_and_data(args: Namespace) -> tuple[GapClassifier, ImageData]:
-    """The network and the test images, on one device."""
+def _model_and_data(args: Namespace) -> tuple[GapClassifier, Images]:
+    """The network, and the test images: those of a folder are read when they are needed."""
     device = _device(args)
     model = models.load(args.model, map_location=device)
-    images = data.load(args.dataset, args.data_dir, "test", device)
+    images: Images
+    if args.dataset in data.FOLDERS:
+        images = data.stream(args.dataset, args.data_dir, "test", args.transform, args.workers)
+    else:
+        images = data.load(args.dataset, args.data_dir, "test", device, download=args.download)
     _require_fit(args.model, model, images)
     return model, images
 
 
-def _require_fit(path: str, model: GapClassifier, images: ImageData) -> None:
+def _require_fit(path: str, model: GapClassifier, images: Images) -> None:
     for what, takes, has in (
-        ("input channels", (model.config or {}).get("in_channels"), images.images.shape[1]),
+        ("input channels", (model.config or {}).get("in_channels"), images.channels),
         ("classes", model.num_classes, images.num_classes),
     ):
         if takes not in (None, has):

@@ -7,11 +7,14 @@ import re
 import shlex
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
-from .._utils.errors import InputError, WriteError
+from .._utils import processes
+from .._utils.errors import InputError, ProcessLost, WriteError
 from .parser import PROGRAM, build_parser
 
 
@@ -25,11 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(words)
         if args.run is None:
             parser.print_help()
+        if processes.launched() and not _takes_part(args.command):
+            return 0
         code: int = 0 if args.run is None else args.run(args)
         sys.stdout.flush()
         return code
     except InputError as error:
         return _fail(str(error))
+    except ProcessLost as error:
+        return _fail(str(error), 1)
     except torch.OutOfMemoryError:
         return _fail("the GPU ran out of memory; lower --batch-size or use --device cpu.")
     except BrokenPipeError:  # such as by `head`
@@ -41,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f" ({error.filename})" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}.")
     except KeyboardInterrupt:
+        if processes.rank() > 0:
+            return 130
         print(f"\n{PROGRAM}: stopped; {_how_to_continue(words)}", file=sys.stderr)
         return 130
     except Exception as error:
@@ -53,8 +62,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+SHARED = ("train", "eval", "audit", "reproduce")  # the commands that several processes share
+
+
+def _takes_part(command: str | None) -> bool:
+    """Join the processes of torchrun, of which only the first prints; whether this one has work."""
+    first = os.environ["RANK"] == "0"
+    if command not in SHARED:
+        return first
+    processes.join()
+    if not first:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+        warnings.simplefilter("ignore")
+    return True
+
+
 def _fail(message: str, code: int = 2) -> int:
-    """Print an error as one line of bounded length. Returns the exit code."""
+    """Print an error as one line of bounded length. Returns the exit code.
+
+    Of several processes with the same error one prints it.
+    """
+    if not processes.first_to_say(message):
+        return code
     line = re.sub(r"\S{121,}", lambda word: _shorten(word[0], 120), " ".join(message.split()))
     print(f"{PROGRAM}: error: {_shorten(line, 800)}", file=sys.stderr)
     return code

@@ -14,11 +14,13 @@ from ..evaluation.isa_scores import TABLE1
 from ..interpreters.registry import CLASS_WISE, INTERPRETERS
 from ..training import METHODS
 from ..training.families import TITLES, families
+from ..training.recipe import KEYS
 from . import commands
-from .arguments import Parser, count, count_or_all, index, number, seed
+from .arguments import Parser, count, count_or_all, dataset, index, number, seed
 
 PROGRAM = "fastinterp"
 NORMS = ("linf", "l2", "l1")
+TRANSFORMS = ("whole", "center-crop")
 USUAL_STEP = "size of a step; default: 0.01 for linf, 2.5 eps / steps for l2 and l1"
 
 
@@ -66,6 +68,7 @@ def _train(every: Any) -> None:
         "train a network with the settings of a recipe",
         "fastinterp train mnist-small-int --data-dir data --set epochs=20 eps=0.25",
     )
+    parser.settings = KEYS
     add("recipe", nargs="?", metavar="RECIPE", help="name of a recipe (see --list) or a TOML file")
     add("--list", action="store_true", help="list the recipes and exit")
     part = parser.add_argument_group("the parts of a recipe's name, instead of RECIPE").add_argument
@@ -75,6 +78,7 @@ def _train(every: Any) -> None:
     part("--method", choices=tuple(METHODS), metavar="NAME",
          help=f"{', '.join(METHODS)}; default: int")
     _add_data_dir(parser)
+    _add_download(parser)
     add("--out", metavar="DIR", help="folder for the network; default: runs/RECIPE")
     add("--resume", action="store_true", help="continue the run in the folder of --out")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
@@ -90,7 +94,7 @@ def _eval(every: Any) -> None:
         "      --eps 0 0.1 0.2 0.3 --steps 200 --out int.json",
     )
     _add_model_and_data(parser)
-    add("--n", type=count_or_all, default=0, metavar="N",
+    add("--n", "--images", dest="n", type=count_or_all, default=0, metavar="N",
         help="number of test images, chosen as in the paper, or all; default: 200 (isa: 100), or "
              "all if there are fewer")
     _add_batch_size(add)
@@ -119,6 +123,8 @@ def _add_attack(add: Callable[..., Any]) -> None:
     add("--seed", type=seed,
         help="seed of the random starts; default: 0 (aai: the paper's starts). For isa the seed of "
              "the choice of images; default: the paper's")
+    add("--samples", type=count, metavar="N",
+        help="for a random network: attack and judge the mean of N passes, such as 20")
 
 
 def _add_maps(add: Callable[..., Any]) -> None:
@@ -173,7 +179,7 @@ def _audit(every: Any) -> None:
         help="numbers of attack steps to compare; default: 1 10 40 100")
     add("--transfer-from", metavar="MODEL",
         help="another network, whose adversarial images are also tried on this one")
-    add("--n", type=count, default=200, metavar="N",
+    add("--n", "--images", dest="n", type=count, default=200, metavar="N",
         help="number of test images, chosen as in the paper; default: %(default)s")
     _add_batch_size(add)
     add("--out", metavar="FILE.json", help="also write the checks as JSON")
@@ -201,7 +207,7 @@ def _reproduce(every: Any) -> None:
         help="data sets, architectures or methods to measure, such as: cifar10 int")
     add("--interpreters", nargs="+", default=[], choices=TABLE1, metavar="NAME",
         help=f"table1: rows to measure: {', '.join(TABLE1)}; default: all. ig takes longest by far")
-    add("--n", type=count, metavar="N",
+    add("--n", "--images", dest="n", type=count, metavar="N",
         help="number of test images, the first of the paper's 200; default: 200 (table1: 100, for "
              "restricted_imagenet 4)")
     add("--out", metavar="FILE",
@@ -219,9 +225,15 @@ def _doctor(every: Any) -> None:
 def _add_model_and_data(parser: Parser) -> None:
     parser.add_argument("model", metavar="MODEL",
         help="a .safetensors file, a released .pkl file, or the folder of a training run")
-    parser.add_argument("--dataset", required=True, choices=DATASETS, metavar="NAME",
+    parser.add_argument("--dataset", required=True, type=dataset, metavar="NAME",
         help=", ".join(DATASETS))
     _add_data_dir(parser)
+    _add_download(parser)
+    parser.add_argument("--transform", default="whole", choices=TRANSFORMS, metavar="NAME",
+        help=f"what is done to images of folders: {', '.join(TRANSFORMS)}; default: %(default)s, "
+             "which squeezes each picture into 224x224")
+    parser.add_argument("--workers", type=index, default=0, metavar="N",
+        help="processes that read images of folders; default: %(default)s, this one")
     _add_device(parser)
 
 
@@ -241,6 +253,11 @@ def _add_eps_and_norm(add: Callable[..., Any], what: str) -> None:
 def _add_data_dir(parser: Parser) -> None:
     parser.add_argument("--data-dir", metavar="DIR",
         help="folder of the data set; digits needs none")
+
+
+def _add_download(parser: Parser) -> None:
+    parser.add_argument("--download", action="store_true",
+        help="let torchvision download the data set into DIR if it is not there")
 
 
 def _add_device(parser: Parser) -> None:

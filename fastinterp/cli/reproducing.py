@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from .. import reproduce
+from .._utils import processes
 from .._utils.errors import InputError
 from .._utils.files import require_writable
 from ..evaluation.protocols import PAPER_N
@@ -46,7 +47,7 @@ def run(args: Words, device: torch.device) -> None:
         out = _table(entry, args, device)
     else:
         out = _figure(entry, args, device)
-    if out and (notice := reproduce.measured_otherwise(out[0], device)):
+    if out and processes.rank() == 0 and (notice := reproduce.measured_otherwise(out[0], device)):
         print(f"note: {notice}")
     if out:
         print(f"written: {', '.join(map(str, out))}")
@@ -73,7 +74,7 @@ def _table(table: PaperTable, args: Words, device: torch.device) -> list[Path]:
     for title, header, body in reproduce.paper_and_ours(rows):
         print(f"\n{title}\n{text_table(header, body)}")
     print(f"\n{reproduce.summary(rows)}" + (f"\n{table.note}" if table.note else ""))
-    if out:
+    if out and processes.rank() == 0:
         reproduce.write_markdown(out[1], table, rows)
     return out
 

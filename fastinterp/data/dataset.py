@@ -88,6 +88,11 @@ class ImageData(Dataset[tuple[Tensor, int]]):
         return len(self.classes)
 
     @property
+    def channels(self) -> int:
+        """C of the images."""
+        return int(self.images.shape[1])
+
+    @property
     def device(self) -> torch.device:
         return self.images.device
 
@@ -130,25 +135,7 @@ class ImageData(Dataset[tuple[Tensor, int]]):
 
     def _positions(self, indices: Tensor | NDArray[Any] | Sequence[int]) -> Tensor:
         """Positions [M] within the data, on its device."""
-        try:
-            positions = torch.as_tensor(indices)
-        except (TypeError, ValueError, RuntimeError):
-            positions = torch.empty(0, 0)
-        if positions.dtype == torch.bool and positions.shape == self.labels.shape:
-            positions = positions.nonzero().squeeze(1)
-        if positions.numel() == 0 and positions.dim() == 1:
-            positions = positions.long()  # torch makes floats of an empty list
-        if positions.dim() != 1 or positions.dtype not in _INTEGERS:
-            raise InputError(
-                "ImageData: positions must be whole numbers [M] (a tensor, array or list), "
-                f"a mask [{len(self)}] or a slice, got {type(indices).__name__}."
-            )
-        if bool(((positions < 0) | (positions >= len(self))).any()):
-            raise InputError(
-                f"ImageData: positions must lie in 0..{len(self) - 1}, "
-                f"got {int(positions.min())}..{int(positions.max())}."
-            )
-        return positions.to(device=self.device, dtype=torch.int64)
+        return positions("ImageData", indices, len(self)).to(self.device)
 
     def order(self, seed: int | None = None) -> Tensor:
         """A permutation of the positions, int64 [N] on the data's device.
@@ -201,6 +188,33 @@ class ImageData(Dataset[tuple[Tensor, int]]):
             return self
         images = F.interpolate(self.images.float(), (size, size), mode="bilinear", antialias=True)
         return replace(self, images=images.round_().clamp_(0, 255).to(torch.uint8))
+
+
+def positions(who: str, indices: Tensor | NDArray[Any] | Sequence[int], count: int) -> Tensor:
+    """Positions or a mask of `count` images -> int64 [M].
+
+    Raises:
+        InputError: they are neither, or a position is beyond the images.
+    """
+    try:
+        chosen = torch.as_tensor(indices)
+    except (TypeError, ValueError, RuntimeError):
+        chosen = torch.empty(0, 0)
+    if chosen.dtype == torch.bool and chosen.shape == (count,):
+        chosen = chosen.nonzero().squeeze(1)
+    if chosen.numel() == 0 and chosen.dim() == 1:
+        chosen = chosen.long()  # torch makes floats of an empty list
+    if chosen.dim() != 1 or chosen.dtype not in _INTEGERS:
+        raise InputError(
+            f"{who}: positions must be whole numbers [M] (a tensor, array or list), "
+            f"a mask [{count}] or a slice, got {type(indices).__name__}."
+        )
+    if bool(((chosen < 0) | (chosen >= count)).any()):
+        raise InputError(
+            f"{who}: positions must lie in 0..{count - 1}, "
+            f"got {int(chosen.min())}..{int(chosen.max())}."
+        )
+    return chosen.to(torch.int64)
 
 
 def from_arrays(

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -61,12 +62,35 @@ def read(
         InputError: a class folder is missing or has no images, an image is damaged, or the images
             do not fit into memory.
     """
+    found = find_samples(root, split, classes)
+    require_memory(
+        len(found.files) * 3 * size * size,
+        f"{found.folder}, which holds {len(found.files)} images, at {size}x{size} pixels",
+        "use fewer images or a smaller size, or read them batch by batch with data.stream",
+    )
+    images = torch.empty(len(found.files), 3, size, size, dtype=torch.uint8)
+    for image, file in zip(images, found.files, strict=True):
+        image.copy_(squeeze(read_rgb(Path(file)), size))
+    return ImageData(images, found.labels, found.classes, name)
+
+
+class Samples(NamedTuple):
+    """The images of a split: their files [N], labels int64 [N] and the names of the classes."""
+
+    folder: Path
+    files: list[str]
+    labels: torch.Tensor
+    classes: tuple[str, ...]
+
+
+def find_samples(root: Path, split: str, classes: Sequence[str] | None = None) -> Samples:
+    """The images of a split, none of which is opened; see `read`."""
     folder = _split_folder(root, split)
     found = sorted(path.name for path in folder.iterdir() if path.is_dir())
     order = tuple(classes or found)
     labels_of = _labels_of_folders(folder, order, found)
     samples = [
-        (path, labels_of[name]) for name in sorted(labels_of) for path in _files(folder / name)
+        (str(path), labels_of[name]) for name in sorted(labels_of) for path in _files(folder / name)
     ]
     labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
     empty = [order[label] for label in set(range(len(order))) - set(labels.tolist())]
@@ -75,15 +99,7 @@ def read(
             f"{folder} has no images in the class folder(s) {', '.join(empty)}; add images or "
             "remove the folder(s)."
         )
-    require_memory(
-        len(samples) * 3 * size * size,
-        f"{folder}, which holds {len(samples)} images, at {size}x{size} pixels",
-        "use fewer images or a smaller size",
-    )
-    images = torch.empty(len(samples), 3, size, size, dtype=torch.uint8)
-    for image, (path, _) in zip(images, samples, strict=True):
-        image.copy_(_read_image(path, size))
-    return ImageData(images, labels, order, name)
+    return Samples(folder, [file for file, _ in samples], labels, order)
 
 
 def find_dataset(root: Path, name: str) -> Path:
@@ -158,13 +174,17 @@ def _files(folder: Path) -> list[Path]:
     return [Path(place, name) for place, name in sorted(walked)]
 
 
-def _read_image(path: Path, size: int) -> torch.Tensor:
-    """An image file -> uint8 [3, size, size]."""
+def read_rgb(path: Path) -> Image.Image:
+    """An image file, decoded, with 8 bits a colour.
+
+    Raises:
+        InputError: it is no image, is damaged or too large.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)  # over 90 megapixels
             with Image.open(usable_file(path), formats=FORMATS) as image:
-                resized = _as_rgb(image).resize((size, size), Image.Resampling.BILINEAR)
+                return _as_rgb(image)
     except InputError:
         raise
     except UnidentifiedImageError as error:
@@ -174,6 +194,11 @@ def _read_image(path: Path, size: int) -> torch.Tensor:
         ) from error
     except Exception as error:  # a damaged image can raise anything
         raise InputError(f"Cannot read the image {path}: {error}; remove or replace it.") from error
+
+
+def squeeze(image: Image.Image, size: int) -> torch.Tensor:
+    """The whole picture, squeezed into uint8 [3, size, size]."""
+    resized = image.resize((size, size), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
 

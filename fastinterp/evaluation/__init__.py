@@ -9,8 +9,26 @@ from .isa_scores import ISARow, isa_row
 from .obfuscation import Check, audit, audit_table
 from .pictures import draw_explanations
 from .protocols import ISA_SEED, PAPER_SEED, PROTOCOLS, paper_selection
-from .tables import accuracy_table, markdown_table, text_table, write_rows
+from .reliability import UnreliableFigures
+from .stability import (
+    Stability,
+    average_sensitivity,
+    local_lipschitz,
+    max_sensitivity,
+    relative_input_stability,
+    relative_output_stability,
+    relative_representation_stability,
+    stability,
+)
+from .tables import (
+    accuracy_table,
+    footnotes,
+    markdown_table,
+    text_table,
+    write_rows,
+)
 from .topk import topk_intersection
+from .worst_maps import aai_best_sweep
 
 __all__ = [
     "ISA_SEED",
@@ -22,17 +40,28 @@ __all__ = [
     "CorruptionRow",
     "Explanations",
     "ISARow",
+    "Stability",
+    "UnreliableFigures",
+    "aai_best_sweep",
     "aai_sweep",
     "accuracy_table",
     "audit",
     "audit_table",
+    "average_sensitivity",
     "corruption_sweep",
     "default_step_size",
     "draw_explanations",
     "explain",
+    "footnotes",
     "isa_row",
+    "local_lipschitz",
     "markdown_table",
+    "max_sensitivity",
     "paper_selection",
+    "relative_input_stability",
+    "relative_output_stability",
+    "relative_representation_stability",
+    "stability",
     "sweep",
     "text_table",
     "topk_intersection",

@@ -14,21 +14,22 @@ from .._utils.require import require_count, require_nonnegative, require_numbers
 from ..attacks import AAI
 from ..attacks.aai import AAIKind
 from ..attacks.ascent import Keep
+from ..attacks.checks import require_pixel_eps
 from ..attacks.modes import eval_mode
-from ..attacks.step_size import default_step_size
+from ..attacks.step_size import default_step_size, falls_short, warn_of_short_cells
 from ..attacks.threats import BALLS
 from ..interpreters import Interpreter
 from ..models.gap import GapClassifier
 from ..ops import kendall_tau
 from ..ops.pgd_step import Norm
-from .measuring import in_batches, predict, progress_bar, require_measurable
+from .measuring import all_batches, in_batches, predict, progress_bar, require_measurable
 from .protocols import PAPER_SEED
 from .topk import topk_intersection
 
 PAPER_K = 8
 
 
-class AAIRow(TypedDict):
+class AAIFigures(TypedDict):
     """Agreement of the true class's maps before and after the attack.
 
     `kendall_tau` and `topk_intersection` are means over those `n_unchanged` of `n` images whose
@@ -42,6 +43,12 @@ class AAIRow(TypedDict):
     topk_intersection: float
     n_unchanged: int
     n: int
+
+
+class AAIRow(AAIFigures, total=False):
+    """`AAIFigures`, and the mark of `AccuracyRow` where the attack cannot reach the boundary."""
+
+    short_of_eps: bool
 
 
 class AAIScores(NamedTuple):
@@ -102,18 +109,15 @@ def aai_sweep(
     labels = require_measurable("aai_sweep", model, images, labels, batch_size)
     radii = [require_nonnegative("eps", radius) for radius in require_numbers("eps", eps)]
     steps = require_count("steps", steps, 0)
-    if noise is not None and not isinstance(noise, Tensor):
-        raise InputError(f"aai_sweep: noise must be a tensor, got {type(noise).__name__}.")
-    if noise is not None and (noise.shape != images.shape or norm != "linf"):
-        raise InputError(
-            f"aai_sweep: noise is for linf and must have the images' shape, {list(images.shape)}, "
-            f"got {list(noise.shape)} and {norm}."
-        )
+    require_noise("aai_sweep", noise, images, norm)
+    for radius in radii:
+        require_pixel_eps("aai_sweep", norm, radius)
+    sizes = [default_step_size(norm, e, steps) if step_size is None else step_size for e in radii]
+    warn_of_short_cells("aai_sweep", [(*each, steps) for each in zip(radii, sizes, strict=True)])
     rows = []
     with eval_mode(model), progress_bar(len(radii) * len(images), "img", progress) as bar:
-        for radius in radii:
+        for radius, size in zip(radii, sizes, strict=True):
             bar.set_description(f"eps {radius:.4g}")
-            size = default_step_size(norm, radius, steps) if step_size is None else step_size
             attack = AAI(
                 model, interpreter, radius, size, steps, kind, k, hinge=hinge, norm=norm, keep=keep
             )
@@ -122,8 +126,24 @@ def aai_sweep(
             for _, batch in in_batches(batch_size, model.device, images, labels, starts):
                 found.append(aai_scores(attack, *batch))
                 bar.update(len(batch[0]))
-            rows.append(_row(radius, steps, found))
+            row = _row(radius, steps, all_batches(found))
+            if falls_short(radius, size, steps):
+                row["short_of_eps"] = True
+            rows.append(row)
     return rows
+
+
+def require_noise(who: str, noise: Tensor | None, images: Tensor, norm: str) -> None:
+    """Raise unless noise is None, or a tensor like the images for a ball in linf."""
+    if noise is None:
+        return
+    if not isinstance(noise, Tensor):
+        raise InputError(f"{who}: noise must be a tensor, got {type(noise).__name__}.")
+    if noise.shape != images.shape or norm != "linf":
+        raise InputError(
+            f"{who}: noise is for linf and must have the images' shape, {list(images.shape)}, "
+            f"got {list(noise.shape)} and {norm}."
+        )
 
 
 def aai_scores(attack: AAI, x: Tensor, y: Tensor, start: Tensor | None = None) -> AAIScores:

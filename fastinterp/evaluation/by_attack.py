@@ -13,7 +13,7 @@ from .._utils.errors import InputError
 from .._utils.require import require_known_name, require_one_of
 from ..attacks.aai import AAIKind
 from ..attacks.step_size import PAPER_STEP_SIZE
-from ..data import ImageData
+from ..data import ImageData, ImageStream
 from ..interpreters.distance import ClassSet
 from ..interpreters.registry import interpreter_named
 from ..models.gap import GapClassifier
@@ -22,13 +22,23 @@ from .aai_scores import PAPER_K, aai_sweep, paper_noise
 from .accuracy import sweep
 from .corruptions import CORRUPTIONS, corruption_sweep
 from .isa_scores import isa_row
-from .protocols import ISA_SEED, PAPER_EPS, PAPER_N, PAPER_SEED, PROTOCOLS, paper_batch
-from .tables import Cell, accuracy_table, format_eps
+from .protocols import (
+    ISA_SEED,
+    PAPER_EPS,
+    PAPER_N,
+    PAPER_SEED,
+    PROTOCOLS,
+    paper_batch,
+    paper_selection,
+)
+from .tables import Cell, accuracy_table, format_eps, mark
+from .worst_maps import aai_best_sweep
 
 Rows = Sequence[Mapping[str, Any]]
 PAPER_STEPS = (200,)
 DIGITS_EPS = (0.0, 0.025, 0.05, 0.1, 0.15)  # the recipes of digits train for 0.1
 ISA_N = 100
+BEST_CHOOSES = ("kind", "hinge", "step_size")  # settings of aai that `best` does not take
 CLASS_SETS: tuple[ClassSet, ...] = get_args(ClassSet)
 
 
@@ -41,12 +51,12 @@ class Request:
         n: number of images, the first of the paper's selection; None: all.
         protocol: a key of `PROTOCOLS`.
         batch_size: images attacked at a time.
-        eps, steps, step_size, norm, interpreter, classes, seed, kind, k, hinge: as on the command
-            line.
+        eps, steps, step_size, norm, interpreter, classes, seed, samples, kind, k, hinge: as on the
+            command line.
     """
 
     model: GapClassifier
-    data: ImageData
+    data: ImageData | ImageStream
     n: int | None = 0
     protocol: str = "paper"
     batch_size: int = 100
@@ -57,6 +67,7 @@ class Request:
     interpreter: str | None = None
     classes: str | None = None
     seed: int | None = None
+    samples: int | None = None
     kind: AAIKind | None = None
     k: int | None = None
     hinge: float | None = None
@@ -107,18 +118,18 @@ class Measure:
     seed: int = 0
 
 
-def usual_columns(data: ImageData) -> tuple[float, ...]:
+def usual_columns(data: ImageData | ImageStream) -> tuple[float, ...]:
     """The linf radii that a data set is measured at: those of Table 3 but for digits."""
     if data.name == "digits":
         return DIGITS_EPS
-    return PAPER_EPS["mnist" if data.images.shape[1] == 1 else "cifar10"]
+    return PAPER_EPS["mnist" if data.channels == 1 else "cifar10"]
 
 
-def usual_eps(data: ImageData) -> float:
+def usual_eps(data: ImageData | ImageStream) -> float:
     """The linf radius that the recipes of a data set train for; of unknown ones 8/255."""
     if data.name == "digits":
         return 0.1
-    return 0.3 if data.images.shape[1] == 1 else 8 / 255
+    return 0.3 if data.channels == 1 else 8 / 255
 
 
 def measure(attack: str, request: Request) -> Rows:
@@ -152,7 +163,11 @@ def settings_used(attack: str, request: Request) -> dict[str, Any]:
         step_size = "eps / sqrt(steps)" if attack in CORRUPTIONS else in_ball
     seed = chosen.seed if request.seed is None else request.seed
     used = {"norm": request.norm or chosen.norm, "step_size": step_size, "seed": seed}
-    if attack == "aai":
+    if request.samples is not None:
+        used["samples"] = request.samples
+    if attack == "aai" and request.protocol == "best":
+        used |= {"step_size": None, "k": request.k or PAPER_K}
+    elif attack == "aai":
         used |= {"kind": request.kind or "topk", "k": request.k or PAPER_K}
         used["hinge"] = request.hinge or 0.0
     return used
@@ -163,11 +178,13 @@ def _option(name: str) -> str:
 
 
 def _pgd(request: Request) -> Rows:
-    images, labels, _ = request.batch()
+    images: tuple[Any, ...] = request.batch()[:2] if isinstance(request.data, ImageData) else ()
+    if not images:  # a stream is read batch by batch
+        data, n = request.data, request.count(PAPER_N)
+        images = (data.subset(paper_selection(len(data), n, num_classes=data.num_classes)[0]),)
     return sweep(
         request.model,
-        images,
-        labels,
+        *images,
         eps=request.radii(),
         steps=request.steps or PAPER_STEPS,
         protocol=request.protocol,
@@ -175,6 +192,7 @@ def _pgd(request: Request) -> Rows:
         step_size=request.step_size,
         batch_size=request.batch_size,
         seed=request.seed or 0,
+        samples=request.samples,
     )
 
 
@@ -187,21 +205,32 @@ def _aai(request: Request) -> Rows:
     if norm == "linf" and request.seed is None:
         n_test, classes = len(request.data), request.data.num_classes
         noise = paper_noise(n_test, len(images), images.shape[1:], num_classes=classes)
+    sweep_maps = partial(
+        aai_sweep,
+        step_size=request.step_size,
+        kind=request.kind or "topk",
+        # The paper's tables hold no prediction; a hinge asks for it to be held.
+        hinge=request.hinge or 0.0,
+        keep="best" if request.hinge else "last",
+    )
+    if request.protocol == "best":
+        for name in BEST_CHOOSES:
+            if getattr(request, name) is not None:
+                raise InputError(
+                    f"--protocol best of --attack aai runs several attacks, so {_option(name)} has "
+                    "no meaning there; leave it out."
+                )
+        sweep_maps = partial(aai_best_sweep)
     rows: list[Mapping[str, Any]] = []
     for steps in request.steps or PAPER_STEPS:
-        rows += aai_sweep(
+        rows += sweep_maps(
             request.model,
             interpreter,
             images,
             labels,
             eps=request.radii(),
             steps=steps,
-            step_size=request.step_size,
-            kind=request.kind or "topk",
             k=request.k or PAPER_K,
-            # The paper's tables hold no prediction; a hinge asks for it to be held.
-            hinge=request.hinge or 0.0,
-            keep="best" if request.hinge else "last",
             norm=norm,
             noise=noise,
             batch_size=request.batch_size,
@@ -254,25 +283,31 @@ def _corruption(attack: str, request: Request) -> Rows:
 def _columns(names: Sequence[str], rows: Rows) -> tuple[list[str], list[list[Cell]]]:
     """The fields `names` of the rows as a table; "-" where there is no figure."""
 
-    def cell(name: str, value: Any) -> Cell:
+    def cell(name: str, row: Mapping[str, Any]) -> Cell:
+        value: Cell | None = row[name]
         if value is None:
             return "-"
-        return format_eps(value) if name == "eps" else value
+        return format_eps(float(value)) + mark(row) if name == "eps" else value
 
-    body = [[cell(name, row[name]) for name in names] for row in rows]
+    body = [[cell(name, row) for name in names] for row in rows]
     return [name.replace("_", " ") for name in names], body
 
 
 _BALL = frozenset({"eps", "steps", "step_size", "seed"})
 MEASURES: dict[str, Measure] = {
     "pgd": Measure(
-        _pgd, "accuracy", _BALL | {"norm"}, tuple(PROTOCOLS), accuracy_table, norm="linf"
+        _pgd,
+        "accuracy",
+        _BALL | {"norm", "samples"},
+        tuple(PROTOCOLS),
+        accuracy_table,
+        norm="linf",
     ),
     "aai": Measure(
         _aai,
         "Kendall's tau and top-k intersection of maps",
         _BALL | {"norm", "interpreter", "kind", "k", "hinge"},
-        ("paper",),
+        ("paper", "best"),
         partial(_columns, ("eps", "steps", "kendall_tau", "topk_intersection", "n_unchanged")),
         norm="linf",
         seed=PAPER_SEED,

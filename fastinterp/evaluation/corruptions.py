@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -9,17 +10,18 @@ import torch
 from torch import Tensor
 
 from .._utils.errors import InputError
-from .._utils.require import require_known_name, require_one_of
+from .._utils.require import require_known_name, require_one_of, require_positive
 from ..attacks import JPEG, Elastic, Fog, Gabor, Snow
 from ..attacks.modes import eval_mode
+from ..attacks.step_size import warn_of_short_cells
 from ..attacks.unforeseen import UnforeseenAttack
 from ..attacks.unforeseen.jpeg import IMAGENET_EPS as JPEG_LARGE
 from ..attacks.unforeseen.jpeg import PUBLISHED_EPS as JPEG_EPS
 from ..attacks.unforeseen.jpeg import SMALL
 from ..models.gap import GapClassifier
-from .accuracy import AccuracyRow
+from .accuracy import AccuracyRow, accuracy_row
 from .measuring import (
-    accuracy_of,
+    all_rows,
     in_batches,
     misclassified,
     progress_bar,
@@ -115,6 +117,9 @@ def corruption_sweep(
     require_one_of("protocol", protocol, PROTOCOLS)
     cells = require_cells(published_eps(attack, images) if eps is None else eps, steps)
     tries = [(True, "last")] + [(False, "first_fooled")] * (protocol == "best")
+    if step_size is not None:
+        step_size = require_positive("step_size", step_size)
+        warn_of_short_cells("corruption_sweep", [(e, step_size, count) for e, count in cells])
     rows = []
     total = len(cells) * len(tries) * len(images)
     with eval_mode(model), progress_bar(total, "img", progress) as bar:
@@ -129,21 +134,22 @@ def corruption_sweep(
                     step_size=step_size,
                     targeted=targeted,
                     keep=keep,
-                    generator=torch.Generator().manual_seed(seed),
                 )
                 for part, (x, y, goal) in in_batches(
                     batch_size, model.device, images, labels, targets
                 ):
-                    x_adv = one(x, goal if targeted else y)
+                    x_adv = one(x, goal if targeted else y, _generator(seed, part.start))
                     fooled[part] |= misclassified(model, x_adv, y).cpu()
                     bar.update(len(x))
-            rows.append(
-                CorruptionRow(
-                    eps=radius,
-                    steps=count,
-                    accuracy=accuracy_of(fooled),
-                    n=len(images),
-                    targeted=protocol == "paper",
-                )
-            )
+            fooled = all_rows(fooled)
+            # Without a step size of the caller's own the attacks reach their boundary.
+            row = accuracy_row(radius, count, fooled, math.inf if step_size is None else step_size)
+            rows.append(CorruptionRow(**row, targeted=protocol == "paper"))
     return rows
+
+
+def _generator(seed: int, first: int) -> torch.Generator:
+    """The generator as it is when the attacks before image `first` have drawn a number for each."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.randint(2**32, (first,), generator=generator)
+    return generator

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .._utils.errors import InputError
 from ..attacks import PGD
+from ..attacks.checks import require_pixel_eps
 from ..attacks.modes import eval_mode
 from ..attacks.step_size import default_step_size
 from ..interpreters import CAM, Interpreter, logits_and_maps
@@ -70,6 +71,7 @@ def explain(
         InputError: shapes, pixels or labels do not fit, or a target is the true class.
     """
     y = require_measurable("explain", model, images, labels).to(model.device)
+    require_pixel_eps("explain", norm, eps)
     x = images.to(model.device)
     interpreter = interpreter or CAM(model)
     with eval_mode(model):

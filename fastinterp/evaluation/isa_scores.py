@@ -14,11 +14,11 @@ from .._utils.errors import InputError
 from .._utils.require import require_numbers
 from ..attacks import ISA
 from ..attacks.modes import eval_mode
-from ..data import ImageData
+from ..data import ImageData, ImageStream
 from ..interpreters.distance import ClassSet, interpretability_discrepancy
 from ..interpreters.registry import interpreter_named
 from ..models.gap import GapClassifier
-from .measuring import in_batches, progress_bar, require_classes, require_measurable
+from .measuring import all_batches, in_batches, progress_bar, require_classes, require_measurable
 from .protocols import ISA_SEED, paper_batch
 
 PAPER_PENALTIES = (1.0, 1.2, 1.4, 1.6)
@@ -78,7 +78,7 @@ class ISARow(TypedDict):
 
 def isa_row(
     model: GapClassifier,
-    data: ImageData,
+    data: ImageData | ImageStream,
     interpreter: str = "cam",
     norm: Literal["l1", "l2"] = "l1",
     classes: ClassSet = "2-class",
@@ -178,7 +178,7 @@ def isa_curve(
                 attacked.append(attack(x, y, goal, eps=factor * smallest.eps).x_adv)
                 bar.update()
             parts.append(_measure(attack, x, y, goal, attacked, smallest.success))
-    return Curve(*(torch.cat(each, dim=1) for each in zip(*parts, strict=True)))
+    return Curve(*(torch.cat(each, dim=1) for each in zip(*all_batches(parts), strict=True)))
 
 
 @torch.no_grad()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import product
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, product, tee
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from .._utils import processes
 from .._utils.errors import InputError
 from .._utils.require import (
     require_count,
@@ -21,7 +22,10 @@ from .._utils.require import (
 )
 from ..attacks.checks import require_images
 from ..attacks.modes import convolutions_in
+from ..data import ImageData, ImageStream
 from ..models.gap import GapClassifier, require_fit, require_gap
+
+T = TypeVar("T")
 
 
 def require_measurable(
@@ -62,13 +66,136 @@ def require_cells(
     return [(radius, count) for count, radius in product(counts, radii)]
 
 
+Source = Tensor | ImageData | ImageStream | Iterable[tuple[Tensor, Tensor]]
+
+
+class Measured:
+    """The images of a measurement, batch by batch: a tensor [N, C_in, H, W] with labels [N], or
+    anything that gives pairs (images, labels), such as a DataLoader or `data.stream`.
+
+    Args:
+        who: the subject of errors.
+        again: the images are read more than once.
+
+    Attributes:
+        count: number of images; None where it is not known.
+
+    Raises:
+        InputError: images or labels do not fit the model; those of a loader are checked when they
+            come.
+    """
+
+    def __init__(
+        self,
+        who: str,
+        model: GapClassifier,
+        source: Source,
+        labels: Tensor | None,
+        batch_size: int,
+        again: bool = False,
+    ) -> None:
+        self.who, self.model, self.batch_size = who, model, batch_size
+        self.count: int | None
+        if isinstance(source, Tensor):
+            if labels is None:
+                raise InputError(f"{who}: labels are missing; pass the true classes [N].")
+            self.labels = require_measurable(who, model, source, labels, batch_size)
+            self.count = len(source)
+        else:
+            require_gap(who, model)
+            require_count(f"{who}: batch_size", batch_size)
+            if labels is not None:
+                raise InputError(f"{who}: a loader has labels of its own; leave labels out.")
+            if not isinstance(source, Iterable) or (again and isinstance(source, Iterator)):
+                raise InputError(
+                    f"{who}: images must be a tensor, or a loader that can be read "
+                    f"{'again and again' if again else 'batch by batch'}, "
+                    f"got {type(source).__name__}."
+                )
+            held = isinstance(source, (ImageData, ImageStream))
+            self.count = _length(source if held else getattr(source, "dataset", None))
+        self.source = source
+
+    def first(self, count: int | None = None) -> list[Tensor]:
+        """The first images and labels, also in a process that measures none.
+
+        Of a tensor there are `count`, by default a batch; of a loader always its first batch.
+        """
+        if isinstance(self.source, Tensor):
+            some = slice(0, self.batch_size if count is None else count)
+            return [each[some].to(self.model.device) for each in (self.source, self.labels)]
+        pairs = self._pairs()
+        if isinstance(pairs, Iterator):  # it can be read only once
+            pairs, self.source = tee(pairs)
+        return next(self._read(pairs))[1]
+
+    def __iter__(self) -> Iterator[tuple[slice, list[Tensor]]]:
+        """For each batch: which images it holds, and images and labels on the model's device.
+
+        Of several processes each gets every so many-th batch, see `in_batches`.
+        """
+        device = self.model.device
+        if isinstance(self.source, Tensor):
+            yield from in_batches(self.batch_size, device, self.source, self.labels)
+            return
+        yield from islice(self._read(self._pairs()), processes.rank(), None, processes.world())
+
+    def _read(self, pairs: Iterable[Any]) -> Iterator[tuple[slice, list[Tensor]]]:
+        device, first = self.model.device, 0
+        for batch in pairs:
+            if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+                raise InputError(f"{self.who}: a loader must give pairs (images, labels).")
+            x, y = batch
+            if len(x):
+                y = require_measurable(self.who, self.model, x, y)
+                yield slice(first, first + len(x)), [x.to(device), y.to(device)]
+            first += len(x)
+        if first == 0:
+            raise InputError(f"{self.who}: there are no images to measure on; pass at least one.")
+
+    def _pairs(self) -> Iterable[Any]:
+        if isinstance(self.source, (ImageData, ImageStream)):
+            return self.source.batches(self.batch_size, seed=0)
+        return self.source
+
+
+def _length(data: object) -> int | None:
+    """The length that an object says it has."""
+    try:
+        return len(data)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
 def in_batches(
     size: int, device: torch.device, *tensors: Tensor
 ) -> Iterator[tuple[slice, list[Tensor]]]:
-    """For each batch: which images it holds, and the tensors' rows for these on `device`."""
-    for first in range(0, len(tensors[0]), size):
+    """For each batch: which images it holds, and the tensors' rows for these on `device`.
+
+    Of several processes each gets every so many-th batch; `all_rows` or `all_batches` then brings
+    together what they found. Batches are those of one process, or smaller where there are fewer of
+    them than processes.
+    """
+    images, world = len(tensors[0]), processes.world()
+    size = min(size, max(1, -(-images // world)))
+    for first in range(processes.rank() * size, images, world * size):
         rows = slice(first, first + size)
         yield rows, [tensor[rows].to(device) for tensor in tensors]
+
+
+def all_rows(fooled: Tensor) -> Tensor:
+    """bool [N] on the CPU: whether any process found an image fooled; each knows of its batches."""
+    return processes.add_up(fooled.to(torch.int32)) > 0
+
+
+def all_images(count: int) -> int:
+    """The sum of what the processes counted."""
+    return int(processes.add_up(torch.tensor(count)))
+
+
+def all_batches(found: list[T]) -> list[T]:
+    """What all processes found for the batches of `in_batches`, in order."""
+    return processes.in_turns(found)
 
 
 @torch.no_grad()
@@ -99,8 +226,9 @@ def accuracy_of(fooled: Tensor) -> float:
     return int((~fooled).sum()) / len(fooled)
 
 
-def progress_bar(total: int, unit: str, progress: bool) -> Any:
+def progress_bar(total: int | None, unit: str, progress: bool) -> Any:
     """A tqdm bar for a `with`; hidden where `progress` is False or stderr is no terminal."""
     from tqdm import tqdm
 
-    return tqdm(total=total, unit=unit, disable=None if progress else True)
+    shown = progress and processes.rank() == 0
+    return tqdm(total=total, unit=unit, disable=None if shown else True)

@@ -1,13 +1,14 @@
 """Signs of obfuscated gradients: attacks that do not behave as they do with honest gradients.
 
 Athalye et al. (ICML 2018, section 3.1) list behaviours that betray a defence which merely hides its
-gradients. Each is a check here. Passing all of them is no proof of robustness.
+gradients. Each is a check here, as are the signs of `reliability`. Passing all of them is no proof
+of robustness.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,15 +19,17 @@ from torch.nn import functional as F
 
 from .._utils.errors import InputError
 from .._utils.require import require_counts, require_number, require_one_of
-from ..attacks import PGD, Margin
+from ..attacks import PGD, CrossEntropy, Margin
 from ..attacks.checks import require_batch
 from ..attacks.modes import eval_mode, own_autograd
 from ..attacks.step_size import fine_step
 from ..attacks.threats import BALLS
 from ..models import GapClassifier
 from ..ops.pgd_step import Norm
-from .measuring import in_batches, misclassified, progress_bar, require_measurable
+from .measuring import Measured, Source, all_images, misclassified, progress_bar
+from .reliability import EXAMINED, MISLED, Signs, look_for_signs
 from .tables import format_accuracy, format_eps
+from .tries import Budget, Try, attack_in_turn
 
 TOLERANCE = 0.01
 ROUNDING = 1e-9  # of a difference between two accuracies
@@ -37,6 +40,25 @@ SENTENCES = {
         "The cross-entropy has a gradient at the images.",
         "At some images the gradient of the cross-entropy is zero at every pixel, so attacks that "
         "follow it cannot move.",
+    ),
+    "direction": (
+        "A short step along the gradient of the margin raises it.",
+        "At some images a short step along the gradient of the margin does not raise it: the "
+        "gradient leads attacks astray.",
+    ),
+    "randomness": (
+        "Two passes over the same images give the same logits.",
+        "Two passes over the same images give different logits: attacks judge their steps by "
+        "chance. Measure it with sweep(..., samples=20).",
+    ),
+    "batch": (
+        "The logits of an image do not depend on the other images of its batch.",
+        "The logits of some images depend on the other images of their batch, so no image has a "
+        "verdict of its own.",
+    ),
+    "input": (
+        "A pass leaves the images as they were.",
+        "A pass changes the images that it is given, so attacks go on from other images.",
     ),
     "more steps": (
         "More steps never leave a higher accuracy.",
@@ -72,8 +94,8 @@ class Check:
     Attributes:
         name: of the check.
         passed: None if it was skipped.
-        figures: what was measured, by the attack or ball that gave it: accuracies, and for the
-            check "gradient" a share of the images.
+        figures: what was measured, by the attack or ball that gave it: accuracies, or for checks
+            without an attack a share of the images.
         sentence: what it means.
     """
 
@@ -92,8 +114,8 @@ class Check:
 
 def audit(
     model: GapClassifier,
-    images: Tensor,
-    labels: Tensor,
+    images: Source,
+    labels: Tensor | None = None,
     *,
     eps: float,
     steps: Sequence[int] = (1, 10, 40, 100),
@@ -113,8 +135,9 @@ def audit(
 
     Args:
         model: the network that claims to be robust.
-        images: [N, C_in, H, W] in [0, 1].
-        labels: true classes [N].
+        images: [N, C_in, H, W] in [0, 1]; or a DataLoader or `data.stream`, which is read once for
+            each attack.
+        labels: true classes [N], for a tensor of images.
         eps: the radius of that claim, in pixel units. The radii tried are eps / 4, eps / 2, eps,
             2 eps, and that of a ball around any image that holds all images (linf: 1).
         steps: numbers of steps of an attack; one step is always added.
@@ -127,15 +150,16 @@ def audit(
         progress: show a bar where standard error is a terminal.
 
     Returns:
-        The checks: gradient, more steps, larger eps, one step, unbounded, transfer.
+        The checks: gradient, direction, randomness, batch, input, more steps, larger eps, one
+        step, unbounded, transfer.
 
     Raises:
         InputError: images, labels or a setting do not fit.
     """
-    labels = require_measurable("audit", model, images, labels, batch_size)
+    measured = Measured("audit", model, images, labels, batch_size, again=True)
+    x, y = measured.first()
     if transfer_from is not None:
-        batch = images.to(model.device), labels.to(model.device)
-        require_batch("audit: transfer_from", transfer_from, *batch, False)
+        require_batch("audit: transfer_from", transfer_from, x, y, False)
     if not 0 <= require_number("tolerance", tolerance) < 1:
         raise InputError(f"tolerance must be a fraction in [0, 1), got {tolerance!r}.")
     counts = sorted({1, *require_counts("steps", steps)})
@@ -143,7 +167,7 @@ def audit(
     if most == 1:
         raise InputError(f"steps must hold a number above 1, got {list(steps)}.")
     require_one_of("norm", norm, BALLS)
-    pixels = images[0].numel()
+    pixels = x[0].numel()
     whole = {"linf": 1.0, "l2": math.sqrt(pixels), "l1": float(pixels)}[norm]
     if not 0 < require_number("eps", eps) < whole:
         raise InputError(
@@ -153,7 +177,7 @@ def audit(
     radii = [radius for radius in (eps / 4, eps / 2, 2 * eps) if radius < whole]
     attacks = len(counts) + len(radii) + 2 + (transfer_from is not None)
     with eval_mode(model), progress_bar(attacks, "attack", progress) as bar:
-        subject = _Subject(model, images, labels, norm, batch_size, bar)
+        subject = _Subject(model, measured, norm, bar)
         by_steps = {count: subject.accuracy(subject.pgd(eps, count)) for count in counts}
         by_eps = {0.0: subject.accuracy(subject.pgd(0.0, 0)), eps: by_steps[most]}
         by_eps |= {radius: subject.accuracy(subject.pgd(radius, most)) for radius in radii}
@@ -166,6 +190,7 @@ def audit(
     slack = tolerance + ROUNDING
     return [
         _check("gradient", flat <= slack, {"share of images without one": flat}),
+        *_without_attack(look_for_signs(model, *measured.first(EXAMINED), norm, eps, batch_size)),
         _check("more steps", not rises(by_steps.values(), tolerance), _by_count(by_steps)),
         _check("larger eps", not rises(by_eps.values(), tolerance), _by_radius(by_eps)),
         _check(
@@ -189,58 +214,48 @@ class _Subject:
     """The network that is audited, and what all attacks on it share; `bar` counts these."""
 
     model: GapClassifier
-    images: Tensor
-    labels: Tensor
+    images: Measured
     norm: Norm
-    batch_size: int
     bar: Any
 
-    def pgd(
-        self, eps: float, steps: int, source: GapClassifier | None = None, **settings: Any
-    ) -> PGD:
-        size = fine_step(eps, steps)
-        return PGD(source or self.model, eps, size, steps, self.norm, **settings)
+    def pgd(self, eps: float, steps: int, source: GapClassifier | None = None) -> PGD:
+        return PGD(source or self.model, eps, fine_step(eps, steps), steps, self.norm)
 
-    def batches(self) -> Iterator[list[Tensor]]:
-        for _, batch in in_batches(self.batch_size, self.model.device, self.images, self.labels):
-            yield batch
-
-    def accuracy(self, *attacks: PGD) -> float:
-        """The share of images that withstand all attacks; each attacks those that are left."""
-        right = 0
-        for x, y in self.batches():
-            for attack in attacks:
-                holds = ~misclassified(self.model, attack(x, y), y)
-                x, y = x[holds], y[holds]
-            right += len(y)
+    def accuracy(self, attack: PGD) -> float:
+        """The share of images that withstand an attack."""
+        right = count = 0
+        for _, (x, y) in self.images:
+            count += len(y)
+            right += int((~misclassified(self.model, attack(x, y), y)).sum())
         self.bar.update()
-        return right / len(self.images)
+        return all_images(right) / all_images(count)
 
     def unbounded(self, eps: float, steps: int) -> float:
         """Under cross-entropy, then the margin from x, then the margin from random points."""
-        margin: dict[str, Any] = {"objective": Margin(), "keep": "first_fooled"}
-        generator = torch.Generator(self.model.device).manual_seed(0)
-        restarts: dict[str, Any] = {
-            "random_start": True,
-            "restarts": RESTARTS,
-            "generator": generator,
-        }
-        return self.accuracy(
-            self.pgd(eps, steps, keep="first_fooled"),
-            self.pgd(eps, steps, **margin),
-            self.pgd(eps, steps, **margin, **restarts),
-        )
+        size = fine_step(eps, steps)
+        budget = Budget(self.norm, eps, steps, size)
+        tries = [Try(CrossEntropy(), size), Try(Margin(), size)]
+        tries += RESTARTS * [Try(Margin(), size, random_start=True)]
+        right = count = 0
+        for rows, (x, y) in self.images:
+            count += len(y)
+            none = torch.zeros_like(y, dtype=torch.bool)
+            found = attack_in_turn(self.model, tries, budget, x, y, fooled=none, first=rows.start)
+            right += int((~found).sum())
+        self.bar.update()
+        return all_images(right) / all_images(count)
 
     def share_without_gradient(self) -> float:
         """The share of images at which the cross-entropy's gradient is zero at every pixel."""
-        flat = 0
-        for x, y in self.batches():
+        flat = count = 0
+        for _, (x, y) in self.images:
+            count += len(y)
             with own_autograd(x.device.type):
                 x = x.detach().clone().requires_grad_()
                 loss = F.cross_entropy(self.model(x), y, reduction="sum")
                 (grad,) = torch.autograd.grad(loss, x, materialize_grads=True)
             flat += int((grad == 0).flatten(1).all(dim=1).sum())
-        return flat / len(self.images)
+        return all_images(flat) / all_images(count)
 
 
 def audit_table(checks: Sequence[Check]) -> tuple[list[str], list[list[str]]]:
@@ -264,6 +279,16 @@ def rises(accuracies: Iterable[float], tolerance: float) -> bool:
 
 def _check(name: str, passed: bool, figures: dict[str, float]) -> Check:
     return Check(name, passed, figures, SENTENCES[name][not passed])
+
+
+def _without_attack(signs: Signs) -> list[Check]:
+    shares = {"direction": signs.misled, "randomness": signs.random}
+    shares |= {"batch": signs.neighbours, "input": signs.in_place}
+    most = {"direction": MISLED}
+    return [
+        _check(name, share <= most.get(name, 0.0), {"share of images": share})
+        for name, share in shares.items()
+    ]
 
 
 def _by_count(accuracies: Mapping[int, float]) -> dict[str, float]:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from .._utils.errors import InputError
 from .._utils.require import require_count
-from ..attacks import CrossEntropy, Margin
+from ..attacks import CrossEntropy, Margin, MarginTowards
 from ..attacks.step_size import fine_step
-from ..data import ImageData
-from .tries import Budget, FlushedCrossEntropy, MarginTowards, Try
+from ..data import ImageData, ImageStream
+from .tries import Budget, FlushedCrossEntropy, Try
 
 PAPER_N = 200
 PAPER_SEED = 99
@@ -58,7 +58,7 @@ def paper_selection(
 
 
 def paper_batch(
-    data: ImageData, n: int = PAPER_N, seed: int = PAPER_SEED
+    data: ImageData | ImageStream, n: int = PAPER_N, seed: int = PAPER_SEED
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`paper_selection` of a test set: images [n, C_in, H, W], labels [n] and targets [n]."""
     chosen, offsets = paper_selection(len(data), n, seed, data.num_classes)

@@ -9,6 +9,7 @@ from typing import Any
 from .._utils.files import write_json
 
 Cell = str | int | float
+MARK = "(!)"
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
@@ -36,17 +37,42 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str
 def accuracy_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Cell]]]:
     """Rows of `sweep` -> header and body: a line for each eps, a column for each number of steps.
 
-    The order is that of the rows.
+    The order is that of the rows. Marked figures are those that `footnotes` explains.
     """
     radii = list(dict.fromkeys(row["eps"] for row in rows))
     counts = list(dict.fromkeys(row["steps"] for row in rows))
-    found = {(row["eps"], row["steps"]): format_accuracy(row["accuracy"]) for row in rows}
+    found = {
+        (row["eps"], row["steps"]): format_accuracy(row["accuracy"]) + mark(row) for row in rows
+    }
     header = ["eps", *(f"{count} steps" for count in counts)]
     body: list[list[Cell]] = [
         [format_eps(radius), *(found.get((radius, count), "-") for count in counts)]
         for radius in radii
     ]
     return header, body
+
+
+SHORT = "*"
+UNRELIABLE = "!"
+
+
+def mark(row: Mapping[str, Any]) -> str:
+    """The marks of a row, which `footnotes` explains."""
+    marks = [SHORT] * bool(row.get("short_of_eps"))
+    marks += [UNRELIABLE] * bool(row.get("potentially_unreliable"))
+    return "".join(f" {each}" for each in marks)
+
+
+def footnotes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each reason why figures of these rows are marked."""
+    lines = []
+    if any(row.get("short_of_eps") for row in rows):
+        lines.append(
+            f"{SHORT} The attack's steps together are shorter than eps: it cannot reach the ball's "
+            "boundary."
+        )
+    reasons = dict.fromkeys(row.get("potentially_unreliable") for row in rows)
+    return lines + [f"{UNRELIABLE} potentially unreliable: {each}." for each in reasons if each]
 
 
 def write_rows(path: str | Path, rows: Sequence[Mapping[str, Any]], **about: Any) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..attacks import CrossEntropy, Objective, Outputs, Threat, ascend
+from ..attacks import CrossEntropy, Objective, Outputs, SeededStart, ascend
 from ..attacks.ascent import Keep
 from ..attacks.threats import BALLS
 from ..models.gap import GapClassifier, Needs
@@ -57,7 +58,7 @@ class Try:
 
 
 def attack_in_turn(
-    model: GapClassifier,
+    model: nn.Module,
     tries: Sequence[Try],
     budget: Budget,
     x: Tensor,
@@ -107,37 +108,10 @@ def image_seed(seed: int, number: int, image: int) -> int:
     return int(np.random.SeedSequence((seed, number, image)).generate_state(1)[0])
 
 
-@dataclass(frozen=True)
-class SeededStart:
-    """A threat whose random starts depend on the image's own seed, never on its batch.
-
-    Attributes:
-        threat: the threat that is started.
-        seeds: one for each image of the batch, below 2^32.
-    """
-
-    threat: Threat
-    seeds: Sequence[int]
-
-    def init(self, x: Tensor, random_start: bool, generator: torch.Generator | None) -> Tensor:
-        if not random_start or len(x) == 0:
-            return self.threat.init(x, False, generator)
-        starts = []
-        for row, seed in enumerate(self.seeds):
-            own = torch.Generator().manual_seed(seed)
-            threat = self.threat.rows(torch.tensor([row], device=x.device))
-            starts.append(threat.init(x[row : row + 1], True, own))
-        return torch.cat(starts)
-
-    def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:
-        return self.threat.step(x, z, grad)
-
-    def render(self, x: Tensor, z: Tensor) -> Tensor:
-        return self.threat.render(x, z)
-
-    def rows(self, index: Tensor) -> SeededStart:
-        seeds = [self.seeds[row] for row in index.tolist()]
-        return replace(self, threat=self.threat.rows(index), seeds=seeds)
+def print_seeds(seed: int, number: int, x: Tensor) -> list[int]:
+    """Seeds for images x [N, ...] in one try that depend on their pixels, not on their places."""
+    pixels = [image.numpy().tobytes() for image in x.detach().cpu().contiguous()]
+    return [image_seed(seed, number, zlib.crc32(each)) for each in pixels]
 
 
 class FlushedCrossEntropy(CrossEntropy):
@@ -161,28 +135,5 @@ class FlushedCrossEntropy(CrossEntropy):
                     lambda grad: grad.masked_fill(grad.abs() < smallest, 0.0)
                 )
             return cross_entropy(adv)
-
-        return value
-
-
-class MarginTowards(Objective):
-    """f_j(x') - f_t(x') for the wrong class j that is the rank-th likeliest at x (1: the first).
-
-    Any wrong class counts as a success, so this remains an untargeted attack.
-    """
-
-    needs: Needs = "logits"
-
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
-
-    def prepare(self, clean: Outputs, labels: Tensor) -> Callable[[Outputs], Tensor]:
-        true = labels[:, None]
-        wrong = clean.logits.scatter(1, true, -torch.inf)  # [N, C]
-        rank = min(self.rank, wrong.shape[1] - 1)
-        aim = wrong.topk(rank, dim=1).indices[:, -1:]  # [N, 1]
-
-        def value(adv: Outputs) -> Tensor:
-            return (adv.logits.gather(1, aim) - adv.logits.gather(1, true)).squeeze(1)
 
         return value

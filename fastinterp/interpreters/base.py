@@ -14,6 +14,7 @@ from .._utils.described import Described
 from .._utils.errors import InputError
 from .._utils.require import require_integers, require_range, require_whole
 from ..models.gap import GapClassifier, require_fit, require_gap
+from .watch import warn_of_misuse
 
 Classes: TypeAlias = int | Sequence[int] | Tensor | None
 """Which classes are wanted. The type decides, never the values:
@@ -69,6 +70,7 @@ class FeatureMaps(Described):
     def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
         """Images x [N, C_in, H, W] in [0, 1] -> maps [N, C', h, w]; `classes` as in `Classes`."""
         require_fit(type(self).__name__, self.model, x)
+        warn_of_misuse(type(self).__name__, self.model, x)
         return self.from_features(self.model.features(x), classes)
 
     def from_features(
@@ -88,6 +90,7 @@ def logits_and_maps(
     """Logits [N, C] and maps [N, C', ...] of images x, from one forward pass where possible."""
     model = interpreter.model
     require_fit("logits_and_maps", model, x)
+    warn_of_misuse("logits_and_maps", model, x)
     if isinstance(interpreter, FeatureInterpreter):
         features = model.features(x)
         return model.logits(features), interpreter.from_features(features, classes)

@@ -11,6 +11,7 @@ from ..models.gap import GapClassifier, require_fit, require_gap
 from .base import Classes, class_index, pick
 from .gradients import autograd_on, class_scores, mean_gradient, score_gradients, variable
 from .relu import guided_relu, logits_without_relu
+from .watch import warn_of_misuse
 
 
 class Gradient(Described):
@@ -31,6 +32,7 @@ class Gradient(Described):
     def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
         """Images x [N, C_in, H, W] -> maps [N, C', C_in, H, W]; `classes` as in `Classes`."""
         require_fit(type(self).__name__, self.model, x)
+        warn_of_misuse(type(self).__name__, self.model, x)
         index = class_index(classes, x, self.model)
         with autograd_on(x, *self.model.parameters()) as differentiable:
             x = variable(x, differentiable)
@@ -95,6 +97,7 @@ class SmoothGrad(Described):
     def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
         """Images x [N, C_in, H, W] -> maps [N, C', C_in, H, W]; `classes` as in `Classes`."""
         require_fit("SmoothGrad", self.model, x)
+        warn_of_misuse("SmoothGrad", self.model, x)
         noise = self._noise(x)
         return mean_gradient(
             class_scores(self.model, class_index(classes, x, self.model)),

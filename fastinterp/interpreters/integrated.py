@@ -13,6 +13,7 @@ from ..models.gap import GapClassifier, require_fit, require_gap
 from .base import Classes, class_index
 from .gradients import Score, class_scores, mean_gradient
 from .relu import logits_without_relu
+from .watch import warn_of_misuse
 
 
 def integrated_gradients(
@@ -109,6 +110,7 @@ class IntegratedGradients(Described):
     def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
         """Images x [N, C_in, H, W] -> maps [N, C', C_in, H, W]; `classes` as in `Classes`."""
         require_fit("IntegratedGradients", self.model, x)
+        warn_of_misuse("IntegratedGradients", self.model, x)
         return self.between(self._start(x), x, classes)
 
     def between(self, start: Tensor, end: Tensor, classes: Classes = None) -> Tensor:

@@ -16,6 +16,7 @@ from .._utils.errors import InputError
 from .._utils.require import require_count, require_number, require_one_of
 from ..models.gap import GapClassifier, require_fit, require_gap
 from .base import Classes, class_index, pick
+from .watch import warn_of_misuse
 
 
 class RISE(Described):
@@ -66,6 +67,7 @@ class RISE(Described):
     def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
         """Images x [N, C_in, H, W] -> maps [N, C', H, W]; `classes` as in `Classes`."""
         require_fit("RISE", self.model, x)
+        warn_of_misuse("RISE", self.model, x)
         index = class_index(classes, x, self.model)
         batches = self.draw_masks(x, max(1, self.chunk_size // max(1, len(x))))
         total = reduce(torch.add, (self._masked_sum(x, masks, index) for masks in batches))

@@ -11,7 +11,7 @@ import torch
 
 from .. import data, models
 from .._utils.errors import InputError
-from ..data import ImageData
+from ..data import ImageData, ImageStream
 from ..models.gap import GapClassifier
 
 Scale = Literal["paper", "quick"]
@@ -104,8 +104,10 @@ class Sources:
             )
         return models.load(path, map_location=self.device)
 
-    def images(self, dataset: str) -> ImageData:
-        """The test split of a data set, on the device; loaded once."""
+    def images(self, dataset: str) -> ImageData | ImageStream:
+        """The test split of a data set; loaded once, or read as it is needed."""
+        if dataset in data.FOLDERS:
+            return data.stream(dataset, self.data_dir, "test")
         if dataset not in self._loaded:
             self._loaded[dataset] = data.load(dataset, self.data_dir, "test", self.device)
         return self._loaded[dataset]

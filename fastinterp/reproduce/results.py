@@ -7,7 +7,7 @@ import subprocess
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .._utils import processes
 from .._utils.errors import InputError
 from .._utils.files import atomic_path, write_json
 from .._version import __version__
@@ -70,6 +71,9 @@ class ResultsFile:
         Raises:
             InputError: the file holds something else.
         """
+        return processes.from_first(partial(self._read, n))
+
+    def _read(self, n: int | None) -> Results:
         if self.path is None or not self.path.is_file():
             return Results()
         found = _read_json(self.path)
@@ -94,8 +98,8 @@ class ResultsFile:
             return Results()
 
     def write(self, results: Results, **about: Any) -> None:
-        """Write results and, beside them in the JSON, `about`; atomically."""
-        if self.path is None:
+        """Write results and, beside them in the JSON, `about`; atomically. One process does."""
+        if self.path is None or processes.rank() > 0:
             return
         if results.arrays:  # before the rows, which must not name arrays that are missing
             with atomic_path(self.path.with_suffix(".npz")) as temporary:

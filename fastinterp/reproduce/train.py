@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from .. import training
+from .._utils import processes
 from .._utils.errors import InputError
 from ..training import Recipe
 from .networks import SCALES, Network, find_network
@@ -45,7 +46,9 @@ def train_missing(
     except OSError as error:
         raise InputError(f"Cannot make the folder {folder}: {error.strerror}.") from error
     scales = SCALES if quick else SCALES[:1]
-    missing = [each for each in needed if find_network(folder, each, scales) is None]
+    missing = processes.from_first(
+        lambda: [each for each in needed if find_network(folder, each, scales) is None]
+    )
     plans = [(folder / name, recipe) for name, recipe in (_plan(each, quick) for each in missing)]
     if quick and plans:
         print(

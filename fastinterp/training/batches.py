@@ -1,27 +1,37 @@
 """Training data as batches (x float [B, ...] in [0, 1], y int64 [B]): by epoch, from any batch on.
 
-Both kinds have `images`, their number in the data set; `batch_size`, None if the data determine it;
-`steps`, the batches in an epoch of training; and `images_per_epoch`, the images in these.
+Every kind has `images`, their number in the data set (None: unknown); `batch_size`, None if the
+data determine it; `steps`, the batches in an epoch of training; and `images_per_epoch`, the images
+in these (None: unknown).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from .._utils.errors import InputError
 from .._utils.require import require_count, require_labels, require_range
 from ..attacks.checks import require_images
-from ..data import ImageData
+from ..data import ImageData, ImageStream, MixedData
+from .augment import Augmentation
+from .loaders import Batch as Batch
+from .loaders import LoaderBatches as LoaderBatches
+from .loaders import StreamBatches, steps_of_epoch
 from .seeds import derive
 
-Batch = tuple[Tensor, Tensor]
-Source = ImageData | tuple[Tensor, Tensor] | DataLoader[Any]
+Source = (
+    ImageData
+    | MixedData
+    | ImageStream
+    | tuple[Tensor, Tensor]
+    | DataLoader[Any]
+    | Iterable[tuple[Tensor, Tensor]]
+)
 
 
 def make_batches(
@@ -31,18 +41,49 @@ def make_batches(
     num_classes: int,
     device: torch.device,
     name: str = "train_data",
+    steps: int | None = None,
+    augment: Augmentation | None = None,
 ) -> Batches:
     """The batches of the data that a user gave.
 
     Args:
         name: of the argument, for errors.
+        steps: in an epoch of training; None takes as many as the data hold.
+        augment: changes the images of training.
 
     Raises:
-        InputError: the data are of an unknown kind or empty, or labels or pixels are out of range.
+        InputError: the data are of an unknown kind or empty, or labels or pixels are out of range;
+            they have no length, and no steps are given; augment is for images in memory.
     """
     batch_size = require_count("batch_size", batch_size)
-    if isinstance(data, DataLoader):
-        return LoaderBatches(data, num_classes, name)
+    if steps is not None:
+        steps = require_count("steps_per_epoch", steps)
+    if augment is not None and not isinstance(data, (ImageData, MixedData, tuple)):
+        raise InputError(
+            "augment changes images in memory; give a DataLoader's data set, or data.stream, a "
+            "transform instead."
+        )
+    if isinstance(data, ImageStream):
+        return StreamBatches(data, batch_size, seed, num_classes, device, name, steps)
+    if isinstance(data, DataLoader) or _is_iterable(data):
+        return LoaderBatches(data, num_classes, name, steps)
+    if isinstance(data, MixedData):
+        own = _pair(data.images, num_classes, name)
+        extra = _pair(data.extra, num_classes, f"{name}: the extra data")
+        images, labels = (part.to(device) for part in own)
+        return ArrayBatches(images, labels, batch_size, seed, steps, augment, extra, data.share)
+    images, labels = (part.to(device) for part in _pair(data, num_classes, name))
+    return ArrayBatches(images, labels, batch_size, seed, steps, augment)
+
+
+def _is_iterable(data: object) -> bool:
+    """Whether it gives batches again and again, as the loaders of other libraries do."""
+    kinds = (Tensor, Dataset, str, bytes, list, tuple, dict, Iterator)
+    return isinstance(data, Iterable) and not isinstance(data, kinds)
+
+
+def _pair(data: object, num_classes: int, name: str) -> tuple[Tensor, Tensor]:
+    """Images uint8 or float in [0, 1], and their labels."""
     if isinstance(data, ImageData):
         images, labels = data.images, data.labels
     elif isinstance(data, tuple) and len(data) == 2:
@@ -52,96 +93,99 @@ def make_batches(
         labels = require_labels(name, "labels", labels, images)
     else:
         raise InputError(
-            f"{name} must be an ImageData (fastinterp.data.load), a tuple (images, labels) or a "
-            f"DataLoader, which takes any Dataset, got {type(data).__name__}."
+            f"{name} must be an ImageData (fastinterp.data.load), an ImageStream "
+            "(fastinterp.data.stream), a tuple (images, labels) or a DataLoader, which takes any "
+            f"Dataset, got {type(data).__name__}."
         )
     if len(images) == 0:
         raise InputError(f"{name} holds no images.")
     require_range(name, "labels", labels, num_classes)
-    return ArrayBatches(images.to(device), labels.to(device), batch_size, seed)
+    return images, labels
 
 
 class ArrayBatches:
-    """Images in memory, uint8 or float. The order of an epoch depends only on (seed, epoch)."""
+    """Images in memory, uint8 or float. An epoch depends only on (seed, epoch).
 
-    def __init__(self, images: Tensor, labels: Tensor, batch_size: int, seed: int) -> None:
+    Args:
+        images, labels: on the device that trains.
+        steps: in an epoch; None takes every full batch.
+        augment: changes the images of training, not those of `once`.
+        extra: further images and labels, wherever they lie; drawn at random with replacement.
+        share: of the images of a batch, those that come from `extra`. An epoch has the steps that
+            it has without them.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        seed: int,
+        steps: int | None = None,
+        augment: Augmentation | None = None,
+        extra: tuple[Tensor, Tensor] | None = None,
+        share: float = 0.0,
+    ) -> None:
         self.pixels, self.labels, self.seed = images, labels, seed
-        self.images = len(images)
-        self.batch_size: int | None = min(batch_size, self.images)
-        self.steps = self.images // min(batch_size, self.images)
-        self.images_per_epoch = self.steps * min(batch_size, self.images)
+        self.images, self.extra = len(images), extra
+        size = min(batch_size, self.images)
+        self.extra_in_batch = round(share * size)
+        self.batch_size: int | None = size
+        self.steps = steps_of_epoch(self.images // size, steps)
+        self.images_per_epoch = self.steps * size
+        self.part = slice(0, size)  # which images of each batch of an epoch are yielded
+        self.augment = augment
         # A tensor: a GPU would multiply by a rounded 1/255 instead of dividing by a number.
         self._white = torch.full((), 255.0, device=images.device)
 
     def epoch(self, epoch: int, start: int) -> Iterator[Batch]:
         """An epoch's shuffled batches from batch `start` on, without a last partial one."""
+        assert self.batch_size is not None
+        size, device = self.batch_size, self.labels.device
         generator = torch.Generator().manual_seed(derive(self.seed, "order", epoch))
-        order = torch.randperm(self.images, generator=generator).to(self.labels.device)
-        return self._batches(order, start, self.steps)
+        order = torch.randperm(self.images, generator=generator).to(device)
+        change = None
+        if self.augment is not None:
+            change = self.augment.epoch(epoch, self.images_per_epoch, device)
+        own, more = size - self.extra_in_batch, self._extra_order(epoch)
+        for step in range(start, self.steps):
+            x, y = self._rows(self.pixels, self.labels, order[step * own :][:own][self.part])
+            if self.extra is not None:
+                # The extra images come after the own ones; `part` may begin or end among them.
+                part = slice(max(self.part.start - own, 0), max(self.part.stop - own, 0))
+                drawn = more[step * self.extra_in_batch :][: self.extra_in_batch][part]
+                further = self._rows(*self.extra, drawn)
+                x = torch.cat([x, further[0].to(x.dtype)])
+                y = torch.cat([y, further[1]])
+            yield (x if change is None else change(x, step * size + self.part.start)), y
 
     def once(self) -> Iterator[Batch]:
         """Every image once, in order."""
-        return self._batches(torch.arange(self.images, device=self.labels.device), 0, None)
+        assert self.batch_size is not None
+        for first in range(0, self.images, self.batch_size):
+            yield self._rows(self.pixels, self.labels, slice(first, first + self.batch_size))
 
     def first_images(self) -> Tensor:
         """Some images, to see whether a network takes them."""
         return next(self.once())[0]
 
-    def _batches(self, order: Tensor, start: int, stop: int | None) -> Iterator[Batch]:
-        assert self.batch_size is not None
-        for indices in torch.split(order, self.batch_size)[start:stop]:
-            x = self.pixels[indices]
-            if x.dtype == torch.uint8:
-                x = x.to(torch.float32).div_(self._white)
-            yield x, self.labels[indices]
+    def _extra_order(self, epoch: int) -> Tensor:
+        """Positions of an epoch's extra images, on their device."""
+        if self.extra is None:
+            return torch.empty(0)
+        generator = torch.Generator().manual_seed(derive(self.seed, "extra", epoch))
+        count = self.steps * self.extra_in_batch
+        order = torch.randint(len(self.extra[0]), (count,), generator=generator)
+        return order.to(self.extra[0].device)
+
+    def _rows(self, pixels: Tensor, labels: Tensor, rows: Tensor | slice) -> Batch:
+        """Some images as floats, on the device that trains."""
+        x, y = pixels[rows], labels[rows]
+        if x.device != self.labels.device:
+            x, y = (part.to(self.labels.device, non_blocking=True) for part in (x, y))
+        if x.dtype == torch.uint8:
+            x = x.to(torch.float32).div_(self._white)
+        return x, y
 
 
-class LoaderBatches:
-    """A DataLoader, which shuffles on its own.
-
-    It cannot be asked for a particular batch, so a run resumed within an epoch draws anew as many
-    batches as that epoch still needs.
-    """
-
-    def __init__(self, loader: DataLoader[Any], num_classes: int, name: str) -> None:
-        self.loader, self.num_classes, self.name = loader, num_classes, name
-        self.batch_size: int | None = None
-        self._checked = False  # the pixels of its first batch
-        try:
-            self.steps = len(loader)
-            self.images = len(loader.dataset)  # type: ignore[arg-type]
-        except TypeError as error:
-            raise InputError(
-                f"{name}: the DataLoader has no length; give it a data set with a length."
-            ) from error
-        self.images_per_epoch = min(self.steps * (loader.batch_size or self.images), self.images)
-        if self.steps == 0:
-            raise InputError(f"{name} holds no images, or fewer than a batch of its DataLoader.")
-
-    def epoch(self, epoch: int, start: int) -> Iterator[Batch]:
-        return islice(self.once(), self.steps - start)
-
-    def once(self) -> Iterator[Batch]:
-        for batch in self.loader:
-            if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-                several = isinstance(batch, (tuple, list))
-                got = f"{len(batch)} parts" if several else type(batch).__name__
-                raise InputError(
-                    f"{self.name}: a batch of the DataLoader must be a pair (images, labels), "
-                    f"got {got}."
-                )
-            x, y = batch
-            if not self._checked:  # bytes and normalised images are found in the first batch
-                require_images(self.name, x, 0.0, 1.0)
-                self._checked = True
-            y = require_labels(self.name, "labels", y, x)
-            require_range(self.name, "labels", y, self.num_classes)
-            yield x, y
-
-    def first_images(self) -> Tensor:
-        """A batch's images; torch's random state is left as it was."""
-        with torch.random.fork_rng(devices=[]):
-            return next(self.once())[0]
-
-
-Batches = ArrayBatches | LoaderBatches
+Batches = ArrayBatches | LoaderBatches | StreamBatches

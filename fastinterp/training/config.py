@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from .._utils.device import usable_device
 from .._utils.errors import InputError
 from .._utils.require import require_count, require_nonnegative, require_one_of, require_whole
+from ..attacks.checks import require_pixel_eps
 from ..attacks.objectives import require_climbable
 from ..attacks.outputs import Precision
 from ..attacks.step_size import default_step_size, warn_if_short
@@ -49,6 +50,8 @@ class TrainConfig:
         channels_last: use that memory format for the images and, on a GPU, for the network. None
             uses it for images on a CPU, where convolutions are faster with it.
         compile: compile the network's features with torch.compile.
+        sync_batchnorm: on several processes, normalise with the statistics of all processes'
+            images, as one process would.
         cuda_graphs: replay whole steps as CUDA graphs. None does so on a GPU, if the step can be
             captured.
 
@@ -70,11 +73,13 @@ class TrainConfig:
     precision: Precision = "float32"
     channels_last: bool | None = None
     compile: bool = False
+    sync_batchnorm: bool = False
     cuda_graphs: bool | None = None
 
     def __post_init__(self) -> None:
         norm = require_one_of("norm", self.norm, list(BALLS))
         eps = require_nonnegative("eps", self.eps)
+        require_pixel_eps("Training", norm, eps)
         steps = require_count("steps", self.steps, 0)
         size = default_step_size(norm, eps, steps) if self.step_size is None else self.step_size
         require_one_of("precision", self.precision, get_args(Precision))

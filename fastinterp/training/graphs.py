@@ -176,10 +176,14 @@ class DrawnBall(LinfBall):
 class _Buffers:
     """Iterations that differ only in the contents of these buffers, and their graph."""
 
-    def __init__(self, x: Tensor, y: Tensor, step_size: float, moves: bool) -> None:
+    def __init__(
+        self, x: Tensor, y: Tensor, step_size: float, moves: bool, share: tuple[int, int] | None
+    ) -> None:
         self.x, self.y = torch.empty_like(x), torch.empty_like(y)
         self.eps = x.new_zeros(1)
-        self.draws = draw_like(x, None)
+        first, images = (0, len(x)) if share is None else share
+        self.drawn = draw_like(x.new_empty((images, *x.shape[1:])), None)  # for the whole batch
+        self.draws = self.drawn[first : first + len(x)]
         # Made here and not in the iteration: it checks its radius, which waits for the device.
         self.ball = DrawnBall(self.eps, step_size, draws=self.draws) if moves else None
         self.runs = 0
@@ -190,7 +194,7 @@ class _Buffers:
         self.y.copy_(y)
         if self.ball is not None:
             self.eps.fill_(eps)
-            self.draws.uniform_(generator=generator)
+            self.drawn.uniform_(generator=generator)
 
 
 class GraphedIterations:
@@ -231,6 +235,7 @@ class GraphedIterations:
         step_size: float,
         generator: torch.Generator,
         settings: Hashable,
+        share: tuple[int, int] | None = None,
     ) -> StepResult:
         """One iteration.
 
@@ -239,10 +244,11 @@ class GraphedIterations:
                 where they are. It is not stored: a trainer's method would keep the trainer alive.
             eps: radius of the linf ball; eps = 0 has a graph of its own, without an inner loop.
             settings: everything else that the iteration depends on and that is in no buffer.
+            share: which images of a batch x are; see `Ball`.
         """
-        key = (x.shape, x.dtype, y.dtype, eps != 0, settings)
+        key = (x.shape, x.dtype, y.dtype, eps != 0, settings, share)
         if key not in self._buffers:
-            self._buffers[key] = _Buffers(x, y, step_size, eps != 0)
+            self._buffers[key] = _Buffers(x, y, step_size, eps != 0, share)
             if len(self._buffers) > MOST_GRAPHS:
                 self._buffers.popitem(last=False)  # the least recently used
         self._buffers.move_to_end(key)

@@ -80,8 +80,7 @@ class IntLoss(nn.Module):
     def forward(self, model: GapClassifier, x: Tensor, y: Tensor) -> Tensor:
         """The mean over the batch, a scalar. The model keeps its train or eval mode.
 
-        Nothing waits for a GPU, so neither the range of pixels nor that of labels on a GPU is
-        checked.
+        Nothing waits for a GPU: the ranges of pixels and labels are checked on a CPU only.
 
         Args:
             model: the network that is trained.
@@ -91,11 +90,14 @@ class IntLoss(nn.Module):
         Raises:
             InputError: the model is no GapClassifier; x is no batch of images that it takes; the
                 labels are no integers, not one for each image, or (on a CPU) not among the classes;
+                pixels are (on a CPU) outside [0, 1]; the batch is empty;
                 another thread uses the network, whose layers depend on train and eval mode.
         """
         require_trainable(model)
         y = require_known_labels("IntLoss", y, x, model.num_classes)
         require_fit("IntLoss", model, x)
+        if len(x) == 0:
+            raise InputError("IntLoss: the batch is empty, so it has no mean; leave it out.")
         config = self.config
         generator = torch.Generator(device=x.device)
         generator.manual_seed(derive(config.seed, "start", self.step))

@@ -57,7 +57,7 @@ class Every:
 class Bar:
     """A tqdm bar over the images of a run. Figures are rare, because they wait for the device."""
 
-    def __init__(self, shown: bool, total: int, done: int, name: str, robust: bool) -> None:
+    def __init__(self, shown: bool, total: int | None, done: int, name: str, robust: bool) -> None:
         from tqdm import tqdm
 
         # Without a terminal each refresh is a line in a log file.

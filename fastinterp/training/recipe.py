@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 import torch
 
 from .. import data, models
+from .._utils import processes
 from .._utils.errors import InputError
 from .._utils.keywords import reject_unknown
 from .._utils.require import (
@@ -20,7 +21,10 @@ from .._utils.require import (
     require_whole,
 )
 from ..attacks.outputs import Precision
-from ..data import ImageData
+from ..data import ImageData, ImageStream, MixedData
+from ..data.dataset import Indices
+from ..data.load import known_name
+from ..data.stream import Usual
 from ..interpreters.registry import CLASS_WISE, interpreter_named
 from ..models import GapClassifier
 from ..ops.pgd_step import Norm
@@ -56,8 +60,14 @@ class Recipe:
             `fastinterp.interpreters.registry`; see `IntTrainer` on gamma.
         seed: determines the initial weights, the order of the images and the random starts.
         train_images: number of training images, 0 for all that are not held out.
-        val_images: number of images held out, the first of the training split.
+        val_images: number of images held out, the first of the training split; of folders, drawn
+            at random from all classes.
         allow_partial: train on a data set of which some files are missing (CIFAR-10 only).
+        augment: "crop-flip" changes images in memory at random, see `Trainer.fit`; empty does not.
+        extra: an .npz file of generated images, see `fastinterp.data.mix`; empty for none.
+        extra_share: of each batch, the share of those images.
+        transform: of images in folders, which are streamed; see `fastinterp.data.stream`.
+        workers: processes that read these.
     """
 
     name: str
@@ -83,8 +93,14 @@ class Recipe:
     train_images: int = 0
     val_images: int = 0
     allow_partial: bool = False
+    augment: Literal["", "crop-flip"] = ""
+    extra: str = ""
+    extra_share: float = 0.7
+    transform: Usual = "whole"
+    workers: int = 0
 
 
+Data = ImageData | ImageStream | MixedData
 SHARED = [f.name for f in fields(TrainConfig) if f.name in {g.name for g in fields(Recipe)}]
 
 
@@ -130,6 +146,7 @@ def run_recipe(
     *,
     device: torch.device | str | None = None,
     progress: bool = True,
+    download: bool = False,
 ) -> Trained:
     """Train by a recipe.
 
@@ -140,28 +157,37 @@ def run_recipe(
         resume: continue the run in `out`.
         device: by default a CUDA GPU if torch sees one, else the CPU.
         progress: show a bar.
+        download: let torchvision download the data set if it is missing.
 
     Raises:
         InputError: the recipe, the data or `out` cannot be used (see `Trainer.fit`).
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
+    processes.join()
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    train, val = training_data(recipe, data_dir)
+    train, val = training_data(recipe, data_dir, download)
     trainer = make_trainer(recipe, train, device)
-    about = {"recipe": asdict(recipe)}
     history = trainer.fit(
-        train, recipe.epochs, recipe.batch_size, val, out, resume, progress, info=about
+        train,
+        recipe.epochs,
+        recipe.batch_size,
+        val,
+        out,
+        resume,
+        progress,
+        info={"recipe": asdict(recipe)},
+        augment=recipe.augment or None,
     )
     return Trained(trainer.model.eval(), history)
 
 
-def make_trainer(recipe: Recipe, train: ImageData, device: torch.device | str) -> Trainer:
+def make_trainer(recipe: Recipe, train: Data, device: torch.device | str) -> Trainer:
     """A trainer with a recipe's settings and a network with its initial weights."""
     config = {
         "name": recipe.model,
-        "in_channels": train.images.shape[1],
+        "in_channels": train.channels,
         "num_classes": train.num_classes,
     }
     make = interpreter_named(recipe.interpreter, class_wise=True)
@@ -174,14 +200,26 @@ def make_trainer(recipe: Recipe, train: ImageData, device: torch.device | str) -
 
 
 def training_data(
-    recipe: Recipe, data_dir: str | Path | None
-) -> tuple[ImageData, ImageData | None]:
+    recipe: Recipe, data_dir: str | Path | None, download: bool = False
+) -> tuple[Data, Data | None]:
     """The images that a recipe trains on, and those that it holds out, if any.
 
     Raises:
         InputError: the data set is missing, or too small for the recipe.
     """
-    whole = data.load(recipe.dataset, data_dir, "train", allow_partial=recipe.allow_partial)
+    name = known_name(recipe.dataset)
+    whole: ImageData | ImageStream
+    plain: ImageData | ImageStream  # without random changes
+    if name in data.FOLDERS:
+        kind = recipe.transform
+        whole = data.stream(name, data_dir, "train", kind, recipe.workers)
+        plain = whole
+        if kind == "random-crop":
+            plain = data.stream(name, data_dir, "train", "center-crop", recipe.workers)
+    else:
+        partial = recipe.allow_partial
+        whole = data.load(name, data_dir, "train", allow_partial=partial, download=download)
+        plain = whole
     held_out = recipe.val_images
     end = held_out + recipe.train_images if recipe.train_images else len(whole)
     if not held_out < end <= len(whole):
@@ -190,8 +228,18 @@ def training_data(
             f"to validate and {recipe.train_images or 'some'} to train; lower val_images or "
             "train_images."
         )
-    val = whole.subset(slice(0, held_out)) if held_out else None
-    return whole.subset(slice(held_out, end)), val
+    first: Indices = slice(0, held_out)
+    rest: Indices = slice(held_out, end)
+    if name in data.FOLDERS:  # whose images are sorted by class
+        order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))
+        first, rest = order[first], order[rest]
+    val = plain.subset(first) if held_out else None
+    train = whole.subset(rest)
+    if not recipe.extra:
+        return train, val
+    if not isinstance(train, ImageData):
+        raise InputError(f"extra is for images in memory, but {recipe.dataset} is streamed.")
+    return data.mix(train, recipe.extra, recipe.extra_share), val
 
 
 def _table(name: str, beside: Path | None, seen: tuple[Path, ...]) -> dict[str, Any]:

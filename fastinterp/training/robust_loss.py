@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from .._utils.errors import InputError
-from .._utils.require import require_labels, require_range
+from .._utils.require import is_readable, require_labels, require_range
 from ..attacks import Ball, Outputs, ascend
+from ..attacks.checks import require_images
 from ..attacks.modes import MODAL, own_modes
 from ..attacks.outputs import Precision
 from ..attacks.threats import BALLS, Threat
+from ..interpreters.watch import unwatched
 from ..models.freeze import fold
 from ..models.gap import GapClassifier
 from ..ops.pgd_step import Norm
@@ -46,6 +48,7 @@ def robust_loss(
     threat: Threat | None,
     generator: torch.Generator,
     precision: Precision,
+    images: int | None = None,
 ) -> BatchLoss:
     """Search x' as the method says and compute its outer loss, ready for `backward`.
 
@@ -59,6 +62,8 @@ def robust_loss(
         threat: the ball that contains x' (see `ball`); None for x' = x.
         generator: draws the random start.
         precision: of the inner loop's passes; the caller's `convolutions_in` holds for the others.
+        images: number of images of the whole batch, if x is a process's share of it. The loss is
+            then the sum over x by that number.
 
     Raises:
         InputError: the network depends on its mode, and another thread uses it at the same time.
@@ -68,9 +73,9 @@ def robust_loss(
         channels_last = x.device.type == "cpu" and x.dtype == torch.float32
     if channels_last and x.dim() == 4:
         x = x.to(memory_format=torch.channels_last)
-    with own_modes(model):
+    with own_modes(model), unwatched():
         network = fold(model, method.needs, x)
-        clean = Outputs(network, x)
+        clean = Outputs(network, x, images=images)
         _ = clean.logits  # the one pass at x, made before the inner loop borrows it
         height, width = x.shape[2:]
         if method.needs != "logits" and clean.features.shape[2:].numel() == 1:
@@ -94,14 +99,19 @@ def robust_loss(
                 generator=generator,
                 clean=clean if _shares_clean(model, x) else None,
                 precision=precision,
+                images=images,
             )
             adv = Outputs(network, x_adv)
-        return BatchLoss(method.loss(clean, adv, y).mean(), clean, adv)
+        losses = method.loss(clean, adv, y)
+        loss = losses.mean() if images is None else losses.sum() / images
+        return BatchLoss(loss, clean, adv)
 
 
-def ball(eps: float, step_size: float, norm: Norm) -> Ball | None:
+def ball(
+    eps: float, step_size: float, norm: Norm, share: tuple[int, int] | None = None
+) -> Ball | None:
     """The ball that contains x'; None for eps = 0, where x' is x."""
-    return None if eps == 0 else BALLS[norm](eps, step_size)
+    return None if eps == 0 else BALLS[norm](eps, step_size, share=share)
 
 
 def _shares_clean(model: nn.Module, x: Tensor) -> bool:
@@ -135,8 +145,13 @@ def require_trainable(model: object) -> None:
 
 
 def require_known_labels(who: str, y: Tensor, x: Tensor, num_classes: int) -> Tensor:
-    """y [N] as int64, if it holds a class for each image. The range is not checked on a GPU."""
+    """y [N] as int64, if it holds a class for each image of x in [0, 1].
+
+    Ranges are not checked on a GPU.
+    """
     y = require_labels(who, "labels", y, x)
+    if is_readable(x) and x.is_floating_point() and x.dim() > 1:
+        require_images(who, x, 0.0, 1.0)
     if y.device.type == "cpu":
         require_range(who, "labels", y, num_classes)
     return y

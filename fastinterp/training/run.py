@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import models
-from .._utils.errors import InputError
+from .._utils import processes
+from .._utils.errors import InputError, WriteError
 from .._utils.files import write_json
 from .._utils.require import require_count
 from ..attacks.modes import in_mode
+from ..data import MixedData
 from ..models.gap import require_fit
+from .augment import Augment, Augmentation
 from .batches import Batches, LoaderBatches, Source, make_batches
+from .distributed import require_same, share_of, share_out
 from .folder import BEFORE, BEST, DAMAGED, HISTORY, NETWORK, STATE, run_folder, writing
 from .interrupt import deferred_interrupt
 from .progress import Bar, Every, Totals, require_finite
@@ -41,11 +47,16 @@ class Run:
         batch_size: int,
         val_data: Source | None,
         val_attack: Attack | None,
+        steps_per_epoch: int | None = None,
+        augment: Augment | None = None,
     ) -> None:
         self.stepper = stepper
         self.robust = stepper.method.inner is not None
         self.epochs = require_count("epochs", epochs)
-        self.batches = _batches(stepper, train_data, batch_size, "train_data")
+        change = None if augment is None else Augmentation(augment, stepper.config.seed)
+        self.batches = _batches(
+            stepper, train_data, batch_size, "train_data", steps_per_epoch, change
+        )
         self.val: Validation | None = None
         if val_data is not None:
             batches = _batches(stepper, val_data, max(batch_size, 256), "val_data")
@@ -59,7 +70,15 @@ class Run:
             "batch_size": self.batches.batch_size,
             "images": self.batches.images,
         }
-        self.first_step = stepper.step  # not 0 in a second call of fit
+        if steps_per_epoch is not None:  # as runs of before do not record what they did not have
+            self.settings["steps_per_epoch"] = self.batches.steps
+        if change is not None:
+            self.settings["augment"] = change.name
+        if isinstance(train_data, MixedData):
+            self.settings |= {"extra_images": len(train_data.extra), "share": train_data.share}
+        self.batches = share_out(self.batches, stepper.config.seed)
+        # Not 0 in a second call of fit, whose epochs have an order of their own.
+        self.first_step, self.first_epoch = stepper.step, stepper.epoch
 
     def go(
         self,
@@ -69,22 +88,33 @@ class Run:
         checkpoint_seconds: float,
         info: dict[str, Any],
     ) -> list[dict[str, Any]]:
-        """Train, and return the history."""
-        with run_folder(out, resume) as folder:
-            if folder is not None:
-                self._restore(folder)
-            self._train(folder, progress, checkpoint_seconds, info)
+        """Train, and return the history. Of several processes the first one writes."""
+        resume = resume or processes.restarted()
+        run = {"epochs": self.epochs, "steps an epoch": self.batches.steps, "out": str(out)}
+        try:
+            require_same(self.settings | run, self.stepper.model)
+            with ExitStack() as stack:
+                opened = partial(stack.enter_context, run_folder(out, resume))
+                folder = processes.only_first(opened)
+                if out is not None:
+                    self._restore(processes.from_first(partial(_newest, folder)), folder)
+                self._train(folder, progress, checkpoint_seconds, info)
+        except (InputError, WriteError, KeyboardInterrupt) as error:
+            processes.tell_why(str(error) or "it was stopped by Ctrl-C")
+            raise
         return self.history
 
     def _train(
         self, folder: Path | None, progress: bool, checkpoint_seconds: float, info: dict[str, Any]
     ) -> None:
         name, per_epoch = self.stepper.method.name, self.batches.images_per_epoch
-        done = per_epoch * self._done() // self.batches.steps
+        progress = progress and processes.rank() == 0
+        total = None if per_epoch is None else per_epoch * self.epochs
+        done = 0 if per_epoch is None else per_epoch * self._done() // self.batches.steps
         with (
             in_mode(self.stepper.model, training=True),
             deferred_interrupt() as interrupted,
-            Bar(progress, per_epoch * self.epochs, done, name, self.robust) as bar,
+            Bar(progress, total, done, name, self.robust) as bar,
         ):
             every = Every(checkpoint_seconds)
             for epoch in range(len(self.history), self.epochs):
@@ -99,6 +129,9 @@ class Run:
                     # Before the state, which must not know of an epoch whose network is missing.
                     self._save_network(folder / BEST, info)
                 self._save(folder)
+        processes.only_first(partial(self._finish, folder, info))
+
+    def _finish(self, folder: Path | None, info: dict[str, Any]) -> None:
         if folder is not None:
             self._save_network(folder / NETWORK, info)
 
@@ -109,8 +142,11 @@ class Run:
     def _steps(self, epoch: int, bar: Bar) -> Iterator[None]:
         """Do what is left of an epoch; yield after each step."""
         began, before = time.monotonic(), self.seconds
-        for x, y in self.batches.epoch(epoch, self._done() - epoch * self.batches.steps):
-            result = self.stepper.training_step(x, y)
+        known = share_of(self.batches)
+        share = () if known is None else (known,)
+        start = self._done() - epoch * self.batches.steps
+        for x, y in self.batches.epoch(self.first_epoch + epoch, start):
+            result = self.stepper.training_step(x, y, *share)
             self.totals.add(result)
             self.seconds = before + time.monotonic() - began
             means = bar.update(result.images, epoch, self.totals)
@@ -137,6 +173,7 @@ class Run:
         self.history.append(row | {"images": self.totals.images, "seconds": self.seconds})
         self.totals = Totals(self.stepper.device)
         self.seconds = 0.0
+        self.stepper.epoch += 1
 
     def _save(self, folder: Path | None) -> None:
         if folder is None:
@@ -149,6 +186,7 @@ class Run:
         record = {
             "step": stepper.step,
             "first_step": self.first_step,
+            "first_epoch": self.first_epoch,
             "images": self.totals.images,
             "seconds": self.seconds,
             "history": self.history,
@@ -160,19 +198,20 @@ class Run:
             if self.history:
                 write_json(folder / HISTORY, self.history)
 
-    def _restore(self, folder: Path) -> None:
-        """Continue the run in a folder, if there is one."""
-        state = read_newest(folder)
+    def _restore(self, state: State | None, folder: Path | None) -> None:
+        """Continue the run of a state, if there is one."""
         if state is None:
             return
         record = state.record
-        _require_same_settings(folder, record["settings"], self.settings)
+        _require_same_settings(state.path.parent, record["settings"], self.settings)
         self._require_fitting_step(state)
         sums = restore_state(state, self.stepper.model, self.stepper.optimizer)
         self.totals.sums, self.totals.images = sums, record["images"]
         self.stepper.step, self.first_step = record["step"], record["first_step"]
         self.seconds, self.history = record["seconds"], record["history"]
-        if state.path.name == BEFORE:
+        self.first_epoch = record.get("first_epoch", 0)  # old runs do not record it
+        self.stepper.epoch = self.first_epoch + len(self.history)
+        if state.path.name == BEFORE and folder is not None:
             with writing(folder):
                 if (folder / STATE).exists():
                     (folder / STATE).replace(folder / DAMAGED)
@@ -194,10 +233,11 @@ class Run:
                 f"{self.epochs} asked for; resume with the same data and as many epochs, or choose "
                 "another folder."
             )
-        if record["images"] > self.batches.images_per_epoch:
+        most = self.batches.images_per_epoch
+        if most is not None and record["images"] > most:
             raise InputError(
                 f"{path} counts {record['images']} images in an epoch of "
-                f"{self.batches.images_per_epoch}; resume with the same data, or choose another "
+                f"{most}; resume with the same data, or choose another "
                 "folder."
             )
 
@@ -209,10 +249,21 @@ class Run:
                 models.save(self.stepper.model, path, info=info | about)
 
 
-def _batches(stepper: Stepper, data: Source, batch_size: int, name: str) -> Batches:
+def _newest(folder: Path | None) -> State | None:
+    return None if folder is None else read_newest(folder)
+
+
+def _batches(
+    stepper: Stepper,
+    data: Source,
+    batch_size: int,
+    name: str,
+    steps: int | None = None,
+    augment: Augmentation | None = None,
+) -> Batches:
     """The data as batches, once it is clear that the network takes them."""
     classes, seed = stepper.model.num_classes, stepper.config.seed
-    batches = make_batches(data, batch_size, seed, classes, stepper.device, name)
+    batches = make_batches(data, batch_size, seed, classes, stepper.device, name, steps, augment)
     # Bad val_data would end the run after an epoch. A DataLoader of training data may be slow to
     # start, and the first step checks its first batch.
     if name == "val_data" or not isinstance(batches, LoaderBatches):

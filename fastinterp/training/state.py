@@ -171,6 +171,8 @@ def _is_record(record: Any) -> bool:
         value = record.get(name)
         if not isinstance(value, kind) or isinstance(value, bool) or not 0 <= value < math.inf:
             return False
+    if not isinstance(record.get("first_epoch", 0), int):
+        return False
     rows = record.get("history")
     return isinstance(rows, list) and all(
         isinstance(row, dict)

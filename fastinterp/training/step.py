@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import fields, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from .._utils import processes
 from .._utils.errors import InputError
 from ..attacks.modes import convolutions_in
 from ..attacks.threats import Threat
 from ..models.compiled import CompiledClassifier
 from ..models.gap import GapClassifier, require_fit
 from .config import TrainConfig
+from .distributed import Share, average, can_capture, exchange_share, seed_randomness
 from .graphs import CudaRecorder, GraphedIterations, module_state
 from .methods import Method
 from .optimizer import (
@@ -28,6 +31,7 @@ from .result import StepResult
 from .robust_loss import ball, require_known_labels, require_trainable, robust_loss
 from .schedule import decay
 from .seeds import derive
+from .sync_norm import synchronise
 
 SETTINGS = frozenset(field.name for field in fields(TrainConfig)) - {"optimizer", "device"}
 
@@ -42,17 +46,21 @@ class Stepper:
             optimizer, compile and cuda_graphs are read when the trainer is made.
         optimizer: the optimizer.
         step: the number of optimisation steps done.
+        epoch: the number of epochs done by all calls of `fit`; it determines the order of images.
     """
 
     def __init__(self, model: GapClassifier, method: Method, config: TrainConfig) -> None:
         require_trainable(model)
         config.check_method(method)
+        processes.join()
         self.model = model if config.device is None else model.to(config.device)
+        if config.sync_batchnorm and processes.world() > 1:
+            synchronise(self.model)
         self.device = next(self.model.parameters()).device
         self.method = method
         self.config = replace(config, precision=usable_precision(config.precision, self.device))
         self.optimizer = make_optimizer(self.model, config.optimizer, config.lr)
-        self.step = 0
+        self.step = self.epoch = 0
         self._base_lr = [float(group["lr"]) for group in self.optimizer.param_groups]
         self._generator = torch.Generator(device=self.device)
         if config.channels_last and self.device.type == "cuda":
@@ -78,15 +86,19 @@ class Stepper:
         """The radius that the next step will use."""
         return self.config.eps_at(self.step)
 
-    def training_step(self, x: Tensor, y: Tensor) -> StepResult:
+    def training_step(self, x: Tensor, y: Tensor, share: Share | None = None) -> StepResult:
         """One optimisation step on a batch. The model's train or eval mode is left as it is.
 
-        Nothing waits for a GPU, so neither the range of pixels nor that of labels on a GPU is
-        checked.
+        Nothing waits for a GPU: the ranges of pixels and labels are checked on a CPU only.
+        On several processes each gives its own images, and all take the same step.
 
         Args:
             x: images [N, C_in, H, W] in [0, 1].
             y: true classes [N].
+            share: which part of the processes' batch they are; None asks the other processes.
+
+        Returns:
+            What was measured on the batch, that of all processes.
 
         Raises:
             InputError: x is no batch of images that the model takes; the labels are no integers,
@@ -98,6 +110,9 @@ class Stepper:
         y = y.to(self.device, non_blocking=True)
         self._follow_optimizer()
         self._generator.manual_seed(derive(self.config.seed, "start", self.step))
+        if processes.world() > 1:
+            share = exchange_share(len(x)) if share is None else share
+            seed_randomness(self.config.seed, self.step)
         # A method without an inner loop needs no eps; a changing one would cost a second graph.
         eps = 0.0 if self.method.inner is None else self.config.eps_at(self.step)
         config, graphs = self.config, self._graphs
@@ -108,16 +123,22 @@ class Stepper:
                 or torch.is_autocast_enabled(x.device.type)
                 or not graphs.accepts(x)
             ):
-                result = self._iterate(x, y, ball(eps, config.step_size, config.norm))
+                threat = ball(eps, config.step_size, config.norm, share)
+                result = self._iterate(share, x, y, threat)
             else:
                 fixed = self._fixed_by_capture()
-                result = graphs(self._iterate, x, y, eps, config.step_size, self._generator, fixed)
+                iterate = partial(self._iterate, share)
+                result = graphs(
+                    iterate, x, y, eps, config.step_size, self._generator, fixed, share=share
+                )
             if not self._step_inside:
                 self.optimizer.step()
         self.step += 1
         return result
 
-    def _iterate(self, x: Tensor, y: Tensor, threat: Threat | None) -> StepResult:
+    def _iterate(
+        self, share: Share | None, x: Tensor, y: Tensor, threat: Threat | None
+    ) -> StepResult:
         """Everything of a step that happens on the device; a CUDA graph may hold it."""
         self.optimizer.zero_grad(set_to_none=True)
         loss, clean, adv = robust_loss(
@@ -129,14 +150,18 @@ class Stepper:
             threat=threat,
             generator=self._generator,
             precision=self.config.precision,
+            images=None if share is None else share.images,
         )
         loss.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():  # before the step, since logits may be computed only now
             clean_correct = (clean.logits.argmax(dim=1) == y).sum()
             robust_correct = None if adv is None else (adv.logits.argmax(dim=1) == y).sum()
+        result = StepResult(loss.detach(), clean_correct, robust_correct, len(x))
+        if share is not None:
+            result = average(self.model, result, share)
         if self._step_inside:
             self.optimizer.step()
-        return StepResult(loss.detach(), clean_correct, robust_correct, len(x))
+        return result
 
     def _make_graphs(self) -> GraphedIterations | None:
         wanted, linf = self.config.cuda_graphs, self.config.norm == "linf"
@@ -151,7 +176,7 @@ class Stepper:
                 f'cuda_graphs=True needs norm="linf", got {self.config.norm!r}; '
                 "leave cuda_graphs out."
             )
-        if not on_gpu or not linf or wanted is False:
+        if not on_gpu or not linf or wanted is False or not can_capture():
             return None
         return GraphedIterations(CudaRecorder(self.device, [*self.model.parameters()]))
 

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 
 from ..attacks.modes import in_mode
-from ..data import ImageData
 from .batches import make_batches
+from .distributed import share_of, share_out
 from .graphs import WARM_UP
-from .recipe import Recipe, make_trainer, training_data
+from .recipe import Data, Recipe, make_trainer, training_data
 
 
 class StepTime(NamedTuple):
@@ -64,7 +64,7 @@ def time_recipes(
     device = torch.device(device)
     if device.type == "cuda":
         warm_up = max(warm_up, WARM_UP + 1)
-    loaded: dict[tuple[object, ...], ImageData] = {}
+    loaded: dict[tuple[object, ...], Data] = {}
     steppers = []
     for recipe in recipes:
         key = (recipe.dataset, recipe.val_images, recipe.train_images, recipe.allow_partial)
@@ -87,17 +87,17 @@ def time_recipes(
     ]
 
 
-def _stepper(
-    recipe: Recipe, train: ImageData, device: torch.device
-) -> tuple[Callable[[], None], int]:
+def _stepper(recipe: Recipe, train: Data, device: torch.device) -> tuple[Callable[[], None], int]:
     """A function that does the recipe's next step at its full eps, and the steps of an epoch."""
     trainer = make_trainer(replace(recipe, eps_schedule=()), train, device)
     batches = make_batches(train, recipe.batch_size, recipe.seed, train.num_classes, device)
+    batches = share_out(batches, recipe.seed)
+    share = share_of(batches)
     few = cycle(list(islice(batches.epoch(0, 0), 4)))
 
     def step() -> None:
         with in_mode(trainer.model, training=True):
-            trainer.training_step(*next(few))
+            trainer.training_step(*next(few), share)
 
     return step, batches.steps
 

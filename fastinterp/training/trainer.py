@@ -10,6 +10,7 @@ from typing import Any
 from .._utils.described import describe
 from .._utils.keywords import reject_unknown
 from ..models.gap import GapClassifier
+from .augment import Augment
 from .batches import Source
 from .config import TrainConfig
 from .methods import Method
@@ -101,6 +102,8 @@ class Trainer(Stepper):
         checkpoint_seconds: float = 60.0,
         info: dict[str, Any] | None = None,
         val_attack: Attack | None = None,
+        steps_per_epoch: int | None = None,
+        augment: Augment | None = None,
     ) -> list[dict[str, Any]]:
         """Train for a number of epochs.
 
@@ -119,12 +122,15 @@ class Trainer(Stepper):
         folder; a lock on its file `.lock` ends with the process, however it ends.
 
         Args:
-            train_data: an ImageData, a pair (images [N, ...] uint8 or float in [0, 1], labels [N])
-                or a DataLoader of such batches. The first two are moved to the model's device and
-                shuffled there; the last, partial batch of each epoch is left out. A DataLoader
-                determines its own batch size and order, so a resume within an epoch draws the rest
-                of that epoch anew.
-            epochs: in total, including those of the run that is resumed.
+            train_data: an ImageData (`data.load`), a pair (images [N, ...] uint8 or float in
+                [0, 1], labels [N]) or a MixedData (`data.mix`), which are moved to the model's
+                device and shuffled there; an ImageStream (`data.stream`), whose files are read when
+                they are needed; or a DataLoader, or another iterable, of such batches. The last,
+                partial batch of each epoch is left out. A DataLoader determines its own batch size
+                and order, so a resume within an epoch draws the rest of that epoch anew; where its
+                sampler or data set has `set_epoch`, that is called.
+            epochs: in total, including those of the run that is resumed. A second call of fit goes
+                on with new orders of the images.
             batch_size: images in a step; all images if there are fewer.
             val_data: measured after each epoch, in eval mode.
             out: folder for the results; None writes nothing.
@@ -134,6 +140,12 @@ class Trainer(Stepper):
             info: stored in `model.safetensors` beside the settings.
             val_attack: (x, y) -> x_adv, made with this trainer's model, such as `PGD(model, eps)`:
                 val_data are measured under it too.
+            steps_per_epoch: batches in an epoch; None takes all. A DataLoader without a length
+                needs it: its next epoch goes on where the last one ended.
+            augment: changes images of train_data that are in memory: "crop-flip" shifts each by up
+                to an eighth of its size and mirrors half of them; or a function of a batch x
+                [B, C, H, W] in [0, 1], such as a transform of torchvision. Both run on the model's
+                device, and their random numbers depend on the trainer's seed and the epoch alone.
 
         Returns:
             A row for each epoch: epoch, step, eps, lr, loss, clean_accuracy, robust_accuracy (on
@@ -149,5 +161,15 @@ class Trainer(Stepper):
             WriteError: a file cannot be written, such as to a full disk (the last good state is
                 kept).
         """
-        run = Run(self, self.settings, train_data, epochs, batch_size, val_data, val_attack)
+        run = Run(
+            self,
+            self.settings,
+            train_data,
+            epochs,
+            batch_size,
+            val_data,
+            val_attack,
+            steps_per_epoch,
+            augment,
+        )
         return run.go(out, resume, progress, checkpoint_seconds, info or {})

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._utils import processes
 from .._utils.errors import InputError
 from ..attacks.modes import eval_mode
 from ..models.gap import GapClassifier
@@ -44,15 +46,18 @@ class Validation:
     def measure(self) -> dict[str, float]:
         """val_accuracy and, with an attack, val_robust_accuracy, between 0 and 1."""
         device = next(self.model.parameters()).device
-        correct = torch.zeros(2, dtype=torch.int64, device=device)
+        correct = torch.zeros(3, dtype=torch.int64, device=device)  # at x, at x', and all
         with eval_mode(self.model):
-            for x, y in self.batches.once():
+            # Of several processes each measures some of the batches.
+            for x, y in islice(self.batches.once(), processes.rank(), None, processes.world()):
                 x, y = x.to(device), y.to(device)
+                correct[2] += len(x)
                 shown = [x] if self.attack is None else [x, _attacked(self.attack, x, y)]
                 with torch.no_grad():
                     for i, images in enumerate(shown):
                         correct[i] += (self.model(images).argmax(dim=1) == y).sum()
-        clean, robust = (correct.double() / self.batches.images).tolist()
+        correct = processes.add_up(correct)
+        clean, robust, _ = (correct.double() / correct[2]).tolist()
         measured = {"val_accuracy": clean}
         return measured if self.attack is None else measured | {"val_robust_accuracy": robust}
 

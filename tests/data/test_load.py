@@ -12,11 +12,14 @@ from PIL import Image
 from written import refusal
 
 from fastinterp import data
+from fastinterp.data.torchvision_sets import SETS
 
 
 @pytest.mark.parametrize("name", [name for name in data.NAMES if name != "digits"])
 def test_a_root_that_does_not_serve_says_what_it_should_hold(tmp_path: Path, name: str) -> None:
-    hint = {"mnist": "MNIST/raw/", "cifar10": "cifar-10-batches-py/"}.get(name, "for each class")
+    own = {"mnist": "MNIST/raw/", "cifar10": "cifar-10-batches-py/"}
+    own |= {name: each.layout for name, each in SETS.items()}
+    hint = own.get(name, "for each class")
     assert hint in refusal(name)
     assert hint in refusal(name, tmp_path / "absent")
     assert hint in refusal(name, tmp_path)
@@ -25,7 +28,7 @@ def test_a_root_that_does_not_serve_says_what_it_should_hold(tmp_path: Path, nam
 
 
 def test_unknown_names_splits_sizes_and_devices_are_refused(mnist: Path) -> None:
-    assert ", ".join(data.NAMES) in refusal("svhn", mnist)
+    assert ", ".join(data.NAMES) in refusal("voc", mnist)
     assert "'mnist'?" in refusal("mnsit", mnist)
     assert "'mnist'?" in refusal(["mnist"], mnist)
     assert "'train', 'test'" in refusal("mnist", mnist, "validation")

@@ -97,6 +97,10 @@ def test_a_trained_network_passes(trained, normal, data) -> None:
     checks = {c.name: c for c in audit(trained, *data, transfer_from=normal, **SETTINGS)}
     assert list(checks) == [
         "gradient",
+        "direction",
+        "randomness",
+        "batch",
+        "input",
         "more steps",
         "larger eps",
         "one step",

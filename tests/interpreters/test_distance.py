@@ -31,6 +31,8 @@ from fastinterp.interpreters.distance import (
 )
 from fastinterp.models.gap import GapClassifier
 
+# The bound holds for any two inputs, also for some that are no images.
+pytestmark = pytest.mark.filterwarnings("ignore:.*pixels lie outside:UserWarning")
 Pair: TypeAlias = tuple[Tensor, Tensor]
 
 

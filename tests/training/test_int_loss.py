@@ -85,3 +85,26 @@ def test_bad_batches_are_refused(make_tiny, make_data) -> None:
         IntLoss()(nn.Flatten(), x, y)
     with pytest.raises(InputError, match="labels must have shape"):
         IntLoss()(make_tiny(), x, y[:3])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda x, y: (255 * x, y), r"pixels must lie in \[0, 1\]"),
+        (lambda x, y: ((x - 0.5) / 0.2, y), "normalisation belongs inside the model"),
+        (lambda x, y: (x.fill_(torch.nan), y), "got nan"),
+        (lambda x, y: (x[:0], y[:0]), "the batch is empty"),
+    ],
+)
+def test_what_would_be_a_wrong_loss_in_silence_is_refused(make_tiny, make_data, change, says):
+    loss = IntLoss(eps=0.1, steps=1, step_size=0.1)
+    with pytest.raises(InputError, match=f"^IntLoss: .*{says}") as error:
+        loss(make_tiny(), *change(*make_data(4)))
+    assert "\n" not in str(error.value) and loss.step == 0
+
+
+def test_a_linf_eps_above_1_is_refused() -> None:
+    for make in (IntLoss, lambda **settings: IntTrainer(nn.Module(), **settings)):
+        with pytest.raises(InputError, match="write 8/255"):
+            make(eps=8)
+    IntLoss(eps=2.0, norm="l2")

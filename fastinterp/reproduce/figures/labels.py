@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ..._utils import processes
 from ..results import ResultRow
 
 LABELS = {
@@ -25,12 +26,13 @@ LABELS = {
 
 def device_name(device: torch.device) -> str:
     """The name of a device as people know it, such as that of its CPU or GPU."""
+    several = f", {processes.world()} processes" if processes.world() > 1 else ""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return torch.cuda.get_device_name(device) + several
     if device.type != "cpu":
-        return device.type
+        return device.type + several
     threads = torch.get_num_threads()
-    return f"{_cpu()}, {threads} thread{'s' if threads > 1 else ''}"
+    return f"{_cpu()}, {threads} thread{'s' if threads > 1 else ''}{several}"
 
 
 def _cpu() -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from ..._utils import processes
 from ..._utils.errors import InputError
 from ..._utils.require import require_count
 from ...evaluation.pictures import SUFFIXES, picture_path, save_picture
@@ -102,5 +103,6 @@ def reproduce_figure(
     )
     results = figure.measure(setting)
     save(results)
-    save_picture(figure.draw(results), files.picture)
+    if processes.rank() == 0:
+        save_picture(figure.draw(results), files.picture)
     return results.rows

@@ -100,8 +100,8 @@ def find_subject(setting: Setting, network: Network) -> Subject:
         for name in (scene.true, scene.target)
     )
     attack = PGD(model, scene.eps, scene.step_size, STEPS, targeted=True)
-    for index in (data.labels == label).nonzero().squeeze(1).tolist():
-        x = data.float([index])
+    for index in (data.labels.to(label) == label).nonzero().squeeze(1).tolist():
+        x = data.float([index]).to(setting.device)
         if predict(model, x) == label:
             x_adv = attack(x, target)
             if predict(model, x_adv) == target:

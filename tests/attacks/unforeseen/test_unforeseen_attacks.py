@@ -19,10 +19,10 @@ from fastinterp.attacks import (
     Gabor,
     Margin,
     Outputs,
+    SeededStart,
     Snow,
     ascend,
 )
-from fastinterp.evaluation.tries import SeededStart
 
 MAKE: dict[str, Callable[..., object]] = {
     "jpeg-linf": lambda model, **kw: JPEG(model, norm="linf", **kw),
