@@ -3,8 +3,7 @@
 For stacks of convolutions with ReLUs between them whose output are class maps, as `models.fold`
 makes them of the paper's Small. A block of the GPU takes an image through all steps with weights,
 maps, gradients and x' in its shared memory (csrc/kernels/climb.cuh): up to 227 KiB on an H100, of
-which MNIST Small takes 179. Where a network does not fit, `serves` says so and nothing is lost: the
-steps run one by one.
+which MNIST Small takes 179. Where a network does not fit, the steps run one by one.
 
 FASTINTERP_CLIMB=0 turns it off, to compare the two.
 """
@@ -148,15 +147,15 @@ def _native(name: str) -> Any:
     return getattr(torch.ops.fastinterp, name)
 
 
-def serves(x: Tensor, convolutions: Sequence[Convolution]) -> bool:
-    """Whether the kernel takes these convolutions of images like x."""
+def available(x: Tensor) -> bool:
+    """Whether there is a kernel for images like x."""
     if not (_is_on() and x.is_cuda and x.dtype == torch.float32 and type(x) is Tensor):
         return False
-    return not torch.compiler.is_compiling() and _backend.is_native(x) and fits(x, convolutions)
+    return not torch.compiler.is_compiling() and _backend.is_native(x)
 
 
 def fits(x: Tensor, convolutions: Sequence[Convolution]) -> bool:
-    """Whether the kernel is made for such convolutions, and a block of x's GPU can hold them."""
+    """Whether the kernel takes such convolutions, and a block of x's GPU can hold them."""
     if not 0 < len(convolutions) <= MOST_CONVOLUTIONS or x.dim() != 4:
         return False
     if any(c.pool > 1 or c.weight.dtype != x.dtype for c in convolutions):
@@ -200,10 +199,10 @@ def climb(
         lower, upper: the range of valid pixels.
 
     Raises:
-        RuntimeError: the arguments do not fit each other or the kernel; see `serves`.
+        RuntimeError: the arguments do not fit each other.
     """
     with torch.no_grad():
-        if not serves(x, convolutions):
+        if not (available(x) and fits(x, convolutions)):
             return reference(
                 x, start, convolutions, target, steps, step_size, eps, lower, upper, drawn=drawn
             )

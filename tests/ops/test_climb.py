@@ -242,7 +242,7 @@ def test_networks_that_do_not_fit_into_shared_memory_are_known() -> None:
     assert not op.fits(problem.x, [*below, wide])
     assert not op.fits(problem.x, [below[0]._replace(pool=2)])
     assert not op.fits(problem.x, problem.convolutions * 3)
-    assert not op.serves(problem.x, problem.convolutions)  # no GPU
+    assert not op.available(problem.x)  # no GPU
 
 
 def test_elsewhere_the_reference_serves() -> None:
