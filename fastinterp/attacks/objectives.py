@@ -218,10 +218,7 @@ class Discrepancy(Objective):
         # Under autocast the features are of a half type and the classifier is not.
         weight = clean.weight.to(features.dtype)
         bias = None if clean.bias is None else clean.bias.to(features.dtype)
-        scale = 1
-        if self.units == "release":
-            positions = features.shape[2] * features.shape[3]
-            scale = 2 * positions if self.reduction == "weighted" else positions
+        scale = self.scale(features)
 
         def value(adv: Outputs) -> Tensor:
             literal: Tensor = ops.discrepancy(
@@ -233,9 +230,16 @@ class Discrepancy(Objective):
                 reduction=self.reduction,
                 validate=False,
             )
-            return scale * literal
+            return literal if scale == 1 else scale * literal
 
         return value
+
+    def scale(self, features: Tensor) -> int:
+        """How many times the literal value of eq. (8) it is, for features [N, K, h, w]."""
+        if self.units == "paper":
+            return 1
+        positions = features.shape[2] * features.shape[3]
+        return 2 * positions if self.reduction == "weighted" else positions
 
 
 class Sum(Objective):
