@@ -4,7 +4,7 @@ from .aai import AAI
 from .apgd import APGD
 from .ascent import ascend
 from .bisection import Bisection
-from .climber import Climb, Climber, FixedSteps, HalvingSteps, SparseSteps
+from .climber import Climb, Climber, FallingSteps, FixedSteps, HalvingSteps, SparseSteps
 from .ig_norm import IGNorm
 from .isa import ISA, ISAResult
 from .map_objectives import Capped, MakeInterpreter, MapDiscrepancy, MapDistance, TopK
@@ -43,6 +43,7 @@ __all__ = [
     "DLRTowards",
     "Discrepancy",
     "Elastic",
+    "FallingSteps",
     "FixedSteps",
     "Fog",
     "Gabor",
