@@ -66,7 +66,7 @@ fuzz: setup
 
 # compute-sanitizer's checks without a GPU, in half an hour: csrc/README.md says what they show.
 ASAN := $$(g++ -print-file-name=libasan.so)
-DEVICE_TESTS := $(TESTS) -q tests/device_code tests/ops/test_emulation.py
+DEVICE_TESTS := $(TESTS) -q tests/device_code tests/ops/test_emulation.py tests/ops/test_climb.py
 
 check-device: setup
 	$(BIN)/python tests/device_code/build.py races
@@ -86,7 +86,7 @@ sanitize: setup
 # The error rule of the discrepancy on fifty draws a case, at each vector width.
 accuracy: setup
 	for width in $(WIDTHS); do echo "== $$width"; ATEN_CPU_CAPABILITY=$$width FASTINTERP_SEEDS=50 \
-	  $(BIN)/python $(TESTS) -q tests/ops/test_error_rule.py || exit 1; done
+	  $(BIN)/python $(TESTS) -q tests/ops/test_error_rule.py tests/ops/test_climb.py || exit 1; done
 
 lint: setup
 	$(BIN)/ruff check .

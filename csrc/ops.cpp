@@ -40,6 +40,17 @@ TORCH_LIBRARY(fastinterp, m) {
       "pgd_step_(Tensor(a!) x_adv, Tensor grad, Tensor x, float step_size, float eps, "
       "Tensor? step_sizes, Tensor? eps_rows, float lower, float upper, int norm) -> ()");
 
+  // All steps of a climb in the linf ball, of a stack of convolutions whose output are class maps
+  // [C, h, w]. geometry: stride, top, bottom, left, right for each weight. terms: the weights of
+  // cross-entropy, KL and discrepancy. -> x_adv; gradient and value before the last step.
+  m.def(
+      "climb(Tensor x, Tensor start, bool drawn, int steps, float step_size, float eps, "
+      "Tensor? step_sizes, Tensor? eps_rows, float lower, float upper, Tensor[] weights, "
+      "Tensor[] biases, int[] geometry, Tensor? bias, Tensor labels, Tensor? maps, "
+      "Tensor? log_p, float[] terms, bool weighted) -> (Tensor, Tensor, Tensor)");
+  // Whether a block of x's GPU has the shared memory that it needs.
+  m.def("climb_fits(Tensor x, Tensor[] weights, int[] geometry) -> bool");
+
   m.def("kendall_tau(Tensor a, Tensor b) -> Tensor");
 
   // The gradient of a convolution with respect to its images [N, in, height, width], from the

@@ -3,6 +3,7 @@
 #include <torch/library.h>
 
 #include "../launch/cam.h"
+#include "../launch/climb.h"
 #include "../launch/discrepancy.h"
 #include "../launch/kendall_tau.h"
 #include "../launch/pgd_step.h"
@@ -13,6 +14,8 @@ TORCH_LIBRARY_IMPL(fastinterp, CUDA, m) {
   m.impl("cam", &OnDevice<&launch_cam<CudaLauncher>>::call);
   m.impl("cam_backward_features", &OnDevice<&launch_cam_backward_features<CudaLauncher>>::call);
   m.impl("cam_backward_weight", &OnDevice<&launch_cam_backward_weight<CudaLauncher>>::call);
+  m.impl("climb", &OnDevice<&launch_climb<CudaLauncher>>::call);
+  m.impl("climb_fits", &OnDevice<&launch_climb_fits<CudaLauncher>>::call);
   m.impl("discrepancy", &OnDevice<&launch_discrepancy<CudaClusterLauncher>>::call);
   m.impl("discrepancy_backward",
          &OnDevice<&launch_discrepancy_backward<CudaClusterLauncher>>::call);

@@ -29,6 +29,12 @@ struct Maps {
   }
 };
 
+// Width elements, read or written in one access.
+template <typename T, int Width>
+struct alignas(sizeof(T) * Width) Pack {
+  T values[Width];
+};
+
 // 16 bytes: the widest load or store of a thread.
 template <typename T>
 struct alignas(16) Chunk {

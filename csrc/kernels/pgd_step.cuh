@@ -41,12 +41,6 @@ struct PgdStepParams {
   }
 };
 
-// Width elements, read or written in one access.
-template <typename T, int Width>
-struct alignas(sizeof(T) * Width) Pack {
-  T values[Width];
-};
-
 constexpr int kPackBytes = 16;  // the widest access of a GPU
 
 // The linf step. Grid [N, chunks of kThreads * kThreadElements]. Width > 1 needs has_packs(Width).

@@ -5,9 +5,6 @@
 
 #if defined(FI_GPU)
 #include <cooperative_groups.h>
-
-#include <array>
-#include <atomic>
 #endif
 
 namespace fastinterp {
@@ -119,20 +116,17 @@ struct CudaClusterLauncher : CudaLauncher {
  private:
   template <typename Program>
   static int64_t ask(int device) {
-    int bytes = 0, major = 0, multiprocessors = 0;
+    int major = 0, multiprocessors = 0;
     cudaFuncAttributes built{};
-    C10_CUDA_CHECK(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
     C10_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
     C10_CUDA_CHECK(
         cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
     C10_CUDA_CHECK(cudaFuncGetAttributes(&built, run_cluster<Program>));
-    bytes -= static_cast<int>(built.sharedSizeBytes);
-    C10_CUDA_CHECK(cudaFuncSetAttribute(run_cluster<Program>,
-                                        cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    const int64_t bytes = allow_all_shared_memory(run_cluster<Program>, device);
     // A newer GPU may run code that was compiled for an older one.
     const bool clusters = major >= 9 && built.ptxVersion >= 90;
     const bool tensor_cores = major >= 8 && built.ptxVersion >= 80;
-    return (int64_t{multiprocessors} << 40) + (int64_t{bytes} << 8) + (tensor_cores ? 16 : 0) +
+    return (int64_t{multiprocessors} << 40) + (bytes << 8) + (tensor_cores ? 16 : 0) +
            (clusters ? kMaxRanks : 1);
   }
 };

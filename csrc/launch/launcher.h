@@ -14,6 +14,9 @@
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
+
+#include <array>
+#include <atomic>
 #endif
 
 namespace fastinterp {
@@ -23,6 +26,12 @@ namespace fastinterp {
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, TYPE, "fastinterp", __VA_ARGS__)
 
 struct HostLauncher {
+  // As on a GPU of compute capability 9.0.
+  template <typename Program>
+  static int64_t most_shared_bytes() {
+    return 227 * 1024;
+  }
+
   template <typename Program>
   void operator()(int64_t x, int64_t y, int64_t z, int64_t shared_bytes,
                   const Program& program) const {
@@ -48,7 +57,34 @@ __global__ void __launch_bounds__(kThreads) run_program(const Program program) {
   program(block, memory);
 }
 
+// Lets a kernel use all the shared memory that a block of the GPU can have; returns how much that
+// is.
+template <typename Kernel>
+int64_t allow_all_shared_memory(Kernel kernel, int device) {
+  int bytes = 0;
+  cudaFuncAttributes built{};
+  C10_CUDA_CHECK(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  C10_CUDA_CHECK(cudaFuncGetAttributes(&built, kernel));
+  bytes -= static_cast<int>(built.sharedSizeBytes);
+  C10_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  return bytes;
+}
+
 struct CudaLauncher {
+  // Of a block on the current GPU. Asks the driver once per GPU and kernel, since asking takes as
+  // long as a launch.
+  template <typename Program>
+  static int64_t most_shared_bytes() {
+    static std::array<std::atomic<int64_t>, 64> known{};
+    const auto device = static_cast<size_t>(c10::cuda::current_device());
+    int64_t found = device < known.size() ? known[device].load() : 0;
+    if (found == 0) {
+      found = allow_all_shared_memory(run_program<Program>, static_cast<int>(device));
+      if (device < known.size()) known[device].store(found);
+    }
+    return found;
+  }
+
   template <typename Program>
   void operator()(int64_t x, int64_t y, int64_t z, int64_t shared_bytes,
                   const Program& program) const {

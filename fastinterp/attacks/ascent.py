@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .._utils.require import require_one_of
 from ..models.freeze import fold, freeze
 from .climber import Climber, FixedSteps
+from .fused import climb_at_once
 from .modes import constant_parameters, eval_mode, own_autograd
 from .objectives import Objective, Value
 from .outputs import Outputs, Precision
@@ -74,6 +75,13 @@ def ascend(
             with torch.no_grad():  # the parameters are constants
                 clean = Outputs(fold(model, objective.needs, x), x, images=images)
         clean = clean.detach()
+        if keep == "last":
+            at_once = climb_at_once(
+                threat, objective, climber, clean, x, y, steps,
+                random_start=random_start, generator=generator, start=start, precision=precision,
+            )  # fmt: skip
+            if at_once is not None:
+                return at_once
         network = freeze(clean.model, x, precision)
         value = _prepare(objective, clean, y)
         z = threat.init(x, random_start, generator) if start is None else start.detach().clone()
@@ -101,7 +109,7 @@ def ascend(
                     objective, clean = objective.rows(rows), clean.rows(rows)
                     threat, climb = threat.rows(rows), climb.rows(rows)
                     value = _prepare(objective, clean, y)
-            z = climb.step(threat, x, z, grad, values.detach())
+            z = climb.step(threat, x, z, grad, values)
         x_adv = threat.render(x, z).detach()
         if keep == "last":
             return x_adv

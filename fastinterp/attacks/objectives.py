@@ -71,16 +71,23 @@ class Objective(Described, ABC):
 
 
 class CrossEntropy(Objective):
-    """Cross-entropy at x'. Targeted: its negative, with the targets as labels."""
+    """Cross-entropy at x'. Targeted: its negative, with the targets as labels.
+
+    Args:
+        smoothing: the share of each label that all classes get alike (label smoothing).
+    """
 
     needs: Needs = "logits"
 
-    def __init__(self, targeted: bool = False) -> None:
+    def __init__(self, targeted: bool = False, smoothing: float = 0.0) -> None:
         self.sign = -1.0 if targeted else 1.0
+        self.smoothing = smoothing
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
         def value(adv: Outputs) -> Tensor:
-            loss = F.cross_entropy(adv.logits, labels, reduction="none")
+            loss = F.cross_entropy(
+                adv.logits, labels, reduction="none", label_smoothing=self.smoothing
+            )
             return loss if self.sign > 0 else -loss
 
         return value
@@ -211,10 +218,7 @@ class Discrepancy(Objective):
         # Under autocast the features are of a half type and the classifier is not.
         weight = clean.weight.to(features.dtype)
         bias = None if clean.bias is None else clean.bias.to(features.dtype)
-        scale = 1
-        if self.units == "release":
-            positions = features.shape[2] * features.shape[3]
-            scale = 2 * positions if self.reduction == "weighted" else positions
+        scale = self.scale(features)
 
         def value(adv: Outputs) -> Tensor:
             literal: Tensor = ops.discrepancy(
@@ -226,9 +230,16 @@ class Discrepancy(Objective):
                 reduction=self.reduction,
                 validate=False,
             )
-            return scale * literal
+            return literal if scale == 1 else scale * literal
 
         return value
+
+    def scale(self, features: Tensor) -> int:
+        """How many times the literal value of eq. (8) it is, for features [N, K, h, w]."""
+        if self.units == "paper":
+            return 1
+        positions = features.shape[2] * features.shape[3]
+        return 2 * positions if self.reduction == "weighted" else positions
 
 
 class Sum(Objective):

@@ -116,8 +116,8 @@ class Ball:
             z,
             grad,
             x,
-            _like(size, x),
-            _like(self.eps, x),
+            like(size, x),
+            like(self.eps, x),
             self.lower,
             self.upper,
             self.norm,
@@ -135,8 +135,12 @@ class LinfBall(Ball):
 
     norm: ClassVar[Norm] = "linf"
 
+    def draws(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """[N, d], uniform in [0, 1): a random start is 2 draws - 1 radii from x."""
+        return draw_like(x, generator).uniform_(generator=generator).to(x)
+
     def _noise(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        return draw_like(x, generator).uniform_(generator=generator).to(x).mul_(2).sub_(1)
+        return self.draws(x, generator).mul(2).sub_(1)
 
 
 class L2Ball(Ball):
@@ -304,7 +308,8 @@ def require_radius(name: str, value: object) -> None:
         require_nonnegative(name, value)
 
 
-def _like(value: float | Tensor, x: Tensor) -> float | Tensor:
+def like(value: float | Tensor, x: Tensor) -> float | Tensor:
+    """A number, or a tensor in x's dtype and on its device."""
     return value.to(x) if isinstance(value, Tensor) else value
 
 

@@ -22,7 +22,7 @@ class Watch:
 
     def over(self, threat: Threat) -> Threat:
         """The same threat, whose steps are watched."""
-        return _Watched(threat, self)
+        return Watched(threat, self)
 
     def see(self, grad: Tensor) -> None:
         zero = (grad * 0).sum()
@@ -42,7 +42,9 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class _Watched(Around):
+class Watched(Around):
+    """A threat whose steps are watched."""
+
     watch: Watch
 
     def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:

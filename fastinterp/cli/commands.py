@@ -89,8 +89,9 @@ def _recipe_name(args: Namespace) -> str:
 def evaluate(args: Namespace) -> int:
     _require_json(args.out)
     model, images = _model_and_data(args)
-    settings = {field.name: getattr(args, field.name) for field in fields(Request)[2:]}
-    request = Request(model, images, **settings)
+    settings = {field.name: getattr(args, field.name) for field in fields(Request)[2:-1]}
+    state = None if args.out is None else Path(args.out).with_suffix(".part")
+    request = Request(model, images, state=state, **settings)
     kind = MEASURES[args.attack]
     start = time.monotonic()
     with warnings.catch_warnings():

@@ -12,10 +12,10 @@ from ..attacks import ISA, Capped, MapDistance, Margin, SeededStart, ascend
 from ..attacks.aai import SamePrediction
 from ..attacks.climber import falling_steps
 from ..attacks.objectives import Objective
+from ..attacks.seeds import start_seeds
 from ..attacks.threats import BALLS
 from ..interpreters.distance import class_set, interpretability_discrepancy
 from .measuring import predict
-from .tries import print_seeds
 
 STEPS = 60
 
@@ -97,7 +97,7 @@ def lowest_discrepancy(
     for number, one in enumerate(TRIES):
         start = lowest if one.start == "lowest" else x
         if one.start == "random":
-            seeds = print_seeds(seed, number, x)
+            seeds = start_seeds(x, seed, f"isa {number}")
             start = SeededStart(ball(eps, 0.0), seeds).init(x, True, None)
         objective: Objective = one.hinge * inside + -distance + SamePrediction(targeted=True)
         threat = ball(eps, one.share * eps)

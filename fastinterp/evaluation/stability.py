@@ -17,11 +17,11 @@ from .._utils.require import require_count, require_positive
 from ..attacks import SeededStart
 from ..attacks.checks import require_pixel_eps
 from ..attacks.modes import eval_mode
+from ..attacks.seeds import start_seeds
 from ..attacks.threats import LinfBall
 from ..interpreters import FeatureInterpreter, Interpreter
 from ..models.gap import GapClassifier
 from .measuring import all_batches, in_batches, progress_bar, require_measurable
-from .tries import print_seeds
 
 FLOOR = 1e-6  # Quantus's: stands for a zero that something is divided by
 
@@ -156,7 +156,7 @@ def stability(
             clean = _look(model, interpreter, x, y)
             ratios, same = [], []
             for number in range(samples):
-                seeds = print_seeds(seed, number, x)
+                seeds = start_seeds(x, seed, f"stability {number}")
                 x_adv = SeededStart(LinfBall(eps, 0.0), seeds).init(x, True, None)
                 moved = _look(model, interpreter, x_adv, y)
                 ratios.append(_scores(x, clean, x_adv, moved))

@@ -14,6 +14,7 @@ from ..attacks import AAI, SeededStart
 from ..attacks.aai import AAIKind
 from ..attacks.checks import require_pixel_eps
 from ..attacks.modes import eval_mode
+from ..attacks.seeds import start_seeds
 from ..attacks.step_size import default_step_size
 from ..attacks.threats import BALLS
 from ..interpreters import Interpreter
@@ -23,7 +24,6 @@ from ..ops.pgd_step import Norm
 from .aai_scores import PAPER_K, AAIRow, require_noise
 from .measuring import all_batches, in_batches, predict, progress_bar, require_measurable
 from .topk import topk_intersection
-from .tries import print_seeds
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class Search:
             return self.x
         if one.start == "worst":
             return worst.x_adv
-        seeds = print_seeds(self.seed, number, self.x)
+        seeds = start_seeds(self.x, self.seed, f"worst map {number}")
         return SeededStart(BALLS[self.norm](self.eps, 0.0), seeds).init(self.x, True, None)
 
     @torch.no_grad()

@@ -162,15 +162,13 @@ class DrawnBall(LinfBall):
     """A linf ball whose random start is given.
 
     Attributes:
-        draws: [N, d], uniform in [0, 1).
+        given: [N, d], uniform in [0, 1).
     """
 
-    draws: Tensor | None = None
+    given: Tensor | None = None
 
-    def _noise(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        if self.draws is None:
-            return super()._noise(x, generator)
-        return self.draws.to(x).mul(2).sub(1)
+    def draws(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        return super().draws(x, generator) if self.given is None else self.given.to(x)
 
 
 class _Buffers:
@@ -185,7 +183,7 @@ class _Buffers:
         self.drawn = draw_like(x.new_empty((images, *x.shape[1:])), None)  # for the whole batch
         self.draws = self.drawn[first : first + len(x)]
         # Made here and not in the iteration: it checks its radius, which waits for the device.
-        self.ball = DrawnBall(self.eps, step_size, draws=self.draws) if moves else None
+        self.ball = DrawnBall(self.eps, step_size, given=self.draws) if moves else None
         self.runs = 0
         self.replay: Replay | None = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, NamedTuple, get_args
 
@@ -21,6 +21,7 @@ from ..attacks import (
     Objective,
     Outputs,
 )
+from ..attacks.objectives import Scaled, Sum
 from ..interpreters import CAM, Interpreter, Repr
 from ..models.gap import Needs, widest
 from ..ops.discrepancy import Reduction
@@ -62,6 +63,22 @@ class Method:
         if self.on_adv is not None and adv is not None:
             terms.append(self.on_adv.prepare(clean, labels)(adv))
         return terms[0] if len(terms) == 1 else terms[0] + terms[1]
+
+    def smoothed(self, smoothing: float) -> Method:
+        """The method with label smoothing in its outer loss."""
+        on_clean, on_adv = (smooth(term, smoothing) for term in (self.on_clean, self.on_adv))
+        return replace(self, on_clean=on_clean, on_adv=on_adv)
+
+
+def smooth(term: Objective | None, smoothing: float) -> Objective | None:
+    """An objective with label smoothing in its cross-entropies."""
+    if isinstance(term, Sum):
+        parts = [smooth(part, smoothing) for part in term.terms]
+        return Sum(*(part for part in parts if part is not None))
+    if isinstance(term, Scaled):
+        inner = smooth(term.term, smoothing)
+        return term if inner is None else Scaled(inner, term.weight)
+    return CrossEntropy(smoothing=smoothing) if type(term) is CrossEntropy else term
 
 
 CE = CrossEntropy()

@@ -49,6 +49,7 @@ def robust_loss(
     generator: torch.Generator,
     precision: Precision,
     images: int | None = None,
+    x_adv: Tensor | None = None,
 ) -> BatchLoss:
     """Search x' as the method says and compute its outer loss, ready for `backward`.
 
@@ -64,6 +65,7 @@ def robust_loss(
         precision: of the inner loop's passes; the caller's `convolutions_in` holds for the others.
         images: number of images of the whole batch, if x is a process's share of it. The loss is
             then the sum over x by that number.
+        x_adv: x' if it is known already; nothing is searched then.
 
     Raises:
         InputError: the network depends on its mode, and another thread uses it at the same time.
@@ -88,19 +90,20 @@ def robust_loss(
         if method.inner is not None and threat is None:
             adv = clean
         elif method.inner is not None and threat is not None:
-            x_adv = ascend(
-                network,
-                threat,
-                method.inner,
-                x,
-                y,
-                config.steps,
-                random_start=config.random_start,
-                generator=generator,
-                clean=clean if _shares_clean(model, x) else None,
-                precision=precision,
-                images=images,
-            )
+            if x_adv is None:
+                x_adv = ascend(
+                    network,
+                    threat,
+                    method.inner,
+                    x,
+                    y,
+                    config.steps,
+                    random_start=config.random_start,
+                    generator=generator,
+                    clean=clean if _shares_clean(model, x) else None,
+                    precision=precision,
+                    images=images,
+                )
             adv = Outputs(network, x_adv)
         losses = method.loss(clean, adv, y)
         loss = losses.mean() if images is None else losses.sum() / images
@@ -135,7 +138,8 @@ def require_trainable(model: object) -> None:
         raise InputError(
             "The search for x' runs on the bare network, but the network is inside "
             f"{type(model).__name__}; wrap a module whose forward returns "
-            "IntLoss(...)(network, x, y) instead (see docs/concepts.md, Several processes)."
+            "IntLoss(...)(network, x, y) instead, or give a trainer the bare network, which it "
+            "trains on all processes of torchrun (see docs/scaling.md)."
         )
     if not isinstance(model, GapClassifier):
         raise InputError(

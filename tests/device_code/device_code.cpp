@@ -10,6 +10,7 @@
 
 #define __CUDA_ARCH__ 900
 #include "../../csrc/launch/cam.h"
+#include "../../csrc/launch/climb.h"
 #include "../../csrc/launch/discrepancy.h"
 #include "../../csrc/launch/kendall_tau.h"
 #include "../../csrc/launch/pgd_step.h"
@@ -115,6 +116,8 @@ TORCH_LIBRARY_FRAGMENT(fastinterp, m) {
   m.def("device_cam", &launch_cam<CudaLauncher>);
   m.def("device_cam_backward_features", &launch_cam_backward_features<CudaLauncher>);
   m.def("device_cam_backward_weight", &launch_cam_backward_weight<CudaLauncher>);
+  m.def("device_climb", &launch_climb<CudaLauncher>);
+  m.def("device_climb_fits", &launch_climb_fits<CudaLauncher>);
   m.def("device_discrepancy", &launch_discrepancy<CudaClusterLauncher>);
   m.def("device_discrepancy_in_steps", &launch_discrepancy<CudaStepsLauncher>);
   m.def("device_discrepancy_backward", &launch_discrepancy_backward<CudaClusterLauncher>);

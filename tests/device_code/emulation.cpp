@@ -5,6 +5,7 @@
 #include <torch/library.h>
 
 #include "../../csrc/launch/cam.h"
+#include "../../csrc/launch/climb.h"
 #include "../../csrc/launch/discrepancy.h"
 #include "../../csrc/launch/kendall_tau.h"
 #include "../../csrc/launch/pgd_step.h"
@@ -15,6 +16,8 @@ TORCH_LIBRARY_FRAGMENT(fastinterp, m) {
   m.def("emulated_cam", &launch_cam<HostLauncher>);
   m.def("emulated_cam_backward_features", &launch_cam_backward_features<HostLauncher>);
   m.def("emulated_cam_backward_weight", &launch_cam_backward_weight<HostLauncher>);
+  m.def("emulated_climb", &launch_climb<HostLauncher>);
+  m.def("emulated_climb_fits", &launch_climb_fits<HostLauncher>);
   m.def("emulated_discrepancy", &launch_discrepancy<HostClusterLauncher>);
   m.def("emulated_discrepancy_in_steps", &launch_discrepancy<HostStepsLauncher>);
   m.def("emulated_discrepancy_backward", &launch_discrepancy_backward<HostClusterLauncher>);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +43,25 @@ def assert_as_good_as_torch(ours: Tensor, theirs: Tensor, truth: Tensor, what: s
     floor = FLOORS.get(ours.dtype, 0.0)
     error, allowed = relative_error(ours, truth), 2 * relative_error(theirs, truth)
     assert error <= max(allowed, floor), f"{what}: {error:.2e}, plain torch allows {allowed:.2e}"
+
+
+class Pool:
+    """Errors of all draws together: on a handful of numbers ours or torch's may be nearly exact by
+    luck, so one draw says little."""
+
+    def __init__(self) -> None:
+        self.squares: dict[str, list[tuple[float, float]]] = {}
+
+    def add(self, what: str, ours: Tensor, theirs: Tensor, truth: Tensor) -> None:
+        pair = relative_error(ours, truth) ** 2, relative_error(theirs, truth) ** 2
+        self.squares.setdefault(what, []).append(pair)
+
+    def check(self, floor: float) -> None:
+        """Root mean squares: ours at most twice torch's (or what rounding the result costs)."""
+        for what, pairs in self.squares.items():
+            ours, theirs = (math.sqrt(sum(side) / len(pairs)) for side in zip(*pairs, strict=True))
+            allowed = max(2 * theirs, floor)
+            assert ours <= allowed, f"{what}: {ours:.2e}, plain torch allows {allowed:.2e}"
 
 
 needs_extension = pytest.mark.skipif(

@@ -7,7 +7,6 @@ case gets; `make accuracy` takes 50 at every vector width.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,9 +19,9 @@ from support import (
     DTYPES,
     FLOORS,
     NAMES,
+    Pool,
     block_op,
     needs_extension,
-    relative_error,
     value_and_grads,
 )
 from torch import Tensor
@@ -54,25 +53,6 @@ def blocks_value_and_grads(
         r = coefficients.select(1, 1)
         found.append((grad.to(r) @ r).to(grad))
     return found
-
-
-class Pool:
-    """Errors of all draws together: on a handful of numbers ours or torch's may be nearly exact by
-    luck, so one draw says little."""
-
-    def __init__(self) -> None:
-        self.squares: dict[str, list[tuple[float, float]]] = {}
-
-    def add(self, what: str, ours: Tensor, theirs: Tensor, truth: Tensor) -> None:
-        pair = relative_error(ours, truth) ** 2, relative_error(theirs, truth) ** 2
-        self.squares.setdefault(what, []).append(pair)
-
-    def check(self, floor: float) -> None:
-        """Root mean squares: ours at most twice torch's (or what rounding the result costs)."""
-        for what, pairs in self.squares.items():
-            ours, theirs = (math.sqrt(sum(side) / len(pairs)) for side in zip(*pairs, strict=True))
-            allowed = max(2 * theirs, floor)
-            assert ours <= allowed, f"{what}: {ours:.2e}, plain torch allows {allowed:.2e}"
 
 
 Run = Callable[[list[Any], str, Tensor], list[Tensor]]
