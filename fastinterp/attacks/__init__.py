@@ -5,7 +5,7 @@ from .apgd import APGD
 from .ascent import ascend
 from .autoattack import AutoAttack
 from .bisection import Bisection
-from .climber import Climb, Climber, FixedSteps, HalvingSteps, SparseSteps
+from .climber import Climb, Climber, FallingSteps, FixedSteps, HalvingSteps, SparseSteps
 from .fab import FAB
 from .ig_norm import IGNorm
 from .isa import ISA, ISAResult
@@ -48,6 +48,7 @@ __all__ = [
     "DLRTowards",
     "Discrepancy",
     "Elastic",
+    "FallingSteps",
     "FixedSteps",
     "Fog",
     "Gabor",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._utils.errors import InputError
-from .threats import Movable, Threat, movable
+from .threats import Ball, Movable, Threat, movable, rows_of
 
 AnyClimb = TypeVar("AnyClimb", bound="_Adaptive")
 
@@ -56,6 +56,30 @@ class FixedSteps:
 
     def rows(self, index: Tensor) -> Climb:
         return self
+
+
+@dataclass(frozen=True)
+class FallingSteps:
+    """Steps that fall linearly: step i of n, counted from 0, has (1 - i / n) of the first size.
+
+    It serves `LinfBall`, `L2Ball` and `SoftSignBall`, whose own step size is not used.
+
+    Attributes:
+        first: size of the first step, a number or a tensor [N].
+    """
+
+    first: float | Tensor
+
+    def start(self, threat: Threat, x: Tensor, z: Tensor, steps: int) -> Climb:
+        ball = movable(threat)
+        if ball.norm == "l1":
+            raise InputError("FallingSteps serves linf and l2 balls; use SparseSteps for l1.")
+        return _Falling(self.first, steps)
+
+
+def falling_steps(ball: Ball) -> Climber:
+    """Steps that fall linearly from the ball's own step size; in l1 `SparseSteps`."""
+    return SparseSteps() if ball.norm == "l1" else FallingSteps(ball.step_size)
 
 
 @dataclass(frozen=True)
@@ -128,6 +152,22 @@ def checkpoints(steps: int) -> frozenset[int]:
         share, gap = share + gap, max(gap - 3, 6)
         found.append(-(-share * steps // 100))  # rounded up
     return frozenset(found)
+
+
+@dataclass
+class _Falling:
+    first: float | Tensor
+    steps: int
+    count: int = 0
+
+    def step(self, threat: Threat, x: Tensor, z: Tensor, grad: Tensor, values: Tensor) -> Tensor:
+        size = (1 - self.count / self.steps) * self.first
+        self.count += 1
+        sizes = torch.as_tensor(size, dtype=x.dtype, device=x.device).expand(len(x))
+        return movable(threat).move(x, z, grad, sizes)
+
+    def rows(self, index: Tensor) -> _Falling:
+        return replace(self, first=rows_of(self.first, index))
 
 
 @dataclass

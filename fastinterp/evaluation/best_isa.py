@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ..attacks import ISA, Capped, MapDistance, Margin, SeededStart, ascend
 from ..attacks.aai import SamePrediction
+from ..attacks.climber import falling_steps
 from ..attacks.objectives import Objective
 from ..attacks.seeds import start_seeds
-from ..attacks.threats import BALLS, Falling
+from ..attacks.threats import BALLS
 from ..interpreters.distance import class_set, interpretability_discrepancy
 from .measuring import predict
 
@@ -99,6 +100,18 @@ def lowest_discrepancy(
             seeds = start_seeds(x, seed, f"isa {number}")
             start = SeededStart(ball(eps, 0.0), seeds).init(x, True, None)
         objective: Objective = one.hinge * inside + -distance + SamePrediction(targeted=True)
-        threat = Falling.linearly(ball(eps, one.share * eps), STEPS)
-        take(ascend(attack.model, threat, objective, x, targets, STEPS, keep="best", start=start))
+        threat = ball(eps, one.share * eps)
+        take(
+            ascend(
+                attack.model,
+                threat,
+                objective,
+                x,
+                targets,
+                STEPS,
+                keep="best",
+                start=start,
+                climber=falling_steps(threat),
+            )
+        )
     return lowest
