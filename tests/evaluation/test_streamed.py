@@ -24,7 +24,7 @@ from fastinterp.evaluation import (
 from fastinterp.interpreters import CAM
 from fastinterp.models import GapClassifier
 
-SETTINGS = {"eps": [0.05, 0.02, 0.0], "steps": [6, 2], "step_size": 0.03}
+SETTINGS = {"eps": [0.05, 0.02, 0.0], "steps": [6, 2]}
 
 
 class Streamed(IterableDataset):
@@ -40,7 +40,8 @@ class Streamed(IterableDataset):
 @pytest.mark.parametrize("protocol", ["paper", "best"])
 def test_a_loader_gives_the_figures_of_its_images(make_problem, protocol: str) -> None:
     model, x, y = make_problem(24)
-    expected = sweep(model, x, y, protocol=protocol, batch_size=7, **SETTINGS)
+    settings = SETTINGS | ({"step_size": 0.03} if protocol == "paper" else {})
+    expected = sweep(model, x, y, protocol=protocol, batch_size=7, **settings)
     assert len({row["accuracy"] for row in expected}) > 2
     for source in (
         DataLoader(TensorDataset(x, y), 5),
@@ -48,7 +49,7 @@ def test_a_loader_gives_the_figures_of_its_images(make_problem, protocol: str) -
         zip(x.split(9), y.split(9), strict=True),
         iter([(x[:0], y[:0]), (x, y)]),
     ):
-        assert sweep(model, source, protocol=protocol, **SETTINGS) == expected
+        assert sweep(model, source, protocol=protocol, **settings) == expected
 
 
 def test_an_audit_reads_a_loader_again_and_again(make_problem) -> None:
@@ -108,10 +109,10 @@ def test_memory_stays_flat_over_many_files(tmp_path: Path) -> None:
             return super().features(x)
 
     stream = data.stream("imagefolder", tmp_path)
-    (row,) = sweep(Watched(), stream, eps=0.01, steps=1, batch_size=10, progress=False)
+    (row,) = sweep(Watched(), stream, eps=0.01, steps=1, batch_size=3, progress=False)
     assert row["n"] == 240
     part = len(used) // 4  # what is held raises the least that is used; a batch comes and goes
-    assert min(used[-part:]) - min(used[part : 2 * part]) < 10e6
+    assert min(used[-part:]) - min(used[part : 2 * part]) < 12e6
 
 
 def short(rows: list) -> list[tuple[float, int]]:
