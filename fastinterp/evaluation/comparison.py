@@ -27,13 +27,15 @@ class Contender:
     Attributes:
         name: as printed.
         history: a row an epoch, with epoch, clean_accuracy and robust_accuracy (None: without).
-        rows: accuracy over eps, from `sweep`, for one number of steps.
+        rows: accuracy over eps under the paper's attack, from `sweep`, for one number of steps.
+        strong: the same under the protocol "best".
         found: maps of some images, the same ones for each network.
     """
 
     name: str
     history: Sequence[Mapping[str, Any]]
     rows: Sequence[AccuracyRow]
+    strong: Sequence[AccuracyRow]
     found: Explanations
 
 
@@ -106,22 +108,24 @@ def draw_training(axes: Axes, contenders: Sequence[Contender]) -> None:
 def draw_robustness(axes: Axes, contenders: Sequence[Contender], eps: float) -> None:
     """Accuracy on test images over the size of the perturbation."""
     for index, one in enumerate(contenders):
-        rows = sorted(one.rows, key=lambda row: row["eps"])
-        axes.plot(
-            [row["eps"] for row in rows],
-            [row["accuracy"] for row in rows],
-            color=PALETTE[index],
-            marker=MARKERS[index],
-            markersize=4,
-            label=one.name,
-        )
+        for rows, style, attack in ((one.rows, "--", "PGD"), (one.strong, "-", "strongest attack")):
+            in_order = sorted(rows, key=lambda row: row["eps"])
+            axes.plot(
+                [row["eps"] for row in in_order],
+                [row["accuracy"] for row in in_order],
+                style,
+                color=PALETTE[index],
+                marker=MARKERS[index],
+                markersize=4,
+                label=f"{one.name}, {attack}",
+            )
     first = contenders[0].rows[0]
     axes.axvline(eps, color="0.6", linestyle=":", linewidth=1, zorder=0)
     axes.annotate(
         "eps of training", (eps, 1.0), xytext=(3, -2), textcoords="offset points",
         color="0.4", fontsize=7, va="top",
     )  # fmt: skip
-    title = f"b  PGD, {first['steps']} steps, {first['n']} test images"
+    title = f"b  Attacks on {first['n']} test images"
     _axes(axes, title, "eps (largest change of a pixel)", "test accuracy")
     axes.set_xticks([row["eps"] for row in contenders[0].rows])
     axes.set_xlim(left=0)
