@@ -16,10 +16,8 @@ struct ClimbPlan {
   int layers;
   ClimbLayer layer[kClimbLayers];
   ClimbMap map[kClimbLayers + 1];  // map[0] is x', map[l + 1] what layer l gives
-  int maps_end;                    // map[0] begins at 0
-  int weights_end;                 // of weights and biases, which follow the maps
   int x, clean, bias, log_p;       // what does not change either
-  int scratch;
+  int scratch;                     // behind all of these
   int64_t bytes;
 };
 
@@ -53,22 +51,19 @@ struct ClimbKernel {
                       [&](double found) {
                         if (last) value[n] = static_cast<T>(found);
                       });
-      for (int l = plan.layers - 1; l > 0; --l) backward(block, memory, l);
-      const auto move = [&](int t, int row, int column, int channel, T gradient) {
-        const ClimbMap& images = plan.map[0];
-        const int place = (channel * images.rows + row) * images.columns + column;
-        T& x_adv = memory[images.at(row, column) + channel];
+      const auto finish = [&](int t, int l, int row, int column, int channel, T gradient) {
+        const ClimbMap& maps = plan.map[l];
+        T& at = memory[maps.at(row, column) + channel];
+        if (l > 0) {  // maps that come from a ReLU, overwritten by the gradient by what it read
+          at = at <= 0 ? T(0) : gradient;
+          return;
+        }
+        const int place = (channel * maps.rows + row) * maps.columns + column;
         watched.at(t, 0) += 0 * gradient;
         if (last) grad[n * pgd.length + place] = gradient;
-        x_adv = linf_point<T>(x_adv, gradient, memory[plan.x + place], step, eps, lower, upper);
+        at = linf_point<T>(at, gradient, memory[plan.x + place], step, eps, lower, upper);
       };
-      if (plan.layer[0].backward_packs) {
-        climb_backward<4>(block, memory, scratch(memory), plan.layer[0], plan.map[0], plan.map[1],
-                          move);
-      } else {
-        climb_backward<1>(block, memory, scratch(memory), plan.layer[0], plan.map[0], plan.map[1],
-                          move);
-      }
+      for (int l = plan.layers - 1; l >= 0; --l) backward(block, memory, l, finish);
     }
     const T wrong = block.reduce(
         scratch(memory), T(0), [&](int t) { return watched.at(t, 0); },
@@ -94,7 +89,9 @@ struct ClimbKernel {
 
   template <typename Block>
   FI_HD void load(Block& block, T* memory) const {
-    block.each(plan.maps_end, [&](int64_t i) { memory[i] = T(0); });
+    block.each(plan.scratch, [&](int64_t i) { memory[i] = T(0); });
+    // Zeros beside the maps stay; gaps between weights are read, though what is made of them is
+    // not.
     for (int l = 0; l < plan.layers; ++l) {
       const ClimbLayer& layer = plan.layer[l];
       const int taps = layer.kernel_rows * layer.kernel_columns, in = plan.map[l].channels;
@@ -144,19 +141,17 @@ struct ClimbKernel {
     }
   }
 
-  // Overwrites the maps that layer l read, which come from a ReLU, by the gradient by them.
-  template <typename Block>
-  FI_HD void backward(Block& block, T* memory, int l) const {
+  template <typename Block, typename Finish>
+  FI_HD void backward(Block& block, T* memory, int l, const Finish& finish_of) const {
     const ClimbLayer& layer = plan.layer[l];
-    const ClimbMap& in = plan.map[l];
-    const auto finish = [&](int, int row, int column, int channel, T sum) {
-      T& value = memory[in.at(row, column) + channel];
-      value = value <= 0 ? T(0) : sum;
+    const ClimbMap &in = plan.map[l], &out = plan.map[l + 1];
+    const auto finish = [&](int t, int row, int column, int channel, T sum) {
+      finish_of(t, l, row, column, channel, sum);
     };
     if (layer.backward_packs) {
-      climb_backward<4>(block, memory, scratch(memory), layer, in, plan.map[l + 1], finish);
+      climb_backward<4>(block, memory, scratch(memory), layer, in, out, finish);
     } else {
-      climb_backward<1>(block, memory, scratch(memory), layer, in, plan.map[l + 1], finish);
+      climb_backward<1>(block, memory, scratch(memory), layer, in, out, finish);
     }
   }
 

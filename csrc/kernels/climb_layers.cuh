@@ -39,6 +39,7 @@ struct ClimbWork {
   int phases;   // columns of one phase, which are so far apart, see the same taps
   int blocks;   // tiles of a row that differ in their columns
   int groups;   // tiles that differ in their channels: g, g + groups, ...
+  int height;   // channels of a tile, or packs of channels
   int tiles;    // all of them
   int bundle;   // tiles that lie side by side
   int bundles;  // that the block takes at a time
@@ -126,59 +127,84 @@ struct Taps {
   }
 };
 
+// Calls f with a constant of at least `height`, so that loops over a tile's channels are unrolled.
+// Few constants, since each is another copy of the loops.
+template <int N>
+struct Constant {
+  static constexpr int value = N;
+};
+template <int Most, typename F>
+FI_HD void with_height(int height, const F& f) {
+  if (height == 1) return f(Constant<1>{});
+  if constexpr (Most > 5) {
+    if (height <= 3) return f(Constant<3>{});
+    if (height <= 5) return f(Constant<5>{});
+  }
+  f(Constant<Most>{});
+}
+
 // Results of a convolution without its bias: finish(t, row, column, channel, sum). V input channels
-// are read at a time; a slice is V of them.
+// are read at a time; a slice is V of them. A tile's channels beyond the last read weights of other
+// channels, and what they sum is left out.
 template <int V, typename T, typename Block, typename Finish>
 FI_HD void climb_forward(Block& block, T* memory, T* scratch, const ClimbLayer& layer,
                          const ClimbMap& in, const ClimbMap& out, const Finish& finish) {
   using Packed = Pack<T, V>;
   const ClimbWork& work = layer.forward;
-  const auto sum = [&](const ClimbUnit& unit, T(&sums)[kTileChannels][kTileColumns]) {
+  const auto sum = [&](const auto height, const ClimbUnit& unit,
+                       T(&sums)[kTileChannels][kTileColumns]) {
+    constexpr int kHeight = decltype(height)::value;
     const int above = layer.top - unit.row * layer.stride, below = in.rows + above;
     const int first = above > 0 ? above : 0;
     const int last = below < layer.kernel_rows ? below : layer.kernel_rows;
     if (first >= last) return;
-    const Taps taps((last - first) * layer.kernel_columns, unit.part, work.parts);
-    int column = taps.begin % layer.kernel_columns;
+    const int kernel_columns = layer.kernel_columns, tap_pitch = layer.tap_pitch;
+    const Taps taps((last - first) * kernel_columns, unit.part, work.parts);
+    int column = taps.begin % kernel_columns;
     const T* from = memory + unit.slice * V +
-                    in.at(first + taps.begin / layer.kernel_columns - above,
+                    in.at(first + taps.begin / kernel_columns - above,
                           unit.column * layer.stride - layer.left + column);
     const T* weights = memory + layer.weight + unit.slice * V + unit.group * in.channels +
-                       (first * layer.kernel_columns + taps.begin) * layer.tap_pitch;
+                       (first * kernel_columns + taps.begin) * tap_pitch;
     int shift[kTileColumns];
     FI_UNROLL
     for (int j = 0; j < kTileColumns; ++j) {
       shift[j] = work.has(unit, j) ? j * layer.stride * in.pitch : 0;
     }
-    const int count = (out.channels - unit.group + work.groups - 1) / work.groups;
-    const int next_channel = work.groups * in.channels;
-    const int next_row = (in.width - layer.kernel_columns) * in.pitch;
+    const int next_channel = work.groups * in.channels, pitch = in.pitch;
+    const int next_row = (in.width - kernel_columns) * pitch;
     for (int tap = taps.begin; tap < taps.end; ++tap) {
-      Packed values[kTileColumns];
+      Packed values[kTileColumns], weight[kHeight];
       FI_UNROLL
       for (int j = 0; j < kTileColumns; ++j) {
         values[j] = *reinterpret_cast<const Packed*>(from + shift[j]);
       }
       FI_UNROLL
-      for (int i = 0; i < kTileChannels; ++i) {
-        if (i >= count) continue;
-        const Packed weight = *reinterpret_cast<const Packed*>(weights + i * next_channel);
+      for (int i = 0; i < kHeight; ++i) {
+        weight[i] = *reinterpret_cast<const Packed*>(weights + i * next_channel);
+      }
+      FI_UNROLL
+      for (int i = 0; i < kHeight; ++i) {
         FI_UNROLL
         for (int k = 0; k < V; ++k) {
           FI_UNROLL
           for (int j = 0; j < kTileColumns; ++j) {
-            sums[i][j] += weight.values[k] * values[j].values[k];
+            sums[i][j] += weight[i].values[k] * values[j].values[k];
           }
         }
       }
-      weights += layer.tap_pitch;
-      from += in.pitch;
-      if (++column == layer.kernel_columns) column = 0, from += next_row;
+      weights += tap_pitch;
+      from += pitch;
+      if (++column == kernel_columns) column = 0, from += next_row;
     }
   };
-  climb_tiles(block, scratch, work, sum, [&](int t, const ClimbUnit& unit, int i, int j, T total) {
+  const auto end = [&](int t, const ClimbUnit& unit, int i, int j, T total) {
     const int channel = unit.group + i * work.groups;
     if (channel < out.channels) finish(t, unit.row, unit.column + j, channel, total);
+  };
+  with_height<kTileChannels>(work.height, [&](const auto height) {
+    climb_tiles(
+        block, scratch, work, [&](const auto& unit, auto& sums) { sum(height, unit, sums); }, end);
   });
 }
 
@@ -190,7 +216,9 @@ FI_HD void climb_backward(Block& block, T* memory, T* scratch, const ClimbLayer&
   using Packed = Pack<T, V>;
   using Quad = Pack<T, 4>;
   const ClimbWork& work = layer.backward;
-  const auto sum = [&](const ClimbUnit& unit, T(&sums)[kTileChannels][kTileColumns]) {
+  const auto sum = [&](const auto height, const ClimbUnit& unit,
+                       T(&sums)[kTileChannels][kTileColumns]) {
+    constexpr int kPacks = decltype(height)::value;
     // The taps of this phase are first_row + stride * a, first_column + stride * b, and see output
     // row - a, column - b.
     const int s = layer.stride, from_top = unit.row + layer.top, row = from_top / s;
@@ -211,13 +239,30 @@ FI_HD void climb_backward(Block& block, T* memory, T* scratch, const ClimbLayer&
     int shift[kTileColumns];
     FI_UNROLL
     for (int j = 0; j < kTileColumns; ++j) shift[j] = work.has(unit, j) ? j * out.pitch : 0;
-    constexpr int kPacks = kTileChannels / V;
-    const int count = (in.channels / V - unit.group + work.groups - 1) / work.groups;
-    const int next_row = (columns - out.width) * out.pitch;
-    const int next_weights = s * (layer.kernel_columns - columns) * layer.tap_pitch;
+    const int pitch = out.pitch, outputs = out.channels, inputs = in.channels;
+    const int next_pack = work.groups * V, next_weights = s * layer.tap_pitch;
+    const int next_row = (columns - out.width) * pitch;
+    const int skipped = (layer.kernel_columns - columns) * next_weights;
+    const auto multiply = [&](const T* weight_row, const auto& grad) {
+      Packed weight[kPacks];
+      FI_UNROLL
+      for (int i = 0; i < kPacks; ++i) {
+        weight[i] = *reinterpret_cast<const Packed*>(weight_row + i * next_pack);
+      }
+      FI_UNROLL
+      for (int i = 0; i < kPacks; ++i) {
+        FI_UNROLL
+        for (int l = 0; l < V; ++l) {
+          FI_UNROLL
+          for (int j = 0; j < kTileColumns; ++j)
+            sums[i * V + l][j] += weight[i].values[l] * grad(j);
+        }
+      }
+    };
     for (int tap = taps.begin; tap < taps.end; ++tap) {
       const T* weight_row = weights;
-      for (int channel = 0; channel < out.channels; channel += 4) {
+      int channel = 0;
+      for (; channel + 4 <= outputs; channel += 4) {
         Quad grads[kTileColumns];
         FI_UNROLL
         for (int j = 0; j < kTileColumns; ++j) {
@@ -225,33 +270,28 @@ FI_HD void climb_backward(Block& block, T* memory, T* scratch, const ClimbLayer&
         }
         FI_UNROLL
         for (int k = 0; k < 4; ++k) {
-          if (channel + k >= out.channels) continue;
-          FI_UNROLL
-          for (int i = 0; i < kPacks; ++i) {
-            if (i >= count) continue;
-            const Packed weight =
-                *reinterpret_cast<const Packed*>(weight_row + i * work.groups * V);
-            FI_UNROLL
-            for (int l = 0; l < V; ++l) {
-              FI_UNROLL
-              for (int j = 0; j < kTileColumns; ++j) {
-                sums[i * V + l][j] += weight.values[l] * grads[j].values[k];
-              }
-            }
-          }
-          weight_row += in.channels;
+          multiply(weight_row, [&](int j) { return grads[j].values[k]; });
+          weight_row += inputs;
         }
       }
-      weights += s * layer.tap_pitch;
-      from -= out.pitch;
-      if (++b == columns) b = 0, from += next_row, weights += next_weights;
+      for (; channel < outputs; ++channel) {
+        multiply(weight_row, [&](int j) { return from[shift[j] + channel]; });
+        weight_row += inputs;
+      }
+      weights += next_weights;
+      from -= pitch;
+      if (++b == columns) b = 0, from += next_row, weights += skipped;
     }
   };
-  climb_tiles(block, scratch, work, sum, [&](int t, const ClimbUnit& unit, int i, int j, T total) {
+  const auto end = [&](int t, const ClimbUnit& unit, int i, int j, T total) {
     const int channel = (i / V * work.groups + unit.group) * V + i % V;
     if (channel < in.channels) {
       finish(t, unit.row, unit.column + j * work.phases, channel, total);
     }
+  };
+  with_height<kTileChannels / V>(work.height, [&](const auto height) {
+    climb_tiles(
+        block, scratch, work, [&](const auto& unit, auto& sums) { sum(height, unit, sums); }, end);
   });
 }
 

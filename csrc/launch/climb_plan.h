@@ -42,18 +42,23 @@ inline std::vector<ClimbConvolution> climb_convolutions(const std::vector<at::Te
   return found;
 }
 
+inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
 // Gives threads to the tiles; what is left over divides their `taps`.
-inline ClimbWork climb_work(int rows, int columns, int phases, int groups, int slices, int taps) {
+// `channels` are counted in packs, of which a tile has `most` at most.
+inline ClimbWork climb_work(int rows, int columns, int phases, int channels, int most, int slices,
+                            int taps) {
   ClimbWork work{};
-  const int in_phase = (columns + phases - 1) / phases;
+  const int in_phase = ceil_div(columns, phases);
   work.columns = columns;
   work.phases = phases;
-  work.blocks = phases * ((in_phase + kTileColumns - 1) / kTileColumns);
-  work.groups = groups;
-  work.tiles = rows * work.blocks * groups;
+  work.blocks = phases * ceil_div(in_phase, kTileColumns);
+  work.groups = ceil_div(channels, most);
+  work.height = ceil_div(channels, work.groups);
+  work.tiles = rows * work.blocks * work.groups;
   work.slices = slices;
-  work.bundle = std::min(work.blocks * groups, kThreads / slices);
-  const int bundles = (work.tiles + work.bundle - 1) / work.bundle;
+  work.bundle = std::min(work.blocks * work.groups, kThreads / slices);
+  const int bundles = ceil_div(work.tiles, work.bundle);
   const int threads = work.bundle * slices;  // of a bundle
   work.parts = std::max(1, std::min(taps, kThreads / (bundles * threads)));
   work.bundles = std::min(bundles, kThreads / (work.parts * threads));
@@ -81,11 +86,8 @@ inline Sides backward_sides(const ClimbConvolution& c, int in_columns, int out_c
 // The distance of positions in shared memory: whole packs, and an odd number of them.
 inline int climb_pitch(int channels, bool in_packs) {
   if (!in_packs) return channels;
-  const int packs = (channels + 3) / 4;
-  return 4 * (packs | 1);
+  return 4 * (ceil_div(channels, 4) | 1);
 }
-
-inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 // Shared memory, one array after another, in numbers of T.
 template <typename T>
@@ -135,12 +137,12 @@ inline void plan_layers(ClimbPlan& plan, const std::vector<ClimbConvolution>& co
     layer.forward_packs = layer.backward_packs = in.channels % 4 == 0;
     const int pack = layer.forward_packs ? 4 : 1, taps = layer.kernel_rows * layer.kernel_columns;
     TORCH_CHECK(in.channels / pack <= kThreads, "climb: a convolution reads too many channels.");
-    layer.forward = climb_work(out.rows, out.columns, 1, ceil_div(out.channels, kTileChannels),
-                               in.channels / pack, taps);
+    layer.forward =
+        climb_work(out.rows, out.columns, 1, out.channels, kTileChannels, in.channels / pack, taps);
     const int phase_taps =
         ceil_div(layer.kernel_rows, layer.stride) * ceil_div(layer.kernel_columns, layer.stride);
-    layer.backward = climb_work(in.rows, in.columns, layer.stride,
-                                ceil_div(in.channels, kTileChannels), 1, phase_taps);
+    layer.backward = climb_work(in.rows, in.columns, layer.stride, in.channels / pack,
+                                kTileChannels / pack, 1, phase_taps);
   }
 }
 
@@ -156,8 +158,7 @@ ClimbPlan climb_plan(const std::vector<ClimbConvolution>& convolutions, int64_t 
     map.pitch = climb_pitch(map.channels, l > 0 || map.channels % 4 == 0);
     map.begin = memory.take(map.size());
   }
-  plan.maps_end = memory.take(0);
-  int64_t sums = 0;
+  int64_t sums = 0, spare = 0;
   for (int l = 0; l < plan.layers; ++l) {
     ClimbLayer& layer = plan.layer[l];
     const int64_t tap = int64_t{plan.map[l].channels} * plan.map[l + 1].channels;
@@ -165,6 +166,10 @@ ClimbPlan climb_plan(const std::vector<ClimbConvolution>& convolutions, int64_t 
     layer.tap_pitch = static_cast<int>(tap % 4 == 0 && tap / 4 % 4 == 0 ? tap + 8 : tap);
     layer.weight = memory.take(int64_t{layer.tap_pitch} * layer.kernel_rows * layer.kernel_columns);
     layer.bias = memory.take(plan.map[l + 1].channels);
+    // Tiles that are not full read beyond the last channel.
+    const int64_t in = plan.map[l].channels, out = plan.map[l + 1].channels;
+    spare = std::max({spare, (layer.forward.groups * kTileChannels - out) * in,
+                      layer.backward.groups * kTileChannels - in});
     sums = std::max<int64_t>({sums, layer.forward.pitch, layer.backward.pitch});
   }
   const ClimbMap &image = plan.map[0], &top = plan.map[plan.layers];
@@ -172,6 +177,7 @@ ClimbPlan climb_plan(const std::vector<ClimbConvolution>& convolutions, int64_t 
   plan.clean = memory.take(int64_t{top.rows} * top.columns * top.channels);
   plan.bias = memory.take(top.channels);
   plan.log_p = memory.take(top.channels);
+  memory.take(spare);
   constexpr int64_t kPerDouble = sizeof(double) / sizeof(T);
   plan.scratch =
       memory.take(std::max(sums * kTileSums, ClimbSums::count(top.channels) * kPerDouble));

@@ -60,7 +60,8 @@ class AutoAttack(Described):
         seed: int = 0,
     ) -> None:
         self.eps = require_nonnegative("AutoAttack: eps", eps)
-        self.norm: Norm = require_one_of("AutoAttack: norm", norm, BALLS)
+        require_one_of("AutoAttack: norm", norm, BALLS)
+        self.norm: Norm = norm
         self.version: Version = require_one_of("version", version, get_args(Version))
         self.seed = require_seed("AutoAttack: seed", seed)
         module = as_module("AutoAttack", model)

@@ -83,7 +83,14 @@ class Ball:
             whole = self._noise(x.new_empty((images, *x.shape[1:])), generator)
             noise = whole[first : first + len(x)].view_as(x)
         # In place, so that x's memory format stays.
-        return x.clone().add_(per_image(self.eps, x) * noise).clamp_(self.lower, self.upper)
+        return (
+            x.clone().add_(per_image(self.start_radius, x) * noise).clamp_(self.lower, self.upper)
+        )
+
+    @property
+    def start_radius(self) -> float | Tensor:
+        """Of the ball that random starts are drawn from."""
+        return self.eps
 
     def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:
         return self._pgd_step(x, z, grad, self.step_size, inplace=True)

@@ -53,7 +53,7 @@ def train(args: Namespace) -> int:
         ]
         print(text_table(("recipe", "networks", "data"), lines))
         print("\nWithout NETWORK, as in mnist-int, the first network is trained. METHOD is one of:")
-        print("\n".join(f"  {name:12} {row.title}" for name, row in training.METHODS.items()))
+        print("\n".join(f"  {name:14} {row.title}" for name, row in training.METHODS.items()))
         return 0
     recipe = training.load_recipe(_recipe_name(args), args.set)
     out = Path(args.out or Path("runs") / recipe.name)

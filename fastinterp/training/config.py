@@ -148,7 +148,9 @@ class TrainConfig:
         Raises:
             InputError: the loop would start where the method's objective has no gradient.
         """
-        if method.inner is not None:
+        if method.one_step is not None and self.norm != "linf":
+            raise InputError(f'{method.name} takes its step in norm="linf", got {self.norm!r}.')
+        if method.inner is not None and method.one_step is None:
             require_climbable(method.inner, self.random_start)
             warn_if_short(method.name, self.eps, self.step_size, self.steps)
 

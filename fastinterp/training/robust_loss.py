@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from .._utils.errors import InputError
 from .._utils.require import is_readable, require_labels, require_range
-from ..attacks import Ball, Outputs, ascend
+from ..attacks import Ball, LinfBall, Outputs, ascend
 from ..attacks.checks import require_images
 from ..attacks.modes import MODAL, own_modes
 from ..attacks.outputs import Precision
@@ -97,8 +98,8 @@ def robust_loss(
                     method.inner,
                     x,
                     y,
-                    config.steps,
-                    random_start=config.random_start,
+                    config.steps if method.one_step is None else 1,
+                    random_start=config.random_start or method.one_step is not None,
                     generator=generator,
                     clean=clean if _shares_clean(model, x) else None,
                     precision=precision,
@@ -108,6 +109,28 @@ def robust_loss(
         losses = method.loss(clean, adv, y)
         loss = losses.mean() if images is None else losses.sum() / images
         return BatchLoss(loss, clean, adv)
+
+
+def threat_of(
+    method: Method, config: TrainConfig, eps: float, share: tuple[int, int] | None = None
+) -> Ball | None:
+    """The ball that contains x'; None for eps = 0, where x' is x."""
+    if method.one_step is None or eps == 0:
+        return ball(eps, config.step_size, config.norm, share)
+    noise, step, projected = method.one_step
+    radius = eps if projected else (noise + step) * eps  # which the step cannot leave
+    return NoisyBall(radius, step * eps, share=share, start=noise * eps)
+
+
+@dataclass(frozen=True)
+class NoisyBall(LinfBall):
+    """A linf ball whose random starts are drawn from another one, of radius `start`."""
+
+    start: float = field(default=0.0, kw_only=True)
+
+    @property
+    def start_radius(self) -> float:
+        return self.start
 
 
 def ball(

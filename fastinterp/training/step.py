@@ -31,7 +31,7 @@ from .optimizer import (
 )
 from .precision import usable_precision
 from .result import StepResult
-from .robust_loss import ball, require_known_labels, require_trainable, robust_loss
+from .robust_loss import require_known_labels, require_trainable, robust_loss, threat_of
 from .schedule import decay
 from .scheduler import advance, make_scheduler, shape_factor
 from .seeds import derive
@@ -130,10 +130,11 @@ class Stepper:
             if (
                 graphs is None
                 or config.norm != "linf"
+                or self.method.one_step is not None
                 or torch.is_autocast_enabled(x.device.type)
                 or not graphs.accepts(x)
             ):
-                threat = ball(eps, config.step_size, config.norm, share)
+                threat = threat_of(self.method, config, eps, share)
                 result = self._iterate(share, x, y, threat)
             else:
                 fixed = self._fixed_by_capture()
