@@ -3,7 +3,7 @@
 For stacks of convolutions with ReLUs between them whose output are class maps, as `models.fold`
 makes them of the paper's Small. A block of the GPU takes an image through all steps with weights,
 maps, gradients and x' in its shared memory (csrc/kernels/climb.cuh): up to 227 KiB on an H100, of
-which MNIST Small takes 179. Where a network does not fit, the steps run one by one.
+which MNIST Small takes 174. Where a network does not fit, the steps run one by one.
 
 FASTINTERP_CLIMB=0 turns it off, to compare the two.
 """
