@@ -107,7 +107,9 @@ def example(script: Path) -> str:
     """A script of examples/: its first sentence as the title, then all of it."""
     code = script.read_text(encoding="utf-8")
     title, _, rest = (ast.get_docstring(ast.parse(code)) or script.stem).partition(":")
-    return f"# {title}\n\n{rest.partition(chr(10))[0].strip().capitalize()}\n\n```python\n{code}```\n"
+    return (
+        f"# {title}\n\n{rest.partition(chr(10))[0].strip().capitalize()}\n\n```python\n{code}```\n"
+    )
 
 
 def _moved(source: str) -> str:

@@ -54,7 +54,7 @@ def test_the_page_of_the_command_line_has_every_command(made: ModuleType) -> Non
 
 def test_formulas_become_mathml_outside_of_code(made: ModuleType) -> None:
     class Page:
-        class file:  # noqa: N801
+        class file:
             src_uri = "concepts.md"
 
     text = made.on_page_markdown("a $x^2$ b\n\n```\n$y$\n```\n\n`$z$`\n", page=Page)

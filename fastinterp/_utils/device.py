@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from . import processes
 from .errors import InputError
 
 
@@ -13,6 +14,8 @@ def usable_device(device: str | torch.device) -> torch.device:
     Raises:
         InputError: torch does not know the name, or this machine has no such device.
     """
+    if str(device) == "cuda":
+        processes.join()  # which gives each process its GPU
     try:
         found = torch.empty(0, device=device).device
         if found.type == "meta":

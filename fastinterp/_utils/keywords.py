@@ -19,6 +19,7 @@ OTHER_NAMES = {
     "step_size": "alpha eps_iter eps_step stepsize abs_stepsize",
     "steps": "iters iterations num_steps n_steps nb_steps nb_iter n_iter num_iter max_iter "
     "perturb_steps n_iterations",
+    "queries": "n_queries num_queries max_queries",
     "random_start": "rand_init random_init random_starts rs",
     "restarts": "n_restarts num_restarts num_random_init",
     "norm": "ord order p",

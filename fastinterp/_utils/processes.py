@@ -43,9 +43,9 @@ def join() -> None:
     if local < torch.cuda.device_count():
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"
-    store, number, count = next(dist.rendezvous("env://"))
+    store, number, count = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
     # A name of its own, because after a restart torchrun's store still holds the old addresses.
-    named = dist.PrefixStore(_ROUND, store)
+    named = dist.distributed_c10d.PrefixStore(_ROUND, store)
     dist.init_process_group(backend, store=named, rank=number, world_size=count)
     # The threads of a group that still lives when Python ends may abort the process.
     atexit.register(leave)

@@ -3,8 +3,10 @@
 from .aai import AAI
 from .apgd import APGD
 from .ascent import ascend
+from .autoattack import AutoAttack
 from .bisection import Bisection
-from .climber import Climb, Climber, FixedSteps, HalvingSteps, SparseSteps
+from .climber import Climb, Climber, FallingSteps, FixedSteps, HalvingSteps, SparseSteps
+from .fab import FAB
 from .ig_norm import IGNorm
 from .isa import ISA, ISAResult
 from .map_objectives import Capped, MakeInterpreter, MapDiscrepancy, MapDistance, TopK
@@ -23,6 +25,7 @@ from .outputs import Outputs
 from .pgd import PGD
 from .rank import Rank, soft_tau
 from .seeded_start import SeededStart
+from .square import Square
 from .threats import Ball, L1Ball, L2Ball, LinfBall, SoftSignBall, Threat
 from .unforeseen import JPEG, Elastic, Fog, Gabor, Snow
 
@@ -30,10 +33,12 @@ __all__ = [
     "AAI",
     "APGD",
     "DLR",
+    "FAB",
     "ISA",
     "JPEG",
     "KL",
     "PGD",
+    "AutoAttack",
     "Ball",
     "Bisection",
     "Capped",
@@ -43,6 +48,7 @@ __all__ = [
     "DLRTowards",
     "Discrepancy",
     "Elastic",
+    "FallingSteps",
     "FixedSteps",
     "Fog",
     "Gabor",
@@ -66,6 +72,7 @@ __all__ = [
     "Snow",
     "SoftSignBall",
     "SparseSteps",
+    "Square",
     "Threat",
     "TopK",
     "ascend",

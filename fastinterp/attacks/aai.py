@@ -15,12 +15,13 @@ from ..interpreters import Interpreter
 from ..models.gap import Needs
 from .ascent import Keep, ascend
 from .checks import require_batch, require_images
+from .climber import FixedSteps, falling_steps
 from .map_objectives import Capped, MapDistance, TopK, require_same_model
 from .objectives import Margin, Objective, Value
 from .outputs import Outputs
 from .rank import Rank
 from .step_size import PAPER_STEP_SIZE
-from .threats import BALLS, Ball, Falling, Threat
+from .threats import BALLS, Ball
 from .watch import Watch
 
 AAIKind = Literal["topk", "discrepancy", "rank"]
@@ -33,9 +34,9 @@ class AAI(Described):
 
     "topk" lowers the true class's map at the k largest positions of the clean map (Ghorbani et
     al., 2019). "discrepancy" increases the 1-class discrepancy of eq. (3). "rank" lowers Kendall's
-    tau between the maps: it climbs a smooth form of it in steps that fall linearly from
-    `step_size`, and the best iterate is the one with the lowest tau. It is by far the strongest of
-    the three for a score of ranks, and 100 steps are enough.
+    tau between the maps: it climbs a smooth form of it in steps that fall linearly from `step_size`
+    (in l1 in the sparse steps of APGD), and the best iterate is the one with the lowest tau. It is
+    by far the strongest of the three for a score of ranks, and 100 steps are enough.
 
     The prediction stays the same: the attack adds the hinge of eq. (7) to its objective, and it
     returns the best iterate with the same prediction as x, or x itself if there is none. The
@@ -97,6 +98,7 @@ class AAI(Described):
         if step_size is None:
             step_size = eps if kind == "rank" else PAPER_STEP_SIZE
         self.threat: Ball = BALLS[norm](eps, step_size, lower, upper)
+        self.climber = falling_steps(self.threat) if kind == "rank" else FixedSteps()
         self.steps = steps
         self.kind: AAIKind = kind
         self.p: Literal[1, 2] = p
@@ -143,12 +145,9 @@ class AAI(Described):
                 "AAI: the discrepancy has no gradient at x; pass random_start=True or a start."
             )
         watch = Watch()
-        threat: Threat = self.threat
-        if self.kind == "rank":
-            threat = Falling.linearly(self.threat, self.steps)
         x_adv = ascend(
             self.model,
-            watch.over(threat),
+            watch.over(self.threat),
             self.objective(y),
             x,
             y,
@@ -157,6 +156,7 @@ class AAI(Described):
             generator=generator or self.generator,
             keep=self.keep,
             start=None if start is None else start.to(x),
+            climber=self.climber,
         )
         watch.require_finite("AAI", x_adv)
         return x_adv
@@ -187,15 +187,21 @@ class Hinge(Objective):
 
 
 class SamePrediction(Objective):
-    """Minus infinity where x' is not predicted as x is, so that it is never the best; else 0."""
+    """Minus infinity where x' is not predicted as x is, so that it is never the best; else 0.
+
+    Targeted: where x' is not predicted as its label.
+    """
 
     needs: Needs = "logits"
 
+    def __init__(self, targeted: bool = False) -> None:
+        self.targeted = targeted
+
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
-        predicted = clean.logits.argmax(dim=1)
+        wanted = labels if self.targeted else clean.logits.argmax(dim=1)
 
         def value(adv: Outputs) -> Tensor:
-            changed = adv.logits.argmax(dim=1) != predicted
-            return adv.logits.new_zeros(len(changed)).masked_fill(changed, -torch.inf)
+            other = adv.logits.argmax(dim=1) != wanted
+            return adv.logits.new_zeros(len(other)).masked_fill(other, -torch.inf)
 
         return value

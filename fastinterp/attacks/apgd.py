@@ -16,6 +16,9 @@ from .climber import Climber, HalvingSteps, SparseSteps
 from .objectives import Objective
 from .threats import BALLS, Threat, movable
 
+RADII = (3.0, 2.0)  # of the first searches in l1, each with 30% of the steps
+WIDER = 10.0  # a random start in l1 comes from a ball so much larger, and is projected
+
 
 @hint_keywords
 class APGD(BallAttack):
@@ -24,14 +27,16 @@ class APGD(BallAttack):
     `attack = APGD(model, eps=8 / 255, steps=100)`, then `x_adv = attack(x, y)`. There is no step
     size to choose: `HalvingSteps` and, in l1, `SparseSteps` choose it for each image. In l1 the
     first 30% of the steps search a ball of three times the radius and the next 30% one of twice the
-    radius; each search starts from the best point of the one before, projected.
+    radius; each search starts from the best point of the one before, projected to its own ball.
 
     Args:
         model: any classifier of images in [lower, upper], as for `PGD`.
         eps: radius of the ball around x, in pixel units: a number, or a tensor [N].
         steps: number of steps, in l1 of all three searches together.
         norm: "linf", "l2" or "l1".
-        random_start: start at a point drawn uniformly from the ball instead of at x.
+        random_start: start at a point drawn uniformly from the ball instead of at x. In l1 it is
+            drawn from a ball ten times as large as that of the first search and then projected,
+            which leaves most pixels as they are; steps from there fool more images.
         targeted: y are the classes to reach, not the true ones.
         restarts: number of attempts, as for `PGD`.
         objective: what to climb; by default cross-entropy (targeted: its negative).
@@ -85,25 +90,25 @@ class APGD(BallAttack):
         y: Tensor,
         generator: torch.Generator | None,
     ) -> Tensor:
+        start, steps = None, self.steps
         ball = movable(threat)
-        part = -(-3 * self.steps // 10)
-        z, steps = None, self.steps
-        for factor in (3, 2) if ball.norm == "l1" else ():
-            z = ascend(
-                self.model,
-                ball.scaled(factor),
-                objective,
-                x,
-                y,
-                min(part, steps),
-                random_start=self.random_start,
-                generator=generator,
-                keep="best",
-                climber=self.climber,
-                start=z,
-            )
-            z = ball.scaled(factor - 1).project(x, z)
-            steps -= min(part, steps)
+        if ball.norm == "l1":
+            start = ball.scaled(WIDER * RADII[0]).init(x, self.random_start, generator)
+            for factor in RADII:
+                taken = min(-(-3 * self.steps // 10), steps)
+                start = ascend(
+                    self.model,
+                    ball.scaled(factor),
+                    objective,
+                    x,
+                    y,
+                    taken,
+                    keep="best",
+                    climber=self.climber,
+                    start=ball.scaled(factor).project(x, start),
+                )
+                steps -= taken
+            start = ball.project(x, start)
         return ascend(
             self.model,
             threat,
@@ -116,5 +121,5 @@ class APGD(BallAttack):
             keep=self.keep,
             targeted=self.targeted,
             climber=self.climber,
-            start=z,
+            start=start,
         )

@@ -109,7 +109,7 @@ def ascend(
                     objective, clean = objective.rows(rows), clean.rows(rows)
                     threat, climb = threat.rows(rows), climb.rows(rows)
                     value = _prepare(objective, clean, y)
-            z = climb.step(threat, x, z, grad, values.detach())
+            z = climb.step(threat, x, z, grad, values)
         x_adv = threat.render(x, z).detach()
         if keep == "last":
             return x_adv

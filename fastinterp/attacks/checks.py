@@ -49,8 +49,12 @@ def require_batch(
     targeted: bool,
     lower: float = 0.0,
     upper: float = 1.0,
+    gradient: bool = True,
 ) -> Tensor:
     """Raise unless the model can be attacked at images x [N, ...] with labels (or targets) y [N].
+
+    Args:
+        gradient: whether the attack needs the logits' gradient by x.
 
     Returns:
         y as int64.
@@ -67,25 +71,26 @@ def require_batch(
     name = "targets" if targeted else "labels"
     y = require_labels(who, name, y, x)
     if len(x):
-        require_range(who, name, y, count_classes(who, model, x))
+        require_range(who, name, y, count_classes(who, model, x, gradient))
     return y
 
 
-def count_classes(who: str, model: nn.Module, x: Tensor) -> int:
+def count_classes(who: str, model: nn.Module, x: Tensor, gradient: bool = True) -> int:
     """C; a model that does not say it is asked for the logits of the first image of x.
 
     Raises:
-        InputError: the model gives something else than logits [N, C] with a gradient by x.
+        InputError: the model gives something else than logits [N, C], or with `gradient` ones
+            without a gradient by x.
     """
     if isinstance(model, GapClassifier):
         return model.num_classes
-    with eval_mode(model), own_autograd(x.device.type):
-        logits = model(x[:1].detach().clone().requires_grad_())
+    with eval_mode(model), own_autograd(x.device.type), torch.set_grad_enabled(gradient):
+        logits = model(x[:1].detach().clone().requires_grad_(gradient))
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         is_tensor = isinstance(logits, Tensor)
         kind = f"shape {list(logits.shape)}" if is_tensor else f"a {type(logits).__name__}"
         raise InputError(f"{who}: the model must give logits [N, C] as a tensor, got {kind}.")
-    if not logits.requires_grad:
+    if gradient and not logits.requires_grad:
         raise InputError(
             f"{who}: the model's logits have no gradient by x; it must not run under no_grad or "
             "detach them."

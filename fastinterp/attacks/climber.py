@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._utils.errors import InputError
-from .threats import Movable, Threat, movable
+from .threats import Ball, Movable, Threat, movable, rows_of
 
 AnyClimb = TypeVar("AnyClimb", bound="_Adaptive")
 
@@ -33,7 +33,10 @@ class Climb(Protocol):
     """A climb on its way. What it remembers of an image, it remembers for each by itself."""
 
     def step(self, threat: Threat, x: Tensor, z: Tensor, grad: Tensor, values: Tensor) -> Tensor:
-        """z, the gradient there [N, ...] and the objective's values [N] -> the next z."""
+        """z, the gradient there [N, ...] and the objective's values [N] -> the next z.
+
+        The values still have their graph.
+        """
         ...
 
     def rows(self, index: Tensor) -> Climb:
@@ -41,6 +44,7 @@ class Climb(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class FixedSteps:
     """Every step is that of the threat: projected gradient ascent. It serves every threat."""
 
@@ -54,6 +58,31 @@ class FixedSteps:
         return self
 
 
+@dataclass(frozen=True)
+class FallingSteps:
+    """Steps that fall linearly: step i of n, counted from 0, has (1 - i / n) of the first size.
+
+    It serves `LinfBall`, `L2Ball` and `SoftSignBall`, whose own step size is not used.
+
+    Attributes:
+        first: size of the first step, a number or a tensor [N].
+    """
+
+    first: float | Tensor
+
+    def start(self, threat: Threat, x: Tensor, z: Tensor, steps: int) -> Climb:
+        ball = movable(threat)
+        if ball.norm == "l1":
+            raise InputError("FallingSteps serves linf and l2 balls; use SparseSteps for l1.")
+        return _Falling(self.first, steps)
+
+
+def falling_steps(ball: Ball) -> Climber:
+    """Steps that fall linearly from the ball's own step size; in l1 `SparseSteps`."""
+    return SparseSteps() if ball.norm == "l1" else FallingSteps(ball.step_size)
+
+
+@dataclass(frozen=True)
 class HalvingSteps:
     """APGD (Croce and Hein, 2020): steps from 2 eps on, halved where they no longer pay.
 
@@ -85,6 +114,7 @@ class HalvingSteps:
         )
 
 
+@dataclass(frozen=True)
 class SparseSteps:
     """APGD for the l1 ball (Croce and Hein, 2021): each step moves the pixels that matter most.
 
@@ -99,8 +129,8 @@ class SparseSteps:
         ball = movable(threat)
         if ball.norm != "l1":
             raise InputError(f"SparseSteps serves l1 balls; use HalvingSteps for {ball.norm}.")
-        moved, pixels = _moved(x, z), x[:1].numel()
-        moved = torch.where(moved == 0, pixels, moved)  # a start at x says nothing
+        moved = _moved(x, z)
+        moved = torch.where(moved == 0, x[:1].numel(), moved)  # a start at x says nothing
         eps = _sizes(1.0, ball, x)
         return _Sparse(
             size=eps,
@@ -110,7 +140,7 @@ class SparseSteps:
             count=0,
             eps=eps,
             every=max(steps // 25, 1),
-            share=(moved / (SPARSER * max(pixels, 1))).clamp(max=SPARSITY),
+            share=_share(moved, x).clamp(max=SPARSITY),
             moved=moved,
         )
 
@@ -122,6 +152,22 @@ def checkpoints(steps: int) -> frozenset[int]:
         share, gap = share + gap, max(gap - 3, 6)
         found.append(-(-share * steps // 100))  # rounded up
     return frozenset(found)
+
+
+@dataclass
+class _Falling:
+    first: float | Tensor
+    steps: int
+    count: int = 0
+
+    def step(self, threat: Threat, x: Tensor, z: Tensor, grad: Tensor, values: Tensor) -> Tensor:
+        size = (1 - self.count / self.steps) * self.first
+        self.count += 1
+        sizes = torch.as_tensor(size, dtype=x.dtype, device=x.device).expand(len(x))
+        return movable(threat).move(x, z, grad, sizes)
+
+    def rows(self, index: Tensor) -> _Falling:
+        return replace(self, first=rows_of(self.first, index))
 
 
 @dataclass
@@ -176,7 +222,7 @@ class _Halving(_Adaptive):
     since: int = 0
 
     def step(self, threat: Threat, x: Tensor, z: Tensor, grad: Tensor, values: Tensor) -> Tensor:
-        ball = movable(threat)
+        ball, values = movable(threat), values.detach()
         self.track(z, grad, values)
         if self.count == 0:
             self.highest_then = values
@@ -216,7 +262,7 @@ class _Sparse(_Adaptive):
     moved: Tensor
 
     def step(self, threat: Threat, x: Tensor, z: Tensor, grad: Tensor, values: Tensor) -> Tensor:
-        self.track(z, grad, values)
+        self.track(z, grad, values.detach())
         if self.count > 0 and self.count % self.every == 0:
             z, grad = self._look_back(x, z, grad)
         self.count += 1
@@ -233,7 +279,7 @@ class _Sparse(_Adaptive):
         sparser = moved < SPARSER_BY * self.moved
         shorter = torch.maximum(self.size / SHRINK, LEAST * self.eps)
         self.size = torch.where(sparser, self.eps, shorter)
-        self.share, self.moved = moved / (SPARSER * x[0].numel()), moved
+        self.share, self.moved = _share(moved, x), moved
         return _where(sparser, (z, grad), (self.best, self.best_grad))
 
 
@@ -246,6 +292,11 @@ def _sizes(factor: float, ball: Movable, x: Tensor) -> Tensor:
 def _moved(x: Tensor, z: Tensor) -> Tensor:
     """[N]: how many pixels of z differ from x, in x's type."""
     return (z != x).flatten(1).sum(dim=1).to(x.dtype)
+
+
+def _share(moved: Tensor, x: Tensor) -> Tensor:
+    """The share of the pixels to move, [N], where the best images have moved so many."""
+    return moved / (SPARSER * max(x[:1].numel(), 1))
 
 
 def _where(

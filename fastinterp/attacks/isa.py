@@ -136,6 +136,7 @@ class ISA(Described):
         self.penalty = penalty
         self.steps = steps
         self.threat = threat
+        self.ball: Norm = ball
         self.margin = Capped(Margin(targeted=True), margin)
         self.weights = weights or Bisection(start=5e-5)
         self.smallest = MinimalPGD(

@@ -71,16 +71,23 @@ class Objective(Described, ABC):
 
 
 class CrossEntropy(Objective):
-    """Cross-entropy at x'. Targeted: its negative, with the targets as labels."""
+    """Cross-entropy at x'. Targeted: its negative, with the targets as labels.
+
+    Args:
+        smoothing: the share of each label that all classes get alike (label smoothing).
+    """
 
     needs: Needs = "logits"
 
-    def __init__(self, targeted: bool = False) -> None:
+    def __init__(self, targeted: bool = False, smoothing: float = 0.0) -> None:
         self.sign = -1.0 if targeted else 1.0
+        self.smoothing = smoothing
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
         def value(adv: Outputs) -> Tensor:
-            loss = F.cross_entropy(adv.logits, labels, reduction="none")
+            loss = F.cross_entropy(
+                adv.logits, labels, reduction="none", label_smoothing=self.smoothing
+            )
             return loss if self.sign > 0 else -loss
 
         return value

@@ -51,10 +51,13 @@ class Rank(Objective):
 
 
 def pair_width(maps: Tensor, temperature: float) -> Tensor:
-    """Maps [N, M] -> temperature times the standard deviation of their pair differences, [N]."""
+    """Maps [N, M] -> temperature times the standard deviation of their pair differences, [N].
+
+    1 for a constant map, whose pairs have no order.
+    """
     # Over all ordered pairs, the mean of (a_i - a_j)^2 is twice the unbiased variance.
     width = temperature * (2 * maps.var(dim=1)).sqrt()
-    return width.clamp(min=torch.finfo(maps.dtype).tiny)
+    return torch.where(width > 0, width, 1)
 
 
 def soft_tau(maps: Tensor, maps_adv: Tensor, width: Tensor) -> Tensor:
@@ -94,7 +97,7 @@ class _SoftTau(torch.autograd.Function):
         return torch.cat(values, dim=1).sum(dim=1) / pairs if pairs else b.sum(dim=1) * torch.nan
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[None, Tensor, None]:
         (grad,) = ctx.saved_tensors
         return None, grad_output[:, None] * grad, None

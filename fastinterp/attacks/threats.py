@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
@@ -84,7 +83,14 @@ class Ball:
             whole = self._noise(x.new_empty((images, *x.shape[1:])), generator)
             noise = whole[first : first + len(x)].view_as(x)
         # In place, so that x's memory format stays.
-        return x.clone().add_(per_image(self.eps, x) * noise).clamp_(self.lower, self.upper)
+        return (
+            x.clone().add_(per_image(self.start_radius, x) * noise).clamp_(self.lower, self.upper)
+        )
+
+    @property
+    def start_radius(self) -> float | Tensor:
+        """Of the ball that random starts are drawn from."""
+        return self.eps
 
     def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:
         return self._pgd_step(x, z, grad, self.step_size, inplace=True)
@@ -220,37 +226,6 @@ class SoftSignBall(LinfBall):
         moved = z + step_size * (self.gain * grad).clamp_(-1, 1)
         inside = torch.minimum(torch.maximum(moved, x - eps), x + eps)
         return inside.clamp_(self.lower, self.upper)
-
-
-class Falling:
-    """A ball whose steps become smaller; an object serves one call of `ascend`.
-
-    Args:
-        balls: the ball of each step, in turn; they differ in their step size.
-    """
-
-    def __init__(self, balls: Sequence[Ball]) -> None:
-        self.balls = balls
-        self.done = 0
-
-    @classmethod
-    def linearly(cls, ball: Ball, steps: int) -> Falling:
-        """Step i of `steps` has (1 - i / steps) of the ball's step size."""
-        sizes = [(1 - i / steps) * ball.step_size for i in range(steps)]
-        return cls([replace(ball, step_size=size) for size in sizes] or [ball])
-
-    def init(self, x: Tensor, random_start: bool, generator: torch.Generator | None) -> Tensor:
-        return self.balls[0].init(x, random_start, generator)
-
-    def step(self, x: Tensor, z: Tensor, grad: Tensor) -> Tensor:
-        self.done += 1
-        return self.balls[self.done - 1].step(x, z, grad)
-
-    def render(self, x: Tensor, z: Tensor) -> Tensor:
-        return z
-
-    def rows(self, index: Tensor) -> Falling:
-        return Falling([ball.rows(index) for ball in self.balls[self.done :]])
 
 
 BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}

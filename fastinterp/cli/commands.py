@@ -53,7 +53,7 @@ def train(args: Namespace) -> int:
         ]
         print(text_table(("recipe", "networks", "data"), lines))
         print("\nWithout NETWORK, as in mnist-int, the first network is trained. METHOD is one of:")
-        print("\n".join(f"  {name:12} {row.title}" for name, row in training.METHODS.items()))
+        print("\n".join(f"  {name:14} {row.title}" for name, row in training.METHODS.items()))
         return 0
     recipe = training.load_recipe(_recipe_name(args), args.set)
     out = Path(args.out or Path("runs") / recipe.name)
@@ -89,8 +89,9 @@ def _recipe_name(args: Namespace) -> str:
 def evaluate(args: Namespace) -> int:
     _require_json(args.out)
     model, images = _model_and_data(args)
-    settings = {field.name: getattr(args, field.name) for field in fields(Request)[2:]}
-    request = Request(model, images, **settings)
+    settings = {field.name: getattr(args, field.name) for field in fields(Request)[2:-1]}
+    state = None if args.out is None else Path(args.out).with_suffix(".part")
+    request = Request(model, images, state=state, **settings)
     kind = MEASURES[args.attack]
     start = time.monotonic()
     with warnings.catch_warnings():

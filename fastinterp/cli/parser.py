@@ -119,7 +119,8 @@ def _add_attack(add: Callable[..., Any]) -> None:
              "discrepancy: l1 or l2; default: both")
     protocols = ". ".join(f"{one.name}: {one.about}" for one in PROTOCOLS.values())
     add("--protocol", default="paper", choices=tuple(PROTOCOLS), metavar="NAME",
-        help=f"{protocols}. default: %(default)s")
+        help=f"{protocols}. For aai and isa, best is the worst map, or the lowest discrepancy, of "
+             "each image under several attacks. default: %(default)s")
     add("--seed", type=seed,
         help="seed of the random starts; default: 0 (aai: the paper's starts). For isa the seed of "
              "the choice of images; default: the paper's")

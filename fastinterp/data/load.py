@@ -17,11 +17,12 @@ from .stream import ImageStream, Transform, Usual, usual_transform
 
 Split = Literal["train", "test"]
 FOLDERS = ("imagefolder", "imagenet", "restricted_imagenet")
-NAMES = ("digits", "mnist", "cifar10", *torchvision_sets.SETS, *FOLDERS)
+NAMES = ("digits", "mnist", "cifar10", "cifar100", *torchvision_sets.SETS, *FOLDERS)
 SPLITS: tuple[Split, ...] = ("train", "test")
 _LAYOUTS = {
     "mnist": mnist.LAYOUT,
     "cifar10": cifar10.LAYOUT,
+    "cifar100": cifar10.LAYOUT_100,
     "imagefolder": imagefolder.LAYOUT,
     "imagenet": imagefolder.LAYOUT,
     "restricted_imagenet": f"{imagefolder.LAYOUT}, or a folder restricted_imagenet* with these",
@@ -164,6 +165,8 @@ def _read(
         return mnist.read(folder, split)
     if name == "cifar10":
         return cifar10.read(folder, split, partial)
+    if name == "cifar100":
+        return cifar10.read_100(folder, split)
     folder, classes = _folder_of(name, folder)
     return imagefolder.read(folder, split, size, classes, name)
 

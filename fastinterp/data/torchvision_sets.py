@@ -26,7 +26,6 @@ class Set(NamedTuple):
 SETS = {
     "fashionmnist": Set("FashionMNIST", _BY_TRAIN, "FashionMNIST/raw/ with four idx files"),
     "kmnist": Set("KMNIST", _BY_TRAIN, "KMNIST/raw/ with four idx files"),
-    "cifar100": Set("CIFAR100", _BY_TRAIN, "cifar-100-python/ with train, test and meta"),
     "svhn": Set("SVHN", _BY_SPLIT, "train_32x32.mat and test_32x32.mat"),
     "stl10": Set("STL10", _BY_SPLIT, "stl10_binary/"),
     "usps": Set("USPS", _BY_TRAIN, "usps.bz2 and usps.t.bz2"),
@@ -34,7 +33,7 @@ SETS = {
 """Our name -> the data set."""
 
 # Those that fastinterp reads itself, from the files that torchvision downloads.
-DOWNLOADS = {"mnist": "MNIST", "cifar10": "CIFAR10"}
+DOWNLOADS = {"mnist": "MNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
 
 def read(name: str, root: Path, split: str, download: bool) -> ImageData:

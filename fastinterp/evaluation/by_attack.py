@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, get_args
 
 from torch import Tensor
@@ -53,6 +54,7 @@ class Request:
         batch_size: images attacked at a time.
         eps, steps, step_size, norm, interpreter, classes, seed, samples, kind, k, hinge: as on the
             command line.
+        state: a file for verdicts of attacks that are done; see `sweep`.
     """
 
     model: GapClassifier
@@ -71,6 +73,7 @@ class Request:
     kind: AAIKind | None = None
     k: int | None = None
     hinge: float | None = None
+    state: Path | None = None
 
     def count(self, default: int) -> int:
         """The number of images that are measured."""
@@ -163,6 +166,8 @@ def settings_used(attack: str, request: Request) -> dict[str, Any]:
         step_size = "eps / sqrt(steps)" if attack in CORRUPTIONS else in_ball
     seed = chosen.seed if request.seed is None else request.seed
     used = {"norm": request.norm or chosen.norm, "step_size": step_size, "seed": seed}
+    if attack == "pgd" and not PROTOCOLS[request.protocol].paper:
+        used["step_size"] = None
     if request.samples is not None:
         used["samples"] = request.samples
     if attack == "aai" and request.protocol == "best":
@@ -186,13 +191,14 @@ def _pgd(request: Request) -> Rows:
         request.model,
         *images,
         eps=request.radii(),
-        steps=request.steps or PAPER_STEPS,
+        steps=request.steps,
         protocol=request.protocol,
         norm=request.norm or "linf",
         step_size=request.step_size,
         batch_size=request.batch_size,
         seed=request.seed or 0,
         samples=request.samples,
+        state=request.state,
     )
 
 
@@ -255,6 +261,7 @@ def _isa(request: Request) -> Rows:
             norm,
             each,
             n=request.count(ISA_N),
+            protocol="best" if request.protocol == "best" else "paper",
             batch_size=request.batch_size,
             seed=ISA_SEED if request.seed is None else request.seed,
         )
@@ -316,7 +323,7 @@ MEASURES: dict[str, Measure] = {
         _isa,
         "NDS and NSL",
         frozenset({"norm", "interpreter", "classes", "seed"}),
-        ("paper",),
+        ("paper", "best"),
         partial(_columns, ("interpreter", "norm", "classes", "nds", "nsl", "n")),
         n=ISA_N,
         seed=ISA_SEED,

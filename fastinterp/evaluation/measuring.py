@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice, product, tee
+from itertools import chain, islice, product
 from typing import Any, TypeVar
 
 import torch
@@ -116,18 +116,22 @@ class Measured:
             self.count = _length(source if held else getattr(source, "dataset", None))
         self.source = source
 
-    def first(self, count: int | None = None) -> list[Tensor]:
+    def first(self, count: int | None = None) -> tuple[Tensor, Tensor]:
         """The first images and labels, also in a process that measures none.
 
         Of a tensor there are `count`, by default a batch; of a loader always its first batch.
         """
         if isinstance(self.source, Tensor):
             some = slice(0, self.batch_size if count is None else count)
-            return [each[some].to(self.model.device) for each in (self.source, self.labels)]
-        pairs = self._pairs()
-        if isinstance(pairs, Iterator):  # it can be read only once
-            pairs, self.source = tee(pairs)
-        return next(self._read(pairs))[1]
+            x, y = (each[some].to(self.model.device) for each in (self.source, self.labels))
+        elif isinstance(self.source, Iterator):  # it can be read only once
+            read: list[Any] = []
+            rest = self.source
+            x, y = next(self._read(_recorded(rest, read)))[1]
+            self.source = chain(read, rest)
+        else:
+            x, y = next(self._read(self._pairs()))[1]
+        return x, y
 
     def __iter__(self) -> Iterator[tuple[slice, list[Tensor]]]:
         """For each batch: which images it holds, and images and labels on the model's device.
@@ -157,6 +161,13 @@ class Measured:
         if isinstance(self.source, (ImageData, ImageStream)):
             return self.source.batches(self.batch_size, seed=0)
         return self.source
+
+
+def _recorded(batches: Iterator[Any], read: list[Any]) -> Iterator[Any]:
+    """The same batches; those that were taken are in `read`."""
+    for batch in batches:
+        read.append(batch)
+        yield batch
 
 
 def _length(data: object) -> int | None:

@@ -16,12 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from .._utils.errors import InputError
-from .._utils.require import require_count
 from ..attacks import Margin, Outputs
 from ..attacks.modes import eval_mode, own_autograd
 from ..attacks.threats import BALLS
 from ..ops.pgd_step import Norm
-from .measuring import in_batches
+from .measuring import all_batches, in_batches
 
 EXAMINED = 200  # images at most
 FLAT = 0.01  # the share of images without a gradient above which figures are doubted
@@ -103,24 +102,6 @@ class Signs:
             )
 
 
-class MeanOfPasses(nn.Module):
-    """A random network, each of whose passes becomes the mean of the logits of several.
-
-    Attributes:
-        model: images -> logits.
-        samples: passes in one.
-    """
-
-    def __init__(self, model: nn.Module, samples: int) -> None:
-        super().__init__()
-        self.model, self.samples = model, require_count("samples", samples)
-        self.training = model.training
-
-    def forward(self, x: Tensor) -> Tensor:
-        passes = [self.model(x) for _ in range(self.samples)]
-        return torch.stack(passes).mean(dim=0)
-
-
 def look_for_signs(
     model: nn.Module, images: Tensor, labels: Tensor, norm: Norm, eps: float, batch_size: int
 ) -> Signs:
@@ -146,7 +127,7 @@ def look_for_signs(
             else:
                 signs += [torch.zeros_like(signs[0])] * 2
             found.append(torch.stack(signs).cpu())
-    shares = torch.cat(found, dim=1).double().mean(dim=1)
+    shares = torch.cat(all_batches(found), dim=1).double().mean(dim=1)
     return Signs(*shares.tolist())
 
 

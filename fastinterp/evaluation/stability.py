@@ -14,12 +14,14 @@ from torch import Tensor
 
 from .._utils.errors import InputError
 from .._utils.require import require_count, require_positive
+from ..attacks import SeededStart
+from ..attacks.checks import require_pixel_eps
 from ..attacks.modes import eval_mode
+from ..attacks.seeds import start_seeds
 from ..attacks.threats import LinfBall
 from ..interpreters import FeatureInterpreter, Interpreter
 from ..models.gap import GapClassifier
-from .measuring import in_batches, progress_bar, require_measurable
-from .tries import SeededStart, print_seeds
+from .measuring import all_batches, in_batches, progress_bar, require_measurable
 
 FLOOR = 1e-6  # Quantus's: stands for a zero that something is divided by
 
@@ -145,29 +147,30 @@ def stability(
         InputError: images, labels or a setting do not fit.
     """
     labels = require_measurable("stability", model, images, labels, batch_size)
-    require_positive("eps", eps)
+    require_pixel_eps("stability", "linf", require_positive("eps", eps))
     require_count("samples", samples)
     require_count("seed", seed, 0)
     parts = []
     with eval_mode(model), progress_bar(samples * len(images), "img", progress) as bar:
         for _, (x, y) in in_batches(batch_size, model.device, images, labels):
             clean = _look(model, interpreter, x, y)
-            scores, same = [], []
+            ratios, same = [], []
             for number in range(samples):
-                seeds = print_seeds(seed, number, x)
+                seeds = start_seeds(x, seed, f"stability {number}")
                 x_adv = SeededStart(LinfBall(eps, 0.0), seeds).init(x, True, None)
                 moved = _look(model, interpreter, x_adv, y)
-                scores.append(_scores(x, clean, x_adv, moved))
+                ratios.append(_scores(x, clean, x_adv, moved))
                 same.append(clean[1].argmax(dim=1) == moved[1].argmax(dim=1))
                 bar.update(len(x))
-            parts.append((torch.stack(scores).cpu(), torch.stack(same).cpu()))
-    scores, kept = (torch.cat(each, dim=-1) for each in zip(*parts, strict=True))
+            parts.append((torch.stack(ratios).cpu(), torch.stack(same).cpu()))
+    scores, kept = (torch.cat(each, dim=-1) for each in zip(*all_batches(parts), strict=True))
     count = kept.sum(dim=0)  # [N]
     counted = kept[:, None].expand_as(scores)  # [S, 5, N]
     highest = scores.masked_fill(~counted, -torch.inf).amax(dim=0)
-    first, *others = highest.where(count > 0, torch.nan)
+    highest = highest.where(count > 0, torch.nan)
     average = scores[:, 0].where(kept, 0).sum(dim=0) / count
-    return Stability(first, average, *others, count)
+    first, lipschitz, inputs, outputs, inner = highest.unbind(0)
+    return Stability(first, average, lipschitz, inputs, outputs, inner, count)
 
 
 def _look(

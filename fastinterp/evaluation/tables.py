@@ -37,8 +37,12 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str
 def accuracy_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Cell]]]:
     """Rows of `sweep` -> header and body: a line for each eps, a column for each number of steps.
 
+    Of a protocol with several attacks, a column shows the accuracy after each attack in turn.
+
     The order is that of the rows. Marked figures are those that `footnotes` explains.
     """
+    if any("by_attack" in row for row in rows):
+        return _attacks_table(rows)
     radii = list(dict.fromkeys(row["eps"] for row in rows))
     counts = list(dict.fromkeys(row["steps"] for row in rows))
     found = {
@@ -50,6 +54,18 @@ def accuracy_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[l
         for radius in radii
     ]
     return header, body
+
+
+def _attacks_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Cell]]]:
+    """A line for each row, with the accuracy after each attack of an ensemble."""
+    names = list(dict.fromkeys(name for row in rows for name in row.get("by_attack", ())))
+    body: list[list[Cell]] = []
+    for row in rows:
+        after = row.get("by_attack", {})
+        line = [format_accuracy(after[name]) if name in after else "-" for name in names]
+        accuracy = format_accuracy(row["accuracy"]) + mark(row)
+        body.append([format_eps(row["eps"]), row["steps"], *line, accuracy])
+    return ["eps", "steps", *names, "accuracy"], body
 
 
 SHORT = "*"

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from .._utils.require import require_count, require_nonnegative, require_numbers, require_one_of
-from ..attacks import AAI
+from ..attacks import AAI, SeededStart
 from ..attacks.aai import AAIKind
+from ..attacks.checks import require_pixel_eps
 from ..attacks.modes import eval_mode
+from ..attacks.seeds import start_seeds
 from ..attacks.step_size import default_step_size
 from ..attacks.threats import BALLS
 from ..interpreters import Interpreter
@@ -20,9 +22,8 @@ from ..models.gap import GapClassifier
 from ..ops import kendall_tau
 from ..ops.pgd_step import Norm
 from .aai_scores import PAPER_K, AAIRow, require_noise
-from .measuring import in_batches, predict, progress_bar, require_measurable
+from .measuring import all_batches, in_batches, predict, progress_bar, require_measurable
 from .topk import topk_intersection
-from .tries import SeededStart, print_seeds
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,8 @@ def aai_best_sweep(
     require_count("seed", seed, 0)
     require_one_of("norm", norm, BALLS)
     require_noise("aai_best_sweep", noise, images, norm)
+    for radius in radii:
+        require_pixel_eps("aai_best_sweep", norm, radius)
     worst = images.clone()
     rows: dict[float, AAIRow] = {}
     in_order = sorted(set(radii))
@@ -125,7 +128,7 @@ def aai_best_sweep(
                 worst[part] = found.x_adv.to(worst)
                 scores.append((found.kendall_tau.cpu(), found.topk_intersection.cpu()))
                 bar.update(len(x))
-            tau, common = (torch.cat(each) for each in zip(*scores, strict=True))
+            tau, common = (torch.cat(each) for each in zip(*all_batches(scores), strict=True))
             n = len(images)
             rows[radius] = AAIRow(
                 eps=radius,
@@ -193,7 +196,7 @@ class Search:
             return self.x
         if one.start == "worst":
             return worst.x_adv
-        seeds = print_seeds(self.seed, number, self.x)
+        seeds = start_seeds(self.x, self.seed, f"worst map {number}")
         return SeededStart(BALLS[self.norm](self.eps, 0.0), seeds).init(self.x, True, None)
 
     @torch.no_grad()

@@ -29,7 +29,7 @@ class Traced:
 
 
 def trace(trial: nn.Module, probe: Tensor, explains: Callable[[Tensor], bool]) -> Traced | None:
-    """Cut a forward pass off at its last tensor [N, K, h, w] that `explains` accepts.
+    """Cut a forward pass off at its last tensor that `explains` accepts.
 
     Args:
         trial: a network in eval mode; both modes are traced, and the graphs are its own.
@@ -66,7 +66,7 @@ def _last(
         results = steps.eval()(probe)
     for name in reversed(names):
         result = results.get(name)
-        if isinstance(result, Tensor) and result.dim() == 4 and explains(result):
+        if isinstance(result, Tensor) and explains(result):
             return name
     return None
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from .._utils.errors import InputError
 from .feature_map import FeatureMap, find_map, first_kernel
 from .gap import GapClassifier
-from .trace import Traced
 
 _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
@@ -27,31 +26,35 @@ class WrappedClassifier(GapClassifier):
     def __init__(self, module: nn.Module, found: FeatureMap) -> None:
         super().__init__()
         self.module = module
-        self.linear, self.body = found.linear, found.body
+        self.head, self.layout, self.body = found.head, found.layout, found.body
         self.in_channels = found.channels
         like, shape = first_kernel(module), (1, found.channels, 1, 1)
         self.register_buffer("mean", like.new_zeros(shape), persistent=False)
         self.register_buffer("std", like.new_ones(shape), persistent=False)
+        one = torch.eye(found.classes).to(like) if found.head.linear is None else None
+        self.register_buffer("identity", one, persistent=False)
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
-        return self.module.get_submodule(self.linear).weight  # type: ignore[return-value]
+        if self.head.linear is None:
+            return self.identity  # type: ignore[return-value]
+        return self.head.weight(self.module)
 
     @property
     def bias(self) -> Tensor | None:  # type: ignore[override]
-        return self.module.get_submodule(self.linear).bias  # type: ignore[return-value]
+        return self.head.bias(self.module)
 
     def normalise(self, x: Tensor) -> Tensor:
         """Images in [0, 1] -> what the network was trained on."""
         return (x - self.mean) / self.std  # type: ignore[operator]
 
     def features(self, x: Tensor) -> Tensor:
-        return self.body(self.module, self.normalise(x))
+        output = self.body(self.module, self.normalise(x))
+        return self.head.scale(self.module, self.layout.maps(output, x))
 
     def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> WrappedClassifier:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if isinstance(self.body, Traced):
-            self.body = self.body.bind(self.module)
+        self.body = self.body.bind(self.module)
         return self
 
 
@@ -64,10 +67,16 @@ def wrap(
 ) -> GapClassifier:
     """Make a GapClassifier of a classifier that ends in a global average and a linear layer.
 
+    A LayerNorm or RMSNorm may stand between them: features are then A / s(x), where s(x) is what
+    the norm divides the image's average by, the norm's gain and centring are part of the weight,
+    and its shift is part of the bias. Tokens with mean pooling are laid out as maps, and maps
+    [N, h, w, K] turned; a 1x1 convolution may take the linear layer's place.
+
     Such networks are torchvision's ResNet, ResNeXt, WideResNet, RegNet, DenseNet, MobileNetV2,
     ShuffleNetV2, MNASNet and EfficientNet, many of timm's networks (those with `forward_features`
     and a linear `get_classifier()`), plain `nn.Sequential` stacks, any GapClassifier, and networks
-    of your own that torch.fx can trace. `wrap` checks that the wrapped network has the module's own
+    of your own that torch.fx can trace; also ConvNeXt, Swin, MLP-Mixer, MetaFormer and ViTs built
+    with global_pool="avg", SqueezeNet, and nn.Sequential(Normalize, network). `wrap` checks that the wrapped network has the module's own
     logits, on two images with a copy of the module in eval mode. A dropout before the linear layer
     is left out, in train mode too.
 

@@ -11,7 +11,14 @@ from torch.optim import Optimizer
 
 from .._utils.device import usable_device
 from .._utils.errors import InputError
-from .._utils.require import require_count, require_nonnegative, require_one_of, require_whole
+from .._utils.require import (
+    require_count,
+    require_nonnegative,
+    require_number,
+    require_one_of,
+    require_positive,
+    require_whole,
+)
 from ..attacks.checks import require_pixel_eps
 from ..attacks.objectives import require_climbable
 from ..attacks.outputs import Precision
@@ -21,6 +28,7 @@ from ..ops.pgd_step import Norm
 from .methods import Method
 from .optimizer import MakeOptimizer
 from .schedule import EpsSchedule, LinearEps, linear_eps
+from .scheduler import SHAPES, Every, MakeScheduler
 
 
 @dataclass(frozen=True)
@@ -38,10 +46,20 @@ class TrainConfig:
         eps_schedule: (start, end) keeps eps at 0 up to step `start` and then increases it linearly
             until step `end`; or a function from the step to eps; or None for a constant eps.
         seed: determines the order of the images and the random starts.
-        lr: Adam's learning rate, 1e-4 by default. An optimizer of your own has its own.
+        lr: learning rate, 1e-4 by default (sgd: 0.1). An optimizer of your own has its own.
         lr_milestones: the learning rate is divided by 10 after each of these steps.
-        optimizer: an optimizer of the model's parameters, or a function that makes one from them,
-            such as torch.optim.AdamW. By default Adam.
+        optimizer: "adam", "adamw" or "sgd" (with Nesterov momentum 0.9), an optimizer of the
+            model's parameters, or a function that makes one from them, such as torch.optim.RAdam.
+        weight_decay: of the optimizer, if it is given by name.
+        scheduler: a function that makes one of torch's schedulers of the optimizer; or "cosine"
+            (to 0) or "triangle" (from 0 to lr and back), over the steps of `fit`.
+        scheduler_every: what torch's scheduler counts, "epoch" or "step".
+        clip_grad: the gradient of all parameters is scaled down to this l2 norm.
+        label_smoothing: the share of a label that all classes get alike, in the outer loss.
+        ema: decay of a moving average of the weights, such as 0.999. The average is what `fit`
+            validates and keeps as the best network; `trainer.ema` is it.
+        awp: size of the adversarial weight perturbation (Wu et al., 2020), such as 0.005: the outer
+            loss is taken where the weights of each layer are moved by that share of their norm.
         device: where to move the model; None leaves it.
         precision: "float32" is exact, on a GPU too. "tf32" lets a GPU use TF32 in convolutions and
             matrix products (a CPU computes float32). "bf16" runs the passes of the inner loop in
@@ -68,7 +86,14 @@ class TrainConfig:
     seed: int = 0
     lr: float | None = None
     lr_milestones: Sequence[int] = ()
-    optimizer: Optimizer | MakeOptimizer | None = None
+    optimizer: Optimizer | MakeOptimizer | str | None = None
+    weight_decay: float = 0.0
+    scheduler: MakeScheduler | str | None = None
+    scheduler_every: Every = "epoch"
+    clip_grad: float | None = None
+    label_smoothing: float = 0.0
+    ema: float | None = None
+    awp: float = 0.0
     device: torch.device | str | None = None
     precision: Precision = "float32"
     channels_last: bool | None = None
@@ -83,6 +108,16 @@ class TrainConfig:
         steps = require_count("steps", self.steps, 0)
         size = default_step_size(norm, eps, steps) if self.step_size is None else self.step_size
         require_one_of("precision", self.precision, get_args(Precision))
+        require_one_of("scheduler_every", self.scheduler_every, get_args(Every))
+        if isinstance(self.scheduler, str):
+            require_one_of("scheduler", self.scheduler, SHAPES)
+        if self.scheduler is not None and self.lr_milestones:
+            raise InputError(
+                "scheduler and lr_milestones both set the learning rate; leave one out."
+            )
+        for name, most in (("label_smoothing", self.label_smoothing), ("ema", self.ema or 0.0)):
+            if not 0 <= require_number(name, most) < 1:
+                raise InputError(f"{name} must lie in [0, 1), got {most!r}.")
         checked: dict[str, Any] = {
             "eps": eps,
             "steps": steps,
@@ -90,6 +125,9 @@ class TrainConfig:
             "eps_schedule": _checked_schedule(self.eps_schedule),
             "seed": require_whole("seed", self.seed),
             "lr": None if self.lr is None else require_nonnegative("lr", self.lr),
+            "weight_decay": require_nonnegative("weight_decay", self.weight_decay),
+            "clip_grad": self.clip_grad and require_positive("clip_grad", self.clip_grad),
+            "awp": require_nonnegative("awp", self.awp),
             "lr_milestones": _checked_milestones(self.lr_milestones),
             "device": None if self.device is None else usable_device(self.device),
         }
@@ -110,7 +148,9 @@ class TrainConfig:
         Raises:
             InputError: the loop would start where the method's objective has no gradient.
         """
-        if method.inner is not None:
+        if method.one_step is not None and self.norm != "linf":
+            raise InputError(f'{method.name} takes its step in norm="linf", got {self.norm!r}.')
+        if method.inner is not None and method.one_step is None:
             require_climbable(method.inner, self.random_start)
             warn_if_short(method.name, self.eps, self.step_size, self.steps)
 

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
 
 from .._utils import processes
@@ -106,13 +106,18 @@ def average(model: nn.Module, result: StepResult, share: Share) -> StepResult:
     measured = [result.loss, *(count.to(result.loss) for count in correct if count is not None)]
     with torch.no_grad():
         weighted = [buffer * weight for buffer in running]
-        parts = [part.reshape(-1) for part in (*gradients, *weighted, *measured)]
-        added = processes.add_up(torch.cat(parts))
-        whole = torch.split(added, [part.numel() for part in parts])
+        whole = add_up([*gradients, *weighted, *measured])
         for old, new in zip([*gradients, *running], whole, strict=False):
-            old.copy_(new.view(old.shape))
-    loss, clean, *robust = (one.reshape(()) for one in whole[len(gradients) + len(running) :])
+            old.copy_(new)
+    loss, clean, *robust = whole[len(gradients) + len(running) :]
     return StepResult(loss, clean, robust[0] if robust else None, share.images)
+
+
+def add_up(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The sums of all processes' tensors, in one exchange."""
+    flat = processes.add_up(torch.cat([one.reshape(-1) for one in tensors]))
+    parts = torch.split(flat, [one.numel() for one in tensors])
+    return [part.view(one.shape) for part, one in zip(parts, tensors, strict=True)]
 
 
 def can_capture() -> bool:

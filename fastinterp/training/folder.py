@@ -15,12 +15,13 @@ from .._utils.errors import InputError, WriteError
 STATE, BEFORE = "state.safetensors", "state-before.safetensors"  # the last two
 DAMAGED = "state-damaged.safetensors"
 NETWORK, BEST = "model.safetensors", "best.safetensors"
+AVERAGE = "ema.safetensors"
 HISTORY = "history.json"
 LOCK = ".lock"
 
 # Ours, and those that safetensors made for version 0.1.
 _TEMPORARY = re.compile(
-    r"\.(state|state-before|model|best|history)\.\d+\.tmp\.(safetensors|json)|\.tmp[A-Za-z0-9]{6}"
+    r"\.(state|state-before|model|best|ema|history)\.\d+\.tmp\.(safetensors|json)|\.tmp[A-Za-z0-9]{6}"
 )
 
 _locks: set[int] = set()  # the descriptors of locks that this process holds

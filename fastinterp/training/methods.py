@@ -1,10 +1,10 @@
-"""The eight training methods: what the inner loop maximises and what the outer step minimises."""
+"""The training methods: what the inner loop maximises and what the outer step minimises."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor
@@ -21,11 +21,27 @@ from ..attacks import (
     Objective,
     Outputs,
 )
-from ..interpreters import CAM, Interpreter, Repr
+from ..attacks.objectives import Scaled, Sum
+from ..interpreters import CAM, IntegratedGradients, Interpreter, Repr
 from ..models.gap import Needs, widest
 from ..ops.discrepancy import Reduction
+from .terms import BoostedCrossEntropy, DoubtfulKL, InputGradient, MapCorrelation
 
 Inner = Literal["discrepancy", "cross-entropy"]
+
+
+class OneStep(NamedTuple):
+    """The inner loop of a method that takes one step; its sizes are multiples of eps.
+
+    Attributes:
+        noise: radius of the ball that x' starts in.
+        step: size of the step.
+        projected: whether x' is projected to the ball of radius eps after the step.
+    """
+
+    noise: float
+    step: float
+    projected: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +54,7 @@ class Method:
         inner: maximised over x' in the ball; None for a method without x'.
         on_clean: term of the outer loss at x, or None.
         on_adv: term of the outer loss at x', or None.
+        one_step: the inner loop, if it is one step; None for that of the settings.
         options: choices beside the table's row, as a run's settings record them.
     """
 
@@ -46,6 +63,7 @@ class Method:
     inner: Objective | None
     on_clean: Objective | None
     on_adv: Objective | None
+    one_step: OneStep | None = None
     options: dict[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -63,9 +81,26 @@ class Method:
             terms.append(self.on_adv.prepare(clean, labels)(adv))
         return terms[0] if len(terms) == 1 else terms[0] + terms[1]
 
+    def smoothed(self, smoothing: float) -> Method:
+        """The method with label smoothing in its outer loss."""
+        on_clean, on_adv = (smooth(term, smoothing) for term in (self.on_clean, self.on_adv))
+        return replace(self, on_clean=on_clean, on_adv=on_adv)
+
+
+def smooth(term: Objective | None, smoothing: float) -> Objective | None:
+    """An objective with label smoothing in its cross-entropies."""
+    if isinstance(term, Sum):
+        parts = [smooth(part, smoothing) for part in term.terms]
+        return Sum(*(part for part in parts if part is not None))
+    if isinstance(term, Scaled):
+        inner = smooth(term.term, smoothing)
+        return term if inner is None else Scaled(inner, term.weight)
+    return CrossEntropy(smoothing=smoothing) if type(term) is CrossEntropy else term
+
 
 CE = CrossEntropy()
 TO_CLEAN = KL()
+FEW_POINTS = partial(IntegratedGradients, steps=5)  # as many as IG-Norm's
 R = IGNorm(steps=5, units="release")
 
 Terms = tuple[Objective | None, Objective | None, Objective | None]
@@ -80,15 +115,20 @@ class MethodRow(NamedTuple):
         terms: weight g and discrepancy d -> (maximised over x', loss at x, loss at x').
         reduction: of the discrepancy, in the Int family; None for the other methods, which do not
             use d.
+        one_step: see `Method`.
+        correlates: d is 1 minus the correlation of maps, by default of integrated gradients of
+            5 steps.
     """
 
     title: str
     gamma: float | None
     terms: Callable[[float, Objective], Terms]
     reduction: Reduction | None = None
+    one_step: OneStep | None = None
+    correlates: bool = False
 
 
-# Section 5 of the paper.
+# The first eight are those of section 5 of the paper.
 METHODS: dict[str, MethodRow] = {
     "normal": MethodRow("standard training", None, lambda g, d: (None, CE, None)),
     "adv": MethodRow("adversarial training", None, lambda g, d: (CE, None, CE)),
@@ -106,8 +146,30 @@ METHODS: dict[str, MethodRow] = {
     "int-adv": MethodRow(
         "Int with adversarial loss", 0.01, lambda g, d: (CE + g * d, None, CE + g * d), "weighted"
     ),
+    "mart": MethodRow(
+        "MART", 5.0, lambda g, d: (CE, None, BoostedCrossEntropy() + g * DoubtfulKL())
+    ),
+    "fast-at": MethodRow(
+        "Fast-AT, one step", None, lambda g, d: (CE, None, CE), one_step=OneStep(1.0, 1.25, True)
+    ),
+    "n-fgsm": MethodRow(
+        "N-FGSM, one step", None, lambda g, d: (CE, None, CE), one_step=OneStep(2.0, 1.0, False)
+    ),
+    "aat": MethodRow(
+        "attributional training (FAR)", 1.0, lambda g, d: (d, CE, g * d), correlates=True
+    ),
+    "adv-aat": MethodRow(
+        "adversarial attributional training (FAR)",
+        1.0,
+        lambda g, d: (CE + g * d, None, CE + g * d),
+        correlates=True,
+    ),
+    "input-gradient": MethodRow(
+        "input-gradient regularisation", 1.0, lambda g, d: (None, CE + g * InputGradient(), None)
+    ),
 }
 INT_FAMILY = tuple(name for name, row in METHODS.items() if row.reduction is not None)
+FAR_FAMILY = tuple(name for name, row in METHODS.items() if row.correlates)
 
 
 def method(
@@ -123,7 +185,8 @@ def method(
         name: one of `METHODS`.
         gamma: weight of the regulariser, in the units of the paper's 0.01 for the Int family (see
             `IntTrainer`); None takes the method's default.
-        inner, interpreter: for the Int family alone; see `IntTrainer`.
+        inner: for the Int family alone; see `IntTrainer`.
+        interpreter: for the Int family and for FAR (aat, adv-aat); see `IntTrainer`.
 
     Raises:
         InputError: there is no such method, gamma is negative or NaN or the method has no
@@ -139,22 +202,28 @@ def method(
     options = {}
     reduction = row.reduction or "weighted"
     d: Objective = Discrepancy(reduction, units="release")
-    if interpreter is not None and interpreter is not CAM:
+    if row.correlates:
+        d = MapCorrelation(interpreter or FEW_POINTS)
+        if interpreter is not None:
+            options["interpreter"] = getattr(interpreter, "__qualname__", repr(interpreter))
+    elif interpreter is not None and interpreter is not CAM:
         d = MapDiscrepancy(interpreter, reduction, units="release")
         options["interpreter"] = getattr(interpreter, "__qualname__", repr(interpreter))
     maximised, on_clean, on_adv = row.terms(0.0 if weight is None else weight, d)
     if inner == "cross-entropy":
         maximised = CE
         options["inner"] = inner
-    return Method(name, weight, maximised, on_clean, on_adv, options)
+    return Method(name, weight, maximised, on_clean, on_adv, row.one_step, options)
 
 
 def _require_options(name: str, inner: str, interpreter: object) -> None:
     require_one_of("inner", inner, get_args(Inner))
-    if name not in INT_FAMILY and (inner != "discrepancy" or interpreter is not None):
+    if name in FAR_FAMILY and inner != "discrepancy":
+        raise InputError(f"The method {name!r} takes no inner; leave it out.")
+    known = (*INT_FAMILY, *FAR_FAMILY)
+    if name not in known and (inner != "discrepancy" or interpreter is not None):
         raise InputError(
-            f"The method {name!r} takes no inner and no interpreter; only "
-            f"{', '.join(INT_FAMILY)} do."
+            f"The method {name!r} takes no inner and no interpreter; only {', '.join(known)} do."
         )
     instance = isinstance(interpreter, Interpreter) and not isinstance(interpreter, type)
     if interpreter is not None and (instance or not callable(interpreter)):

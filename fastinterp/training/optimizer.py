@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .._utils.errors import InputError
+from .._utils.require import require_known_name
 
 DEFAULT_LR = 1e-4
 CPU = torch.device("cpu")
@@ -18,10 +19,20 @@ LARGEST_LR = 1e6  # Adam's steps are of this length; float32 ends at 3e38
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
+NAMED: dict[str, tuple[Any, float, dict[str, Any]]] = {  # with lr by default, and settings
+    "adam": (torch.optim.Adam, DEFAULT_LR, {}),
+    "adamw": (torch.optim.AdamW, DEFAULT_LR, {}),
+    "sgd": (torch.optim.SGD, 0.1, {"momentum": 0.9, "nesterov": True}),
+}
+
+
 def make_optimizer(
-    model: nn.Module, optimizer: Optimizer | MakeOptimizer | None, lr: float | None
+    model: nn.Module,
+    optimizer: Optimizer | MakeOptimizer | str | None,
+    lr: float | None,
+    weight_decay: float = 0.0,
 ) -> Optimizer:
-    """The optimizer that is given or that the function makes; without either, Adam.
+    """The optimizer that is given or named or that the function makes; without any, Adam.
 
     Raises:
         InputError: the model has nothing to train, `optimizer` is none or has other parameters, or
@@ -30,17 +41,25 @@ def make_optimizer(
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise InputError("The model has no parameter to train: every requires_grad is False.")
-    if optimizer is None:
-        lr = DEFAULT_LR if lr is None else lr
+    if optimizer is None or isinstance(optimizer, str):
+        name = require_known_name("optimizer", optimizer or "adam", NAMED)
+        kind, usual, settings = NAMED[name]
+        lr = usual if lr is None else lr
         if lr > LARGEST_LR:
             raise InputError(f"lr must be at most {LARGEST_LR:g}, got {lr!r}.")
-        return torch.optim.Adam(parameters, lr=lr)
+        named: Optimizer = kind(parameters, lr=lr, weight_decay=weight_decay, **settings)
+        return named
+    if weight_decay:
+        raise InputError(
+            f"weight_decay = {weight_decay!r} is for an optimizer given by name; give your "
+            "optimizer its own."
+        )
     if lr is not None:
         raise InputError(
             f"lr = {lr!r} is for the default optimizer, Adam; give your optimizer its own, as in "
             f"optimizer=lambda parameters: torch.optim.SGD(parameters, lr={lr!r})."
         )
-    made: object = optimizer
+    made = optimizer
     if not isinstance(optimizer, Optimizer) and callable(optimizer):
         made = optimizer(parameters)
     if not isinstance(made, Optimizer):

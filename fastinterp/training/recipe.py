@@ -51,7 +51,10 @@ class Recipe:
         model: small, pool or wresnet.
         epochs: number of epochs.
         batch_size: images in a step.
-        lr: Adam's learning rate.
+        lr: learning rate.
+        optimizer: adam, adamw or sgd.
+        scheduler: cosine or triangle; empty for a constant learning rate, or lr_milestones.
+        weight_decay, clip_grad, label_smoothing, ema, awp: see `TrainConfig`.
         lr_milestones, eps, steps, step_size, random_start, precision, norm: see `TrainConfig`.
         eps_schedule: (start, end) as in `TrainConfig`; empty for a constant eps.
         gamma: weight of the regulariser; None takes the method's default.
@@ -79,6 +82,13 @@ class Recipe:
     batch_size: int = 50
     lr: float = 1e-4
     lr_milestones: tuple[int, ...] = ()
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    weight_decay: float = 0.0
+    scheduler: Literal["", "cosine", "triangle"] = ""
+    clip_grad: float | None = None
+    label_smoothing: float = 0.0
+    ema: float | None = None
+    awp: float = 0.0
     eps: float = 0.3
     steps: int = 40
     step_size: float | None = None
@@ -195,6 +205,7 @@ def make_trainer(recipe: Recipe, train: Data, device: torch.device | str) -> Tra
     chosen = method(recipe.method, recipe.gamma, inner=recipe.inner, interpreter=interpreter)
     settings = {name: getattr(recipe, name) for name in SHARED}
     settings["eps_schedule"] = recipe.eps_schedule or None
+    settings["scheduler"] = recipe.scheduler or None
     model = models.build(config, seed=recipe.seed)
     return Trainer(model, chosen, TrainConfig(**settings, device=device))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from .._utils.errors import InputError
 from .._utils.require import is_readable, require_labels, require_range
-from ..attacks import Ball, Outputs, ascend
+from ..attacks import Ball, LinfBall, Outputs, ascend
 from ..attacks.checks import require_images
 from ..attacks.modes import MODAL, own_modes
 from ..attacks.outputs import Precision
@@ -49,6 +50,7 @@ def robust_loss(
     generator: torch.Generator,
     precision: Precision,
     images: int | None = None,
+    x_adv: Tensor | None = None,
 ) -> BatchLoss:
     """Search x' as the method says and compute its outer loss, ready for `backward`.
 
@@ -64,6 +66,7 @@ def robust_loss(
         precision: of the inner loop's passes; the caller's `convolutions_in` holds for the others.
         images: number of images of the whole batch, if x is a process's share of it. The loss is
             then the sum over x by that number.
+        x_adv: x' if it is known already; nothing is searched then.
 
     Raises:
         InputError: the network depends on its mode, and another thread uses it at the same time.
@@ -88,23 +91,46 @@ def robust_loss(
         if method.inner is not None and threat is None:
             adv = clean
         elif method.inner is not None and threat is not None:
-            x_adv = ascend(
-                network,
-                threat,
-                method.inner,
-                x,
-                y,
-                config.steps,
-                random_start=config.random_start,
-                generator=generator,
-                clean=clean if _shares_clean(model, x) else None,
-                precision=precision,
-                images=images,
-            )
+            if x_adv is None:
+                x_adv = ascend(
+                    network,
+                    threat,
+                    method.inner,
+                    x,
+                    y,
+                    config.steps if method.one_step is None else 1,
+                    random_start=config.random_start or method.one_step is not None,
+                    generator=generator,
+                    clean=clean if _shares_clean(model, x) else None,
+                    precision=precision,
+                    images=images,
+                )
             adv = Outputs(network, x_adv)
         losses = method.loss(clean, adv, y)
         loss = losses.mean() if images is None else losses.sum() / images
         return BatchLoss(loss, clean, adv)
+
+
+def threat_of(
+    method: Method, config: TrainConfig, eps: float, share: tuple[int, int] | None = None
+) -> Ball | None:
+    """The ball that contains x'; None for eps = 0, where x' is x."""
+    if method.one_step is None or eps == 0:
+        return ball(eps, config.step_size, config.norm, share)
+    noise, step, projected = method.one_step
+    radius = eps if projected else (noise + step) * eps  # which the step cannot leave
+    return NoisyBall(radius, step * eps, share=share, start=noise * eps)
+
+
+@dataclass(frozen=True)
+class NoisyBall(LinfBall):
+    """A linf ball whose random starts are drawn from another one, of radius `start`."""
+
+    start: float = field(default=0.0, kw_only=True)
+
+    @property
+    def start_radius(self) -> float:
+        return self.start
 
 
 def ball(
@@ -135,7 +161,8 @@ def require_trainable(model: object) -> None:
         raise InputError(
             "The search for x' runs on the bare network, but the network is inside "
             f"{type(model).__name__}; wrap a module whose forward returns "
-            "IntLoss(...)(network, x, y) instead (see docs/concepts.md, Several processes)."
+            "IntLoss(...)(network, x, y) instead, or give a trainer the bare network, which it "
+            "trains on all processes of torchrun (see docs/scaling.md)."
         )
     if not isinstance(model, GapClassifier):
         raise InputError(

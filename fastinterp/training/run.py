@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from .. import models
 from .._utils import processes
@@ -22,9 +23,10 @@ from ..models.gap import require_fit
 from .augment import Augment, Augmentation
 from .batches import Batches, LoaderBatches, Source, make_batches
 from .distributed import require_same, share_of, share_out
-from .folder import BEFORE, BEST, DAMAGED, HISTORY, NETWORK, STATE, run_folder, writing
+from .folder import AVERAGE, BEFORE, BEST, DAMAGED, HISTORY, NETWORK, STATE, run_folder, writing
 from .interrupt import deferred_interrupt
 from .progress import Bar, Every, Totals, require_finite
+from .scheduler import as_json, from_json
 from .state import State, read_newest, restore_state, save_state
 from .step import Stepper
 from .validation import Attack, Validation, is_best
@@ -76,6 +78,9 @@ class Run:
             self.settings["augment"] = change.name
         if isinstance(train_data, MixedData):
             self.settings |= {"extra_images": len(train_data.extra), "share": train_data.share}
+        if isinstance(stepper.config.scheduler, str):
+            total = stepper.step + self.epochs * self.batches.steps
+            stepper.total_steps = self.settings["total_steps"] = total
         self.batches = share_out(self.batches, stepper.config.seed)
         # Not 0 in a second call of fit, whose epochs have an order of their own.
         self.first_step, self.first_epoch = stepper.step, stepper.epoch
@@ -127,13 +132,22 @@ class Run:
                 self._finish_epoch(epoch)
                 if folder is not None and is_best(self.history, self.robust):
                     # Before the state, which must not know of an epoch whose network is missing.
-                    self._save_network(folder / BEST, info)
+                    with self._averaged():
+                        self._save_network(folder / BEST, info)
                 self._save(folder)
         processes.only_first(partial(self._finish, folder, info))
 
     def _finish(self, folder: Path | None, info: dict[str, Any]) -> None:
         if folder is not None:
             self._save_network(folder / NETWORK, info)
+            if self.stepper.average is not None:
+                with self._averaged():
+                    self._save_network(folder / AVERAGE, info)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """The trained network with the moving average of its weights, if there is one."""
+        average = self.stepper.average
+        return nullcontext() if average is None else average.in_place()
 
     def _done(self) -> int:
         """Steps of this run done so far."""
@@ -169,7 +183,9 @@ class Run:
             **means,
         }
         if self.val is not None:
-            row |= self.val.measure()
+            with self._averaged():
+                row |= self.val.measure()
+        self.stepper.end_epoch(means["loss"])
         self.history.append(row | {"images": self.totals.images, "seconds": self.seconds})
         self.totals = Totals(self.stepper.device)
         self.seconds = 0.0
@@ -192,9 +208,12 @@ class Run:
             "history": self.history,
             "settings": self.settings,
         }
+        if stepper.scheduler is not None:
+            record["scheduler"] = as_json(stepper.scheduler.state_dict())
         model, optimizer = stepper.model, stepper.optimizer
         with writing(folder):
-            save_state(folder / STATE, model, optimizer, self.totals.sums, record)
+            sums = self.totals.sums
+            save_state(folder / STATE, model, optimizer, sums, record, self._averages())
             if self.history:
                 write_json(folder / HISTORY, self.history)
 
@@ -205,7 +224,10 @@ class Run:
         record = state.record
         _require_same_settings(state.path.parent, record["settings"], self.settings)
         self._require_fitting_step(state)
-        sums = restore_state(state, self.stepper.model, self.stepper.optimizer)
+        stepper = self.stepper
+        sums = restore_state(state, stepper.model, stepper.optimizer, self._averages())
+        if stepper.scheduler is not None:
+            stepper.scheduler.load_state_dict(from_json(record["scheduler"]))
         self.totals.sums, self.totals.images = sums, record["images"]
         self.stepper.step, self.first_step = record["step"], record["first_step"]
         self.seconds, self.history = record["seconds"], record["history"]
@@ -216,6 +238,10 @@ class Run:
                 if (folder / STATE).exists():
                     (folder / STATE).replace(folder / DAMAGED)
                 state.path.replace(folder / STATE)
+
+    def _averages(self) -> nn.Module | None:
+        average = self.stepper.average
+        return None if average is None else average.averaged
 
     def _require_fitting_step(self, state: State) -> None:
         """Raise unless the state is of the asked epochs, and its step of its epoch."""

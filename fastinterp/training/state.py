@@ -47,6 +47,7 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     totals: Tensor,
     record: dict[str, Any],
+    ema: nn.Module | None = None,
 ) -> None:
     """Write the network, the optimizer, torch's random state and `record` (JSON), atomically.
 
@@ -54,10 +55,13 @@ def save_state(
 
     Args:
         totals: the running sums of the epoch, a tensor so that no bit is lost.
+        ema: the moving average of the weights.
     """
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     optimizer_tensors, optimizer_json = flatten(optimizer.state_dict())
     tensors |= optimizer_tensors
+    if ema is not None:
+        tensors |= {f"ema/{name}": value for name, value in ema.state_dict().items()}
     tensors["totals"] = totals
     tensors["random/cpu"] = torch.get_rng_state()
     if torch.cuda.is_available() and totals.is_cuda:
@@ -181,8 +185,13 @@ def _is_record(record: Any) -> bool:
     )
 
 
-def restore_state(state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
-    """Load a state into model, optimizer and torch's random state; return totals.
+def restore_state(
+    state: State,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: nn.Module | None = None,
+) -> Tensor:
+    """Load a state into model, optimizer, average and torch's random state; return totals.
 
     Raises:
         InputError: it is not a state of this network and optimizer.
@@ -195,6 +204,10 @@ def restore_state(state: State, model: nn.Module, optimizer: torch.optim.Optimiz
             raise ValueError("totals are three sums")
         weights = {k[6:]: v for k, v in tensors.items() if k.startswith("model/")}
         _require_alike(weights, model.state_dict())
+        if ema is not None:
+            averages = {k[4:]: v for k, v in tensors.items() if k.startswith("ema/")}
+            _require_alike(averages, ema.state_dict())
+            ema.load_state_dict(averages)
         load_optimizer(optimizer, state.optimizer, tensors)
         model.load_state_dict(weights)
         torch.set_rng_state(random)

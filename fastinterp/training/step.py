@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import fields, replace
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._utils import processes
 from .._utils.errors import InputError
@@ -15,8 +16,10 @@ from ..attacks.modes import convolutions_in
 from ..attacks.threats import Threat
 from ..models.compiled import CompiledClassifier
 from ..models.gap import GapClassifier, require_fit
+from .averaging import Average
+from .awp import perturbed, perturbed_weights
 from .config import TrainConfig
-from .distributed import Share, average, can_capture, exchange_share, seed_randomness
+from .distributed import Share, add_up, average, can_capture, exchange_share, seed_randomness
 from .graphs import CudaRecorder, GraphedIterations, module_state
 from .methods import Method
 from .optimizer import (
@@ -28,12 +31,14 @@ from .optimizer import (
 )
 from .precision import usable_precision
 from .result import StepResult
-from .robust_loss import ball, require_known_labels, require_trainable, robust_loss
+from .robust_loss import require_known_labels, require_trainable, robust_loss, threat_of
 from .schedule import decay
+from .scheduler import advance, make_scheduler, shape_factor
 from .seeds import derive
 from .sync_norm import synchronise
 
-SETTINGS = frozenset(field.name for field in fields(TrainConfig)) - {"optimizer", "device"}
+SETTINGS = frozenset(field.name for field in fields(TrainConfig))
+SETTINGS -= {"optimizer", "scheduler", "ema", "device"}
 
 
 class Stepper:
@@ -57,11 +62,16 @@ class Stepper:
         if config.sync_batchnorm and processes.world() > 1:
             synchronise(self.model)
         self.device = next(self.model.parameters()).device
-        self.method = method
+        self.method = method.smoothed(config.label_smoothing) if config.label_smoothing else method
         self.config = replace(config, precision=usable_precision(config.precision, self.device))
-        self.optimizer = make_optimizer(self.model, config.optimizer, config.lr)
+        self.optimizer = make_optimizer(
+            self.model, config.optimizer, config.lr, config.weight_decay
+        )
+        self.total_steps: int | None = None  # of a run; `fit` knows it
         self.step = self.epoch = 0
         self._base_lr = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.scheduler = make_scheduler(config.scheduler, self.optimizer)
+        self.average = None if not config.ema else Average(self.model, config.ema)
         self._generator = torch.Generator(device=self.device)
         if config.channels_last and self.device.type == "cuda":
             self.model.to(memory_format=torch.channels_last)
@@ -120,10 +130,11 @@ class Stepper:
             if (
                 graphs is None
                 or config.norm != "linf"
+                or self.method.one_step is not None
                 or torch.is_autocast_enabled(x.device.type)
                 or not graphs.accepts(x)
             ):
-                threat = ball(eps, config.step_size, config.norm, share)
+                threat = threat_of(self.method, config, eps, share)
                 result = self._iterate(share, x, y, threat)
             else:
                 fixed = self._fixed_by_capture()
@@ -134,14 +145,29 @@ class Stepper:
             if not self._step_inside:
                 self.optimizer.step()
         self.step += 1
+        if self.average is not None:
+            self.average.update()
+        if self.scheduler is not None and self.config.scheduler_every == "step":
+            advance(self.scheduler, None)
         return result
+
+    def end_epoch(self, loss: float) -> None:
+        """Let a scheduler that follows epochs know of one, and of its mean loss."""
+        if self.scheduler is not None and self.config.scheduler_every == "epoch":
+            advance(self.scheduler, loss)
+
+    @property
+    def ema(self) -> nn.Module | None:
+        """The network with the moving average of the weights, if there is one."""
+        return None if self.average is None else self.average.averaged.module
 
     def _iterate(
         self, share: Share | None, x: Tensor, y: Tensor, threat: Threat | None
     ) -> StepResult:
         """Everything of a step that happens on the device; a CUDA graph may hold it."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss, clean, adv = robust_loss(
+        outer = partial(
+            robust_loss,
             self.network,
             self.method,
             self.config,
@@ -152,13 +178,30 @@ class Stepper:
             precision=self.config.precision,
             images=None if share is None else share.images,
         )
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss, clean, adv = outer()
+        if self.config.awp:
+            weights = perturbed_weights(self.model)
+            gradients: Any = torch.autograd.grad(loss, weights, allow_unused=True)
+            if share is not None:
+                gradients = add_up(
+                    [
+                        torch.zeros_like(w) if g is None else g
+                        for w, g in zip(weights, gradients, strict=True)
+                    ]
+                )
+            with perturbed(weights, gradients, self.config.awp):
+                moved = outer(x_adv=None if adv is None else adv.x)
+                moved.loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            loss.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():  # before the step, since logits may be computed only now
             clean_correct = (clean.logits.argmax(dim=1) == y).sum()
             robust_correct = None if adv is None else (adv.logits.argmax(dim=1) == y).sum()
         result = StepResult(loss.detach(), clean_correct, robust_correct, len(x))
         if share is not None:
             result = average(self.model, result, share)
+        if self.config.clip_grad is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad)
         if self._step_inside:
             self.optimizer.step()
         return result
@@ -199,6 +242,10 @@ class Stepper:
         """Set the step's learning rate, and let changes made to the optimizer reach a graph."""
         if self.config.lr_milestones:
             factor = decay(self.step, self.config.lr_milestones)
+            for group, base in zip(self.optimizer.param_groups, self._base_lr, strict=True):
+                set_lr(group, base * factor)
+        if isinstance(self.config.scheduler, str):
+            factor = shape_factor(self.config.scheduler, self.step, self.total_steps)
             for group, base in zip(self.optimizer.param_groups, self._base_lr, strict=True):
                 set_lr(group, base * factor)
         state, groups = self._adapted

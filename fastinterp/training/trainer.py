@@ -20,6 +20,10 @@ from .schedule import LinearEps
 from .step import Stepper
 from .validation import Attack
 
+_RECORDED = ["weight_decay", "scheduler", "scheduler_every", "clip_grad", "label_smoothing"]
+_RECORDED += ["ema", "awp", "sync_batchnorm"]
+OPTIONS = {field.name: field.default for field in fields(TrainConfig) if field.name in _RECORDED}
+
 
 class Trainer(Stepper):
     """Trains a GapClassifier by a method of the table (`fastinterp.training.METHODS`).
@@ -71,6 +75,11 @@ class Trainer(Stepper):
             "lr_milestones": list(config.lr_milestones),
             "precision": config.precision,
         }
+        # Old runs do not record what they did not have.
+        for name, usual in OPTIONS.items():
+            value = getattr(config, name)
+            if value != usual:
+                settings[name] = getattr(value, "__qualname__", value)
         if self.method.inner is not None:
             schedule: Any = config.eps_schedule
             if isinstance(schedule, LinearEps):
@@ -111,9 +120,10 @@ class Trainer(Stepper):
         each epoch, every `checkpoint_seconds` within one, and on Ctrl-C), `history.json`, and at
         the end `model.safetensors`. With `val_attack`, or for a method without x' with `val_data`,
         `best.safetensors` is the network after the epoch that did best on those images, because
-        robust accuracy often falls again late in training. The last two are not written for a
-        wrapped network, which no file can rebuild; `state.safetensors` has its weights as
-        model/NAME.
+        robust accuracy often falls again late in training. With `ema` it is the average of the
+        weights that is validated, and the last one is `ema.safetensors`. None of these three is
+        written for a wrapped network, which no file can rebuild; `state.safetensors` has its
+        weights as model/NAME.
 
         A run stopped at any moment, even by SIGKILL, and resumed gives the weights that it would
         have given; on a CPU with the same number of threads, bit for bit. A state carries a

@@ -8,7 +8,17 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from fastinterp.attacks import PGD, CrossEntropy, Discrepancy, L1Ball, L2Ball, LinfBall, ascend
+from fastinterp.attacks import (
+    PGD,
+    CrossEntropy,
+    Discrepancy,
+    HalvingSteps,
+    L1Ball,
+    L2Ball,
+    LinfBall,
+    SparseSteps,
+    ascend,
+)
 
 pytestmark = pytest.mark.cuda
 
@@ -31,6 +41,23 @@ def test_the_loop_does_not_wait_for_the_gpu(make_tiny, batch, objective, keep: s
     ascend(model, threat, objective, x, y, 2, keep=keep, random_start=True)  # loads the kernels
     with waiting_is_an_error():
         ascend(model, threat, objective, x, y, 5, keep=keep, random_start=True)
+
+
+@pytest.mark.parametrize(
+    ("threat", "climber"),
+    [
+        (LinfBall(0.2, 0.0), HalvingSteps()),
+        (L2Ball(1.0, 0.0), HalvingSteps()),
+        (L1Ball(5.0, 0.0), SparseSteps()),
+    ],
+)
+def test_apgd_does_not_wait_for_the_gpu(make_tiny, batch, threat, climber) -> None:
+    model = make_tiny(torch.float32).cuda()
+    x, y = batch[0].float().cuda(), batch[1].cuda()
+    settings = {"keep": "best", "random_start": True, "climber": climber}
+    ascend(model, threat, CrossEntropy(), x, y, 2, **settings)  # loads the kernels
+    with waiting_is_an_error():
+        ascend(model, threat, CrossEntropy(), x, y, 30, **settings)
 
 
 @pytest.mark.parametrize("ball", [LinfBall, L2Ball, L1Ball])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import Tensor
 
 from fastinterp import PGD, NormalTrainer, data, models
+from fastinterp.attacks import APGD, DLR, CrossEntropy
 from fastinterp.models import GapClassifier
 
 pytestmark = pytest.mark.interop
@@ -72,3 +75,21 @@ def test_foolbox_pgd(problem: Problem, norm: str, name: str) -> None:
     ours = PGD(model, eps, alpha, 10, norm)(x, y)
     agree(problem, ours, theirs)
     assert torch.equal(model(ours).argmax(1) != y, fooled)
+
+
+@pytest.mark.parametrize("loss", ["ce", "dlr"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_autoattack_apgd(problem: Problem, norm: str, loss: str) -> None:
+    """Both draw their own starts, so that a verdict may differ here and there."""
+    base = pytest.importorskip("autoattack.autopgd_base")
+    network, x, y = problem
+    model, x = deepcopy(network).float(), x.float()
+    eps = {"linf": 0.06, "l2": 1.0, "l1": 5.0}[norm]
+    theirs = base.APGDAttack(
+        model, n_iter=50, norm=norm.capitalize(), eps=eps, loss=loss, use_largereps=norm == "l1"
+    ).perturb(x, y)
+    objective = {"ce": CrossEntropy(), "dlr": DLR()}[loss]
+    ours = APGD(model, eps, 50, norm, objective=objective)(x, y, seeds=range(len(x)))
+    fooled, known = (int((model(images).argmax(1) != y).sum()) for images in (ours, theirs))
+    assert 0 < known < len(x)
+    assert fooled >= known - 1

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fastinterp import PGD, InputError
 from fastinterp.attacks import (
     AAI,
+    APGD,
     ISA,
     CrossEntropy,
     Elastic,
@@ -63,6 +64,8 @@ ATTACKS: dict[str, Callable[[GapClassifier], Callable[..., object]]] = {
     "PGD with restarts": lambda model: PGD(
         model, 0.1, 0.05, 2, random_start=True, restarts=2, keep="first_fooled"
     ),
+    "APGD": lambda model: APGD(model, 0.1, 9),
+    "APGD in l1": lambda model: APGD(model, 0.1, 9, "l1", keep="last"),
     "MinimalPGD": lambda model: MinimalPGD(model, steps=2),
     "MinimalPGD, last": lambda model: MinimalPGD(model, steps=2, keep="last"),
     "ISA": lambda model: lambda x, y: ISA(model, CAM(model), steps=2)(x, y, (y + 1) % 4),
@@ -83,6 +86,8 @@ def test_a_gradient_that_is_not_finite_is_blamed_in_every_norm(norm: str) -> Non
     model = Steep()
     with pytest.raises(InputError, match="PGD: the gradient"):
         PGD(model, 0.1, 0.05, 2, norm)(*batch(model))
+    with pytest.raises(InputError, match="APGD: the gradient"):
+        APGD(model, 0.1, 9, norm)(*batch(model))
 
 
 @pytest.mark.parametrize("network", [Steep, Blind])

@@ -11,14 +11,17 @@ from torch import Tensor, nn
 
 from fastinterp import InputError
 from fastinterp.attacks import (
+    DLR,
     KL,
     Capped,
     CrossEntropy,
     Discrepancy,
+    DLRTowards,
     IGNorm,
     MapDiscrepancy,
     MapDistance,
     Margin,
+    MarginTowards,
     Objective,
     Outputs,
     TopK,
@@ -52,6 +55,26 @@ def margin(s: Numbers) -> np.ndarray:
     return s.each(lambda n: np.delete(s.g[n], s.y[n]).max() - s.g[n, s.y[n]])
 
 
+def towards(s: Numbers, rank: int) -> np.ndarray:
+    """The logit of the rank-th likeliest wrong class at x, less that of the true one, at x'."""
+
+    def one(n: int) -> float:
+        wrong = [c for c in np.argsort(-s.f[n]) if c != s.y[n]]
+        return s.g[n, wrong[rank - 1]] - s.g[n, s.y[n]]
+
+    return s.each(one)
+
+
+def dlr(s: Numbers) -> np.ndarray:
+    top = -np.sort(-s.g, axis=1)
+    return margin(s) / (top[:, 0] - top[:, 2])
+
+
+def dlr_towards(s: Numbers, rank: int) -> np.ndarray:
+    top = -np.sort(-s.g, axis=1)
+    return towards(s, rank) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2)
+
+
 def kl(s: Numbers) -> np.ndarray:
     p, q = softmax(s.f), softmax(s.g)
     return (p * np.log(p / q)).sum(axis=1)
@@ -83,6 +106,11 @@ CASES: dict[str, tuple[Objective, Callable[[Numbers], np.ndarray]]] = {
     "cross-entropy targeted": (CrossEntropy(targeted=True), lambda s: -cross_entropy(s)),
     "margin": (Margin(), margin),
     "margin targeted": (Margin(targeted=True), lambda s: -margin(s)),
+    "margin towards the likeliest": (MarginTowards(), lambda s: towards(s, 1)),
+    "margin towards the third": (MarginTowards(3), lambda s: towards(s, 3)),
+    "DLR": (DLR(), dlr),
+    "DLR targeted": (DLR(targeted=True), lambda s: -dlr(s)),
+    "DLR towards the second": (DLRTowards(2), lambda s: dlr_towards(s, 2)),
     "kl": (KL(), kl),
     "discrepancy": (Discrepancy(), lambda s: release(s) / (2 * U)),
     "discrepancy release": (Discrepancy(units="release"), release),
@@ -164,6 +192,30 @@ def test_margin_says_who_is_fooled(setting) -> None:
     value = prepared(Margin(), model, x, y)(x)
     assert torch.equal(value > 0, model(x).argmax(dim=1) != y)
     assert 0 < int((value > 0).sum()) < len(x)
+
+
+def test_dlr_sees_no_scale_and_no_shift(setting) -> None:
+    model, x, x_adv, y = setting
+
+    def other(z: Tensor) -> Tensor:
+        return 50 * model(z) - 3
+
+    for objective in (DLR(), DLR(targeted=True), DLRTowards()):
+        value, expected = (prepared(objective, net, x, y)(x_adv) for net in (other, model))
+        assert torch.allclose(value, expected, rtol=1e-9)
+
+
+def test_ranks_beyond_the_last_class_aim_at_the_last(setting) -> None:
+    model, x, x_adv, y = setting
+    value, expected = (prepared(MarginTowards(k), model, x, y)(x_adv) for k in (9, 3))
+    assert torch.equal(value, expected)
+
+
+@pytest.mark.parametrize(("objective", "classes"), [(DLR(), 2), (DLRTowards(), 3)])
+def test_dlr_needs_enough_classes(setting, objective: Objective, classes: int) -> None:
+    model, x, x_adv, y = setting
+    with pytest.raises(InputError, match=rf"needs at least {classes + 1} classes, got {classes}"):
+        prepared(objective, lambda z: model(z)[:, :classes], x, y % 2)(x_adv)
 
 
 def ig_norm(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, steps: int) -> Tensor:
@@ -254,6 +306,8 @@ def test_unknown_names_are_refused() -> None:
         (lambda cam: MapDistance(cam, None, squared=True), "squared is for p = 2"),
         (lambda cam: TopK(cam, 1.5), "k must be a whole number"),
         (lambda cam: TopK(cam, 0), "k must be at least 1"),
+        (lambda cam: MarginTowards(0), "MarginTowards: rank must be at least 1"),
+        (lambda cam: DLRTowards(1.5), "DLRTowards: rank must be a whole number"),
         (lambda cam: IGNorm("5"), "steps must be a whole number"),
         (lambda cam: Capped(Margin, 0.0), r"write Margin\(\)"),
         (lambda cam: Capped(Margin(), None), "cap must be a number"),

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from fastinterp import InputError, data, models
-from fastinterp.attacks import AAI, LinfBall, Outputs, Rank, soft_tau
+from fastinterp.attacks import AAI, FallingSteps, L1Ball, LinfBall, Outputs, Rank, soft_tau
 from fastinterp.attacks import rank as module
 from fastinterp.attacks.rank import pair_width
-from fastinterp.attacks.threats import Falling
 from fastinterp.evaluation import paper_selection
 from fastinterp.evaluation.aai_scores import aai_scores
 from fastinterp.interpreters import CAM, IntegratedGradients
@@ -77,13 +76,16 @@ def test_value_is_the_true_tau(make_tiny, batch) -> None:
 @pytest.mark.parametrize("eps", [0.2, torch.tensor([0.1, 0.2], dtype=torch.float64)])
 def test_steps_fall_linearly(eps) -> None:
     x = torch.full((2, 3), 0.5, dtype=torch.float64)
-    threat = Falling.linearly(LinfBall(10.0, eps, -9, 9), 4)
+    threat = LinfBall(10.0, 0.0, -9, 9)
     z, up = x.clone(), torch.ones_like(x)
+    climb = FallingSteps(eps).start(threat, x, z, 4)
     for share in (1.0, 0.75, 0.5, 0.25):
         before = z.clone()
-        z = threat.step(x, z, up)
+        z = climb.step(threat, x, z, up, up[:, 0])
         moved = share * torch.as_tensor(eps, dtype=x.dtype).expand(2)
         assert torch.allclose((z - before)[:, 0], moved, rtol=0, atol=1e-12)
+    with pytest.raises(InputError, match="SparseSteps for l1"):
+        FallingSteps(eps).start(L1Ball(1.0, 0.0), x, z, 4)
 
 
 @pytest.mark.parametrize("make", [CAM, lambda m: IntegratedGradients(m, 3)])
@@ -96,6 +98,16 @@ def test_lowers_tau_and_keeps_the_prediction(make_tiny, batch, make) -> None:
     }
     assert all(each.unchanged.all() for each in scores.values())
     assert scores["rank"].kendall_tau.mean() < scores["topk"].kendall_tau.mean() - 0.1
+
+
+def test_a_constant_map_has_no_order(make_tiny, batch) -> None:
+    """Its image stays as it is; the others are attacked all the same."""
+    model, (x, y) = make_tiny(), batch
+    with torch.no_grad():
+        model.weight[0] = 0
+    x_adv = AAI(model, CAM(model), 0.1, steps=5, kind="rank", random_start=False)(x, y)
+    changed = (x_adv != x).flatten(1).any(1)
+    assert torch.equal(changed, y != 0)
 
 
 def test_settings() -> None:

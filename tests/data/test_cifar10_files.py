@@ -1,4 +1,4 @@
-"""CIFAR-10, in every layout that is read."""
+"""CIFAR-10 and CIFAR-100, in every layout that is read."""
 
 from __future__ import annotations
 
@@ -163,3 +163,44 @@ def test_lists_that_name_one_list_very_often_are_refused_at_once(tmp_path: Path)
         batch = {"data": np.zeros((1, 3072), np.uint8), "labels": [1]}
         (tmp_path / "test_batch").write_bytes(pickle.dumps({**batch, key: nested}))
         assert "expected a pickled dict" in refusal("cifar10", tmp_path)
+
+
+THINGS = [f"thing {number}" for number in range(100)]
+
+
+def write_cifar100(folder: Path, images: np.ndarray, fine: list[int], names=THINGS) -> None:
+    folder.mkdir()
+    if "python" in folder.name:
+        content = {b"data": images, b"fine_labels": fine, b"coarse_labels": [0] * len(fine)}
+        (folder / "train").write_bytes(pickle.dumps(content, protocol=2))
+        meta = {b"fine_label_names": [name.encode() for name in names]}
+        (folder / "meta").write_bytes(pickle.dumps(meta, protocol=2))
+    else:
+        coarse = np.zeros((len(fine), 1), np.uint8)
+        records = np.hstack([coarse, np.array(fine, np.uint8)[:, None], images])
+        (folder / "train.bin").write_bytes(records.tobytes())
+        text = "\n".join(name.replace(" ", "_") for name in names)
+        (folder / "fine_label_names.txt").write_text(text + "\n")
+
+
+@pytest.mark.parametrize("version", ["python", "binary"])
+def test_cifar100_has_fine_labels_and_their_names(tmp_path: Path, version: str) -> None:
+    images = RANDOM.randint(0, 256, (3, 3072)).astype(np.uint8)
+    write_cifar100(tmp_path / f"cifar-100-{version}", images, [99, 0, 7])
+    for root in (tmp_path, tmp_path / f"cifar-100-{version}"):
+        read = data.load("CIFAR-100", root, "train")
+        np.testing.assert_array_equal(read.images.numpy(), images.reshape(3, 3, 32, 32))
+        assert read.labels.tolist() == [99, 0, 7]
+        assert [name.replace("_", " ") for name in read.classes] == THINGS
+    assert f"cifar-100-{version} lacks files" in refusal("cifar100", tmp_path)
+
+
+@pytest.mark.parametrize("version", ["python", "binary"])
+def test_damaged_files_of_cifar100_are_refused(tmp_path: Path, version: str) -> None:
+    images = RANDOM.randint(0, 256, (3, 3072)).astype(np.uint8)
+    folder = tmp_path / f"cifar-100-{version}"
+    write_cifar100(folder, images, [1, 2, 3], THINGS[:99])
+    assert "100 classes" in refusal("cifar100", tmp_path, "train")
+    file = folder / ("train" if version == "python" else "train.bin")
+    file.write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+    assert str(file) in refusal("cifar100", tmp_path, "train")

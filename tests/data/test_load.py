@@ -17,7 +17,7 @@ from fastinterp.data.torchvision_sets import SETS
 
 @pytest.mark.parametrize("name", [name for name in data.NAMES if name != "digits"])
 def test_a_root_that_does_not_serve_says_what_it_should_hold(tmp_path: Path, name: str) -> None:
-    own = {"mnist": "MNIST/raw/", "cifar10": "cifar-10-batches-py/"}
+    own = {"mnist": "MNIST/raw/", "cifar10": "cifar-10-batches-py/", "cifar100": "cifar-100-python"}
     own |= {name: each.layout for name, each in SETS.items()}
     hint = own.get(name, "for each class")
     assert hint in refusal(name)

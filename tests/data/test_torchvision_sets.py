@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bz2
-import pickle
 from hashlib import md5
 from pathlib import Path
 
@@ -47,30 +46,6 @@ def test_svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read.labels.tolist() == [0, 1, 9, 0]  # theirs begin at 1, with 10 for 0
     np.testing.assert_array_equal(read.images.numpy(), images.transpose(3, 2, 0, 1))
     assert "train_32x32.mat" in refusal("SVHN", tmp_path, "train")
-
-
-def test_cifar100_has_fine_labels_and_their_names(tmp_path: Path, monkeypatch) -> None:
-    folder = tmp_path / "cifar-100-python"
-    folder.mkdir()
-    images, labels = bytes_of(3, 3072), [99, 0, 7]
-    names = [f"thing {number}" for number in range(100)]
-    for file, content in (
-        ("train", {"data": images, "fine_labels": labels}),
-        ("test", {"data": images[:1], "fine_labels": labels[:1]}),
-        ("meta", {"fine_label_names": names}),
-    ):
-        (folder / file).write_bytes(pickle.dumps(content))
-    sums = {f: md5((folder / f).read_bytes()).hexdigest() for f in ("train", "test", "meta")}
-    monkeypatch.setattr(datasets.CIFAR100, "train_list", [["train", sums["train"]]])
-    monkeypatch.setattr(datasets.CIFAR100, "test_list", [["test", sums["test"]]])
-    meta = {"filename": "meta", "key": "fine_label_names", "md5": sums["meta"]}
-    monkeypatch.setattr(datasets.CIFAR100, "meta", meta)
-    read = data.load("CIFAR-100", tmp_path, "train")
-    np.testing.assert_array_equal(read.images.numpy(), images.reshape(3, 3, 32, 32))
-    assert (read.labels.tolist(), read.classes) == (labels, tuple(names))
-    # torchvision unpickles only what has the published checksum.
-    (folder / "train").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
-    assert "corrupted" in refusal("cifar100", tmp_path, "train")
 
 
 def test_usps_has_classes_also_where_torchvision_names_none(tmp_path: Path) -> None:

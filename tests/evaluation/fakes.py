@@ -45,7 +45,7 @@ def median(x: Tensor) -> Tensor:
     height, width = x.shape[2:]
     around = F.pad(x, (1, 1, 1, 1), mode="reflect")
     shifts = [around[:, :, i : i + height, j : j + width] for i in range(3) for j in range(3)]
-    return torch.stack(shifts).median(dim=0).values
+    return torch.stack(shifts, dim=-1).median(dim=-1).values
 
 
 class Median(Fake):
@@ -92,7 +92,7 @@ class Scrambled(Fake):
     """The image as it is, and the entries of its gradient in another order."""
 
     def before(self, x: Tensor) -> Tensor:
-        order = torch.randperm(x[0].numel(), generator=torch.Generator().manual_seed(0))
+        order = torch.randperm(math.prod(x.shape[1:]), generator=torch.Generator().manual_seed(0))
         other = x.flatten(1)[:, order.to(x.device)].view_as(x)
         return x.detach() + other - other.detach()
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastinterp._utils.errors import InputError
-from fastinterp.attacks import CrossEntropy
-from fastinterp.evaluation import PROTOCOLS, sweep
+from fastinterp.attacks import PGD, AutoAttack
+from fastinterp.evaluation import PROTOCOLS, accuracy_table, sweep
+from fastinterp.evaluation.ensembles import Budget
 from fastinterp.evaluation.protocols import Protocol
-from fastinterp.evaluation.tries import Budget, Try
 
 
 def plain_pgd_accuracy(
@@ -61,31 +65,119 @@ def test_batches_do_not_change_verdicts(make_problem, protocol: str, norm: str) 
     assert 0 < by_size[0][0]["accuracy"] < clean[0]["accuracy"]
 
 
-def test_best_is_never_above_paper_and_sees_more(make_problem) -> None:
+def test_best_sees_more_than_paper(make_problem) -> None:
     model, x, y = make_problem(60)
-    settings = {"eps": [0, 0.01, 0.02, 0.03, 0.05], "steps": [1, 4, 10]}
+    settings = {"eps": [0, 0.01, 0.02, 0.03, 0.05], "steps": [10]}
     paper = accuracies(sweep(model, x, y, **settings))
     best = accuracies(sweep(model, x, y, protocol="best", **settings))
     assert all(b <= p for b, p in zip(best, paper, strict=True))
     assert sum(best) < sum(paper)
 
 
-@pytest.mark.parametrize("carry", [True, False])
+@pytest.mark.parametrize("paper", [False, True])
 def test_fooled_images_are_carried_upward(
-    make_problem, carry: bool, monkeypatch: pytest.MonkeyPatch
+    make_problem, paper: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An attack that forgets to move beyond eps 0.1 shows who was carried there."""
 
-    def tries(budget: Budget) -> list[Try]:
-        return [Try(CrossEntropy(), budget.step_size if budget.eps < 0.1 else 0.0)]
+    def attacks(model, budget: Budget, classes: int):
+        eps = budget.eps if budget.eps < 0.1 else 0.0
+        return {"pgd": PGD(model, eps, eps / 4, budget.steps)}
 
-    monkeypatch.setitem(PROTOCOLS, "best", Protocol("best", tries, carry, ""))
+    protocol = Protocol("best", attacks, steps=8, about="", paper=paper)
+    monkeypatch.setitem(PROTOCOLS, "best", protocol)
     model, x, y = make_problem()
-    rows = sweep(model, x, y, eps=[0.2, 0.05, 0.0], steps=[8], protocol="best")
+    rows = sweep(model, x, y, eps=[0.2, 0.05, 0.0], protocol="best")
     large, small, clean = accuracies(rows)
     assert [row["eps"] for row in rows] == [0.2, 0.05, 0.0]
     assert small < clean
-    assert large == (small if carry else clean)
+    assert large == (clean if paper else small)
+
+
+def test_an_ensemble_shows_what_each_attack_leaves(make_problem) -> None:
+    model, x, y = make_problem()
+    clean, row = sweep(model, x, y, eps=[0, 0.03], steps=[10], protocol="best")
+    after = list(row["by_attack"].values())
+    assert sorted(after, reverse=True) == after
+    assert after[-1] == row["accuracy"] < after[0] + 1e-9 <= clean["accuracy"] + 1e-9
+    assert "by_attack" not in clean
+    header, body = accuracy_table([clean, row])
+    assert header == ["eps", "steps", *row["by_attack"], "accuracy"]
+    assert body[1][-2] == body[1][-1] == f"{row['accuracy']:.3f}"
+
+
+def test_verdicts_do_not_depend_on_batches_or_their_order(make_problem) -> None:
+    model, x, y = make_problem(40)
+    settings = {"eps": [0.02], "steps": [8], "protocol": "best"}
+    whole = sweep(model, x, y, batch_size=40, **settings)
+    assert sweep(model, x.flip(0), y.flip(0), batch_size=7, **settings) == whole
+
+
+def test_a_stopped_measurement_goes_on(
+    make_problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x, y = make_problem(30)
+    settings = {"eps": [0, 0.01, 0.03], "steps": [6], "protocol": "best", "batch_size": 10}
+    expected = sweep(model, x, y, **settings)
+    calls, state = [], tmp_path / "verdicts.part"
+    whole = PROTOCOLS["best"]
+
+    def attacks(model, budget, classes):
+        def counted(attack):
+            def run(x, y):
+                calls.append(len(x))
+                if len(calls) == stop:
+                    raise KeyboardInterrupt
+                return attack(x, y)
+
+            return run
+
+        return {name: counted(a) for name, a in whole.attacks(model, budget, classes).items()}
+
+    monkeypatch.setitem(PROTOCOLS, "best", replace(whole, attacks=attacks))
+    stop = 0
+    sweep(model, x, y, **settings)
+    all_calls, stop = len(calls), len(calls) // 2
+    calls.clear()
+    with pytest.raises(KeyboardInterrupt):
+        sweep(model, x, y, state=state, **settings)
+    assert state.is_file()
+    stop = 0
+    calls.clear()
+    assert sweep(model, x, y, state=state, **settings) == expected
+    assert len(calls) == all_calls - all_calls // 2 + 1
+    assert not state.exists()
+
+
+def test_saved_verdicts_of_another_measurement_are_not_taken(make_problem, tmp_path: Path) -> None:
+    model, x, y = make_problem(10)
+    state = tmp_path / "verdicts.part"
+    other = {"measurement": "?", f"{(0.02, 4)} 0": {"done": 4, "by": [0] * 10}}
+    state.write_text(json.dumps(other), encoding="utf-8")
+    settings = {"eps": [0.02], "steps": [4], "protocol": "best"}
+    assert sweep(model, x, y, state=state, **settings) == sweep(model, x, y, **settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"protocol": "best", "step_size": 0.1}, "chooses its own"),
+     ({"protocol": "autoattack", "steps": [10]}, "always takes 100 steps")],
+)  # fmt: skip
+def test_settings_that_a_protocol_chooses_are_refused(make_problem, change, words) -> None:
+    model, x, y = make_problem(4)
+    with pytest.raises(InputError, match=words):
+        sweep(model, x, y, eps=[0.1], **change)
+
+
+def test_autoattack_is_the_protocol_of_that_name(make_problem) -> None:
+    model, x, y = make_problem(20)
+    (row,) = sweep(model, x, y, eps=[0.02], protocol="autoattack", seed=3)
+    x_adv = AutoAttack(model, 0.02, seed=3)(x, y)
+    with torch.no_grad():
+        left = (model(x_adv).argmax(1) == y).float().mean()
+    assert row["accuracy"] == pytest.approx(float(left))
+    assert row["steps"] == 100
+    assert (x_adv - x).abs().max() <= 0.02 + 1e-6
 
 
 def test_best_falls_with_eps_and_with_steps(make_problem) -> None:

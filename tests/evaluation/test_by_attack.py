@@ -105,7 +105,6 @@ def test_corruptions_lead_to_the_papers_targets(test_data: data.ImageData) -> No
         ("aai", {"classes": "2-class"}, "--classes"),
         ("aai", {"interpreter": "repr"}, "the interpreter repr has no map for a class"),
         ("aai", {"protocol": "best", "kind": "rank"}, "--kind has no meaning"),
-        ("isa", {"protocol": "best"}, "--protocol"),
         ("pgd", {"norm": "l2"}, "give --eps"),
         ("aai", {"norm": "l1"}, "give --eps"),
         ("jpeg-l1", {"step_size": 0.1}, "--step-size"),

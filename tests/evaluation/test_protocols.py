@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from fastinterp import models
 from fastinterp._utils.errors import InputError
 from fastinterp.evaluation import ISA_SEED, PROTOCOLS, default_step_size, paper_selection
-from fastinterp.evaluation.tries import Budget
+from fastinterp.evaluation.ensembles import Budget
 
 
 @pytest.mark.parametrize("seed", [99, ISA_SEED])
@@ -47,16 +48,12 @@ def test_impossible_selections_are_refused(n_test: int, n: int, num_classes: int
         paper_selection(n_test, n, num_classes=num_classes)
 
 
-def test_the_best_protocol_begins_with_the_papers_attack() -> None:
-    budget = Budget("linf", 0.1, 60, 0.01)
-    (paper,) = PROTOCOLS["paper"].tries(budget)
-    best = PROTOCOLS["best"].tries(budget)
-    assert type(best[0].objective) is type(paper.objective)
-    for attribute in ("step_size", "random_start", "keep", "everyone"):
-        assert getattr(best[0], attribute) == getattr(paper, attribute)
-    assert not paper.random_start
-    assert paper.keep == "last"
-    assert any(one.random_start for one in best)
+def test_protocols_name_their_attacks_in_turn() -> None:
+    model, budget = models.small(seed=0), Budget("linf", 0.1, 60, 0.01)
+    names = {name: list(one.attacks(model, budget, 10)) for name, one in PROTOCOLS.items()}
+    assert names["paper"] == ["pgd"]
+    assert names["best"] == ["apgd-margin", "apgd-ce", "apgd-towards", "square"]
+    assert names["autoattack"] == ["apgd-ce", "apgd-t", "fab-t", "square"]
 
 
 def test_step_sizes() -> None:

@@ -11,15 +11,18 @@ from fakes import FAKES, RANDOM, Fake, Noise
 from torch import Tensor
 
 from fastinterp import InputError, models
+from fastinterp.attacks import APGD, Margin, Square
 from fastinterp.cli import main
 from fastinterp.data import load
 from fastinterp.evaluation import (
     UnreliableFigures,
     accuracy_table,
+    audit,
     footnotes,
     paper_selection,
     sweep,
 )
+from fastinterp.evaluation.measuring import accuracy_of, misclassified
 from fastinterp.evaluation.reliability import FLAT, MISLED, look_for_signs
 from fastinterp.models import GapClassifier
 from fastinterp.training import NormalTrainer
@@ -161,6 +164,44 @@ def test_logits_without_any_gradient_are_refused_in_a_sentence(digits) -> None:
 
     with pytest.raises(InputError, match="no gradient by the images"):
         sweep(Detached(model).eval(), x, y, **SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("name", "norm", "eps", "check"),
+    [
+        ("scrambled gradient", "linf", EPS, "direction"),
+        ("tanh of 5 x logits", "linf", EPS, "black box"),
+        ("8 grey levels", "l2", 1.5, "gradient"),
+        ("noise", "l2", 1.5, "randomness"),
+        ("reversed gradient", "l1", 10.0, "direction"),
+        ("batch dependence", "l1", 10.0, "batch"),
+    ],
+)
+def test_the_audit_finds_fakes(digits, name: str, norm: str, eps: float, check: str) -> None:
+    model, x, y, stored = digits
+    fake = FAKES[name](model, stored).eval()
+    checks = audit(fake, x[:10], y[:10], eps=eps, norm=norm, steps=(1, 5), progress=False)
+    assert {each.name: each.passed for each in checks}[check] is False, checks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAKES)
+def test_the_audit_finds_what_inflates_plain_pgd(digits, name: str) -> None:
+    """Square and images made against the undefended network tell what is true."""
+    model, x, y, stored = digits
+    fake = FAKES[name](model, stored).eval()
+    checks = audit(fake, x, y, eps=EPS, steps=(1, 20), progress=False)
+    figures = {each.name: each.figures for each in checks}
+    plain = figures["more steps"]["20 steps"]
+    moved = APGD(model, EPS, 50, objective=Margin(), keep="best")(x, y)
+    true = min(
+        accuracy_of(misclassified(fake, moved, y)),
+        accuracy_of(misclassified(fake, Square(fake, EPS, 1000)(x, y), y)),
+    )
+    failed = {each.name for each in checks if each.passed is False}
+    assert plain <= true + 0.05 or failed, (plain, true)
+    assert ("randomness" in failed) == (name in RANDOM)
+    assert ("batch" in failed) == (name == "batch dependence")
 
 
 def test_eval_marks_the_table_and_the_json(

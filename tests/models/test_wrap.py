@@ -98,6 +98,8 @@ WRAPPED: dict[str, Callable[[], nn.Module]] = {
     "shufflenet": lambda: zoo.ShuffleNetV2([1, 1, 1], [8, 16, 32, 64, 128], num_classes=7),
     "mnasnet": lambda: zoo.MNASNet(0.25, num_classes=7),
     "gap": lambda: models.small(3, 7, seed=0),
+    "squeezenet": lambda: zoo.SqueezeNet("1_1", num_classes=7),
+    "normalised first": lambda: nn.Sequential(Normalise(), WithFeatureMethod()),
     "any forward": AnyForward,
     "normalised resnet": lambda: nn.Sequential(
         Normalise(), zoo.ResNet(zoo.resnet.BasicBlock, [1, 1, 1, 1], num_classes=7)
@@ -249,7 +251,6 @@ REFUSED: dict[str, Callable[[], nn.Module]] = {
     "maximum": lambda: nn.Sequential(
         nn.Conv2d(3, 6, 3), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(6, 4)
     ),
-    "squeezenet": lambda: zoo.SqueezeNet("1_1", num_classes=7),
 }
 
 

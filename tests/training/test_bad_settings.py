@@ -37,7 +37,7 @@ from fastinterp.training import AdvTrainer, IntLoss, IntTrainer, NormalTrainer
         ({"lr_milestones": 5}, r"^lr_milestones must be a list of steps, got 5\.$"),
         ({"interpreter": Repr}, r"Repr has none; take another\.$"),
         ({"interpreter": 3}, r"GradCAM itself, got int\.$"),
-        ({"optimizer": "adam"}, r"^optimizer must be an optimizer.*AdamW, got 'adam'\.$"),
+        ({"optimizer": 3}, r"^optimizer must be an optimizer.*AdamW, got 3\.$"),
         ({"optimizer": lambda p: 3}, r"got a function that made 3\.$"),
         (
             {"optimizer": torch.optim.SGD, "lr": 0.5},

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fastinterp import InputError
 from fastinterp.attacks import Outputs
-from fastinterp.training import METHODS, method
+from fastinterp.training import METHODS, Trainer, method
+from fastinterp.training.seeds import derive
 
 U = 16  # positions of the tiny network's maps
 GAMMA = 0.37
@@ -58,7 +59,39 @@ def ig_norm(model, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
     return ((x_adv - x) * total / 5).abs().sum((1, 2, 3))
 
 
-# The table of section 5, per image, gamma in the units of the paper's 0.01
+def mart(model, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
+    """Wang et al. (2020): BCE(p(x'), y) + lambda KL(p(x) || p(x')) (1 - p_y(x))."""
+    rows, p, q = torch.arange(len(y)), model(x).softmax(1), model(x_adv).softmax(1)
+    others = q.clone()
+    others[rows, y] = 0
+    bce = -q[rows, y].log() - (1 - others.amax(1)).log()
+    return bce + GAMMA * kl(model, x, x_adv) * (1 - p[rows, y])
+
+
+def integrated(model, x: Tensor, y: Tensor) -> Tensor:
+    """Integrated gradients of the true logit from black, by five points."""
+    total, m = 0, 5
+    for k in range(1, m + 1):
+        point = (x * k / m).detach().requires_grad_()
+        logit = model(point)[torch.arange(len(y)), y].sum()
+        total = total + torch.autograd.grad(logit, point, create_graph=True)[0]
+    return x * total / m
+
+
+def uncorrelated(model, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
+    """(1 - Pearson's r) / 2, image by image."""
+    pairs = zip(integrated(model, x, y), integrated(model, x_adv, y), strict=True)
+    r = [torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] for a, b in pairs]
+    return (1 - torch.stack(r)) / 2
+
+
+def steepness(model, x: Tensor, y: Tensor) -> Tensor:
+    point = x.detach().requires_grad_()
+    loss = cross_entropy(model, point, y).sum()
+    return torch.autograd.grad(loss, point, create_graph=True)[0].square().sum((1, 2, 3))
+
+
+# The table of section 5 and rows of other papers, per image; gamma in the units of Int's 0.01
 LOSSES: dict[str, Callable] = {
     "normal": lambda m, x, z, y: cross_entropy(m, x, y),
     "adv": lambda m, x, z, y: cross_entropy(m, z, y),
@@ -68,6 +101,12 @@ LOSSES: dict[str, Callable] = {
     "int": lambda m, x, z, y: cross_entropy(m, x, y) + GAMMA * 2 * U * eq8(m, x, z, y),
     "int-1-class": lambda m, x, z, y: cross_entropy(m, x, y) + GAMMA * U * one_class(m, x, z, y),
     "int-adv": lambda m, x, z, y: cross_entropy(m, z, y) + GAMMA * 2 * U * eq8(m, x, z, y),
+    "mart": lambda m, x, z, y: mart(m, x, z, y),
+    "fast-at": lambda m, x, z, y: cross_entropy(m, z, y),
+    "n-fgsm": lambda m, x, z, y: cross_entropy(m, z, y),
+    "aat": lambda m, x, z, y: cross_entropy(m, x, y) + GAMMA * uncorrelated(m, x, z, y),
+    "adv-aat": lambda m, x, z, y: cross_entropy(m, z, y) + GAMMA * uncorrelated(m, x, z, y),
+    "input-gradient": lambda m, x, z, y: cross_entropy(m, x, y) + GAMMA * steepness(m, x, y),
 }
 INNER: dict[str, Callable] = {
     "adv": LOSSES["adv"],
@@ -77,6 +116,11 @@ INNER: dict[str, Callable] = {
     "int": lambda m, x, z, y: 2 * U * eq8(m, x, z, y),
     "int-1-class": lambda m, x, z, y: U * one_class(m, x, z, y),
     "int-adv": LOSSES["int-adv"],
+    "mart": LOSSES["adv"],
+    "fast-at": LOSSES["adv"],
+    "n-fgsm": LOSSES["adv"],
+    "aat": lambda m, x, z, y: uncorrelated(m, x, z, y),
+    "adv-aat": LOSSES["adv-aat"],
 }
 
 
@@ -91,8 +135,30 @@ def setting(make_tiny, make_data) -> tuple:
     return model, x, (x + 0.2 * torch.randn_like(x)).clamp(0, 1), y
 
 
-def test_the_table_has_all_eight() -> None:
+def test_every_row_has_its_formula() -> None:
     assert set(METHODS) == set(LOSSES)
+    without = {"normal", "input-gradient"}
+    assert set(INNER) == set(METHODS) - without
+
+
+@pytest.mark.parametrize(("name", "start", "step"), [("fast-at", 1.0, 1.25), ("n-fgsm", 2.0, 1.0)])
+def test_one_step_methods(make_tiny, make_data, name: str, start: float, step: float) -> None:
+    """x' of the trainer against the step written out, with the same random start."""
+    model, (x, y), eps = make_tiny(torch.float64), make_data(6, torch.float64), 0.1
+    trainer = Trainer(model, name, eps=eps, seed=5)
+    generator = torch.Generator().manual_seed(derive(5, "start", 0))
+    noise = torch.empty(6, 64, dtype=torch.float64).uniform_(generator=generator).view_as(x)
+    z = (x + start * eps * (2 * noise - 1)).clamp(0, 1).requires_grad_()
+    (slope,) = torch.autograd.grad(cross_entropy(model, z, y).sum(), z)
+    x_adv = z.detach() + step * eps * slope.sign()
+    if name == "fast-at":
+        x_adv = torch.minimum(torch.maximum(x_adv, x - eps), x + eps)
+    x_adv = x_adv.clamp(0, 1)
+    assert ((x_adv - x).abs().max() > 2 * eps) == (name == "n-fgsm")
+    expected = cross_entropy(model, x_adv, y).mean().item()
+    assert trainer.training_step(x, y).loss.item() == pytest.approx(expected, rel=1e-10)
+    with pytest.raises(InputError, match='norm="linf"'):
+        Trainer(model, name, eps=eps, norm="l2")
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -116,7 +182,7 @@ def test_inner_objective(setting, name: str) -> None:
     assert torch.allclose(value, INNER[name](model, x, x_adv, y), rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", sorted(LOSSES.keys() - {"mart", "input-gradient"}))
 def test_at_x_every_loss_is_the_cross_entropy(setting, name: str) -> None:
     """Why the inner loop may be skipped where eps is 0."""
     model, x, _, y = setting
@@ -140,6 +206,12 @@ def test_default_weights_are_the_papers() -> None:
         "int": 0.01,
         "int-1-class": 0.01,
         "int-adv": 0.01,
+        "mart": 5.0,
+        "fast-at": None,
+        "n-fgsm": None,
+        "aat": 1.0,
+        "adv-aat": 1.0,
+        "input-gradient": 1.0,
     }
 
 

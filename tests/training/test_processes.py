@@ -31,7 +31,7 @@ pytestmark = [
         reason="torch has no gloo",
     ),
 ]
-ALIKE = ("methods", "normalised", "balls", "loader")
+ALIKE = ("methods", "normalised", "options", "balls", "loader", "sources")
 
 
 def run(count: int, jobs: str, folder: Path, **extra: str) -> Callable[[str], list[Any]]:
@@ -79,7 +79,7 @@ def test_verdicts_are_those_of_one_process(pair) -> None:
 
 def test_processes_that_do_not_fit_together_are_refused(pair) -> None:
     for said in pair[1]("refused"):
-        assert said["eps"].startswith("Process 0 trains with eps = 0.1 and process 1 with 1.1")
+        assert said["eps"].startswith("Process 0 trains with eps = 0.1 and process 1 with 0.2")
         assert "batch_size = 12 and process 1 with 13" in said["batch"]
         assert "another network" in said["network"]
         assert "at least the number of processes, 2" in said["small"]

@@ -208,4 +208,5 @@ def test_memory_stays_flat_over_many_files(tmp_path: Path, watch_steps) -> None:
     trainer = IntTrainer(Squares(), eps=0.01, steps=1, step_size=0.01)
     (row,) = fit(trainer, stream, batch_size=15)
     assert row["images"] == len(stream) == 300 and len(used) == 20
-    assert max(used[5:]) - used[4] < 10e6
+    # What is held raises the least that is used; a batch comes and goes.
+    assert min(used[-5:]) - min(used[5:10]) < 10e6

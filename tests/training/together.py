@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from fastinterp import CAM, InputError, evaluation, models
+from fastinterp.data import ImageStream
 from fastinterp.training import METHODS, Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,6 +84,11 @@ def normalised(folder: Path | None = None) -> dict[str, Weights]:
     return {name: train(name, norm=True, sync_batchnorm=True) for name in ("ig-norm", "int")}
 
 
+def options(folder: Path | None = None) -> dict[str, Weights]:
+    more = {"awp": 0.01, "ema": 0.9, "clip_grad": 0.1, "label_smoothing": 0.1}
+    return {name: train(name, scheduler="cosine", **more) for name in ("trades", "ig-norm")}
+
+
 def balls(folder: Path | None = None) -> dict[str, Weights]:
     """In other balls; 13 images are no equal shares."""
     return {norm: train("int-adv", 13, ball=norm) for norm in ("l2", "l1")}
@@ -94,6 +100,30 @@ def loader(folder: Path | None = None) -> dict[str, Weights]:
     images = TensorDataset(*quadrants(2 * BATCH + 1, torch.float64))
     trainer.fit(DataLoader(images, BATCH), EPOCHS, progress=False)
     return {"": trainer.model.state_dict()}
+
+
+class Drawn(ImageStream):
+    """Images of `quadrants` that come as from files, with noise as of a random transform."""
+
+    def read(self, position: int) -> Tensor:
+        noise = torch.rand((1, 8, 8), dtype=torch.float64)
+        return (quadrants(position + 1, torch.float64)[0][position] + noise) / 2
+
+
+def sources(folder: Path | None = None) -> dict[str, Weights]:
+    """Augmented images in memory, and a stream of files."""
+    x, y = quadrants(2 * BATCH + 1, torch.float64)
+    stream = Drawn([""] * len(y), y, tuple("abcd"), transform=str)
+    found = {}
+    for name, data, settings in (
+        ("augmented", (x, y), {"augment": "crop-flip"}),
+        ("stream", stream, {}),
+        ("few", stream, {"steps_per_epoch": 1}),
+    ):
+        trainer = make("normal")
+        trainer.fit(data, EPOCHS, BATCH - 1, progress=False, **settings)
+        found[name] = trainer.model.state_dict()
+    return found
 
 
 def own_loop(folder: Path | None = None) -> dict[str, Weights]:
@@ -124,11 +154,13 @@ def verdicts(folder: Path | None = None) -> dict[str, Any]:
     common: dict[str, Any] = {"batch_size": 9, "progress": False}
     step = {"eps": [0.02, 0.1], "steps": 3, **common}
     targets = (y + 1) % 10
+    best = evaluation.worst_maps.aai_best_sweep
     sweep = partial(evaluation.corruption_sweep, model, x, y, targets, protocol="best")
     return {
         "sweep": evaluation.sweep(model, x, y, protocol="best", **step),
         "aai": evaluation.aai_sweep(model, CAM(model), x, y, **step),
         "fog": sweep(attack="fog", **step),
+        "best": best(model, CAM(model), x[:20], y[:20], **step | {"steps": 2}),
         "audit": evaluation.audit(model, x, y, eps=0.1, steps=(1, 3), **common),
     }
 
@@ -138,7 +170,7 @@ def refused(folder: Path) -> dict[str, str]:
     rank = int(os.environ["RANK"])
     images = quadrants(BATCH)
     wrong: dict[str, Callable[[], Any]] = {
-        "eps": lambda: train("adv", eps=0.1 + rank),
+        "eps": lambda: train("adv", eps=0.1 * (rank + 1)),
         "batch": lambda: train("adv", 12 + rank),
         "network": lambda: train("adv", norm=rank == 1),
         "small": lambda: Trainer(Tiny(), "normal").fit(images, 1, 1),
