@@ -21,6 +21,7 @@ from benchmarks.utils import Entries, Facts, Group, Thunk, describe, unavailable
 from fastinterp import PGD, data, models
 from fastinterp.evaluation import paper_selection, sweep
 from fastinterp.models import GapClassifier
+from fastinterp.ops.climb import one_by_one
 from fastinterp.training import NormalTrainer
 
 NETWORKS = "FASTINTERP_BENCH_NETWORKS"
@@ -28,6 +29,7 @@ DATA_DIR = "FASTINTERP_BENCH_DATA_DIR"
 RELEASED = "mnist_smallgap_int_100.pkl"
 
 OURS, LEAVING, FLOOR = "fastinterp", "fastinterp, until each image is fooled", "the network alone"
+STEPWISE = "fastinterp, step by step"
 PAPER, BEST = "fastinterp, protocol paper", "fastinterp, protocol best"
 TORCHATTACKS = "torchattacks"
 EPS, STEP_SIZE, STEPS = 0.1, 0.01, 40
@@ -76,6 +78,17 @@ def digits_subject() -> Subject:
 
 def by_fastinterp(model: nn.Module, eps: float, steps: int) -> Attack:
     return PGD(model, eps, STEP_SIZE, steps)
+
+
+def step_by_step(model: nn.Module, eps: float, steps: int) -> Attack:
+    """On a GPU, without the kernel that takes all steps in one launch."""
+    attack = by_fastinterp(model, eps, steps)
+
+    def run(x: Tensor, y: Tensor) -> Tensor:
+        with one_by_one():
+            return attack(x, y)
+
+    return run
 
 
 def until_fooled(model: nn.Module, eps: float, steps: int) -> Attack:
@@ -144,12 +157,16 @@ PEERS: dict[str, MakeAttack] = {
 PGD_ENTRIES = {OURS: by_fastinterp, LEAVING: until_fooled, **PEERS, FLOOR: network_alone}
 
 
+def pgd_entries(device: str) -> dict[str, MakeAttack]:
+    return PGD_ENTRIES if device == "cpu" else {**PGD_ENTRIES, STEPWISE: step_by_step}
+
+
 def groups(device: str) -> list[Group]:
     return [
         Group(
             section="PGD in linf, started at x",
             title=f"PGD, 200 images, eps {EPS}, {STEPS} steps of {STEP_SIZE}",
-            entries=tuple(PGD_ENTRIES),
+            entries=tuple(pgd_entries(device)),
             build=partial(build_pgd, device),
             ours=OURS,
             baseline=TORCHATTACKS,
@@ -176,7 +193,7 @@ def build_pgd(device: str) -> Entries:
 
     return {
         name: attempt(lambda make=make: entry(make(s.model, EPS, STEPS)))
-        for name, make in PGD_ENTRIES.items()
+        for name, make in pgd_entries(device).items()
     }
 
 

@@ -20,6 +20,8 @@ import torch
 
 from benchmarks.cases import ODD, MapCase
 from fastinterp import backend, build_info, ops
+from fastinterp.attacks import KL, CrossEntropy, Discrepancy, LinfBall, ascend
+from fastinterp.models import small
 from fastinterp.ops.pgd_step import NORMS, Norm
 
 CLUSTERS = [MapCase(2, 20, 28, 28, 9), MapCase(1, 70, 12, 25, 37), MapCase(1, 900, 7, 9, 5)]
@@ -60,6 +62,8 @@ def checks(device: str) -> Iterator[Callable[[], None]]:
     """Those of float32 first, since all types share their code."""
     for norm in NORMS:
         yield partial(_step, norm, device)
+    for channels, size in ((1, 12), (3, 9)):
+        yield partial(_climb, channels, size, device)
     for length in (2, 49, 784, 5000):
         yield partial(_tau, length, device)
     for dtype, layout in product(TYPES, ("contiguous", "channels_last")):
@@ -70,6 +74,13 @@ def checks(device: str) -> Iterator[Callable[[], None]]:
 def _step(norm: Norm, device: str) -> None:
     x = torch.rand(3, 3, 17, 19, device=device)
     ops.pgd_step(x, x - 0.5, x, 0.1, 0.05, norm=norm)
+
+
+def _climb(channels: int, size: int, device: str) -> None:
+    model = small(channels, seed=0).to(device)
+    x, y = torch.rand(2, channels, size, size, device=device), torch.tensor([0, 1], device=device)
+    objective = CrossEntropy() + KL() + Discrepancy()
+    ascend(model, LinfBall(0.1, 0.05), objective, x, y, 2, random_start=True)
 
 
 def _tau(length: int, device: str) -> None:

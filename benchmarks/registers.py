@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from torch.utils import cpp_extension
 
+from benchmarks.climb_work import section
 from fastinterp._utils.toolkit import find_toolkit
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,7 +33,8 @@ Written by `python -m benchmarks.registers` from ptxas's report for sm_{ARCH}: r
 and, in brackets, how many blocks of {THREADS} threads these let a multiprocessor hold, at most 8.
 "Spilled" are bytes of registers that did not fit and of arrays that could not be registers, in
 memory. Kernels of products take {SHARED // 1024} KiB of shared memory a block (float64: twice
-that); `DiscrepancyClusterKernel` takes what its tiles need, up to what a block may have.
+that); `DiscrepancyClusterKernel` takes what its tiles need, and `ClimbKernel` what its network
+needs, up to what a block may have: one block a multiprocessor.
 `PgdStepLinfKernel<n>` moves n numbers at once; `PgdStepBallKernel<1>` is the l1 step, `<2>` the l2
 step. The kernels are in `csrc/kernels/<op>.cuh`.
 """
@@ -106,7 +108,7 @@ def page(found: list[Kernel], toolkit: str) -> str:
         cells = [_cell(by_type.get(kind)) for kind in TYPES.values()]
         spilled = max(one.spilled for one in by_type.values())
         lines.append(f"| {name} | {' | '.join(cells)} | {spilled} |")
-    return f"{INTRODUCTION}\nCUDA {toolkit}.\n\n" + "\n".join(lines) + "\n"
+    return f"{INTRODUCTION}\nCUDA {toolkit}.\n\n" + "\n".join(lines) + f"\n\n{section()}"
 
 
 def _cell(one: Kernel | None) -> str:

@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "block.cuh"
-#include "products.cuh"
 
 namespace fastinterp {
 
@@ -20,7 +19,7 @@ FI_HD double tau_b(int64_t length, int64_t agreement, int64_t tied_a, int64_t ti
 }
 
 // Grid [N]: compares all M^2 / 2 pairs, which is faster than sorting for rows of a few thousand
-// entries.
+// entries. Rows have at most 2^16 entries, so that the number of pairs fits into 32 bits.
 template <typename T>
 struct KendallTauKernel {
   const T *a, *b;  // [N, M]
@@ -32,31 +31,34 @@ struct KendallTauKernel {
     int64_t* shared = static_cast<int64_t*>(memory);
     const T* row_a = a + block.x * length;
     const T* row_b = b + block.x * length;
-    const auto add = [](int64_t x, int64_t y) { return x + y; };
-    const auto sum = [&](const auto& pair) {
-      return reduce(
-          block, shared, length, int64_t{0},
-          [&](int64_t i) {
-            int64_t count = 0;
-            for (int64_t j = 0; j < i; ++j) {
-              count += pair(compare(row_a[i], row_a[j]), compare(row_b[i], row_b[j]));
-            }
-            return count;
-          },
-          add);
+    const int count = static_cast<int>(length), threads = block.threads();
+    // Of a thread's pairs (i, j < i): agreement; ties of a, and 2^32 times ties of b; NaNs.
+    Local<Block, int64_t, 3> counts(block);
+    block.each_thread([&](int t) {
+      int64_t agreement = 0, ties_a = 0, ties_b = 0, nans = 0;
+      for (int i = t; i < count; i += threads) {
+        const T own_a = row_a[i], own_b = row_b[i];
+        nans += own_a != own_a || own_b != own_b;
+        for (int j = 0; j < i; ++j) {
+          const int x = compare(own_a, row_a[j]), y = compare(own_b, row_b[j]);
+          agreement += x * y;
+          ties_a += x == 0;
+          ties_b += y == 0;
+        }
+      }
+      counts.at(t, 0) = agreement;
+      counts.at(t, 1) = ties_a + (ties_b << 32);
+      counts.at(t, 2) = nans;
+    });
+    const auto sum = [&](int which) {
+      return block.reduce(
+          shared, int64_t{0}, [&](int t) { return counts.at(t, which); },
+          [](int64_t x, int64_t y) { return x + y; });
     };
-    const int64_t agreement = sum([](int x, int y) { return x * y; });
-    const int64_t tied_a = sum([](int x, int) { return x == 0 ? 1 : 0; });
-    const int64_t tied_b = sum([](int, int y) { return y == 0 ? 1 : 0; });
-    const int64_t strange = reduce(
-        block, shared, length, int64_t{0},
-        [&](int64_t i) {
-          const bool nan = row_a[i] != row_a[i] || row_b[i] != row_b[i];
-          return int64_t{nan};
-        },
-        add);
+    const int64_t agreement = sum(0), ties = sum(1), nans = sum(2);
     block.each(1, [&](int64_t) {
-      tau[block.x] = strange ? static_cast<double>(NAN) : tau_b(length, agreement, tied_a, tied_b);
+      tau[block.x] =
+          nans ? static_cast<double>(NAN) : tau_b(length, agreement, ties & 0xffffffff, ties >> 32);
     });
   }
 

@@ -3,17 +3,17 @@
 For stacks of convolutions with ReLUs between them whose output are class maps, as `models.fold`
 makes them of the paper's Small. A block of the GPU takes an image through all steps with weights,
 maps, gradients and x' in its shared memory (csrc/kernels/climb.cuh): up to 227 KiB on an H100, of
-which MNIST Small takes 179. Where a network does not fit, the steps run one by one.
+which MNIST Small takes 174. Where a network does not fit, the steps run one by one.
 
-FASTINTERP_CLIMB=0 turns it off, to compare the two.
+FASTINTERP_CLIMB=0 turns it off, and so does `one_by_one`, to compare the two.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -136,11 +136,19 @@ if _backend.extension() is not None:
     torch.library.register_fake("fastinterp::climb", _fake)
 
 
-@cache
-def _is_on() -> bool:
-    """FASTINTERP_CLIMB: `1` (default) or `0`. Read once."""
-    value = os.environ.get("FASTINTERP_CLIMB", "1")
-    return require_one_of("FASTINTERP_CLIMB", value, ("0", "1")) == "1"
+_SWITCH = "FASTINTERP_CLIMB"
+_on = require_one_of(_SWITCH, os.environ.get(_SWITCH, "1"), ("0", "1")) == "1"
+
+
+@contextmanager
+def one_by_one() -> Iterator[None]:
+    """Turn the kernel off for a while, in all threads, to compare."""
+    global _on
+    before, _on = _on, False
+    try:
+        yield
+    finally:
+        _on = before
 
 
 def _native(name: str) -> Any:
@@ -149,7 +157,7 @@ def _native(name: str) -> Any:
 
 def available(x: Tensor) -> bool:
     """Whether there is a kernel for images like x."""
-    if not (_is_on() and x.is_cuda and x.dtype == torch.float32 and type(x) is Tensor):
+    if not (_on and x.is_cuda and x.dtype == torch.float32 and type(x) is Tensor):
         return False
     return not torch.compiler.is_compiling() and _backend.is_native(x)
 

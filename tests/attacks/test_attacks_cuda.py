@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fastinterp.attacks import (
+    KL,
     PGD,
     CrossEntropy,
     Discrepancy,
@@ -19,6 +20,8 @@ from fastinterp.attacks import (
     SparseSteps,
     ascend,
 )
+from fastinterp.models import small
+from fastinterp.ops import climb
 
 pytestmark = pytest.mark.cuda
 
@@ -77,3 +80,31 @@ def test_cpu_and_gpu_agree(make_tiny, batch, norm: str) -> None:
     on_cpu = PGD(make_tiny(), eps, eps / 4, 5, norm)(x, y)
     on_gpu = PGD(make_tiny().cuda(), eps, eps / 4, 5, norm)(x.cuda(), y.cuda()).cpu()
     assert torch.allclose(on_cpu, on_gpu, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("objective", [CrossEntropy(), CrossEntropy() + KL() + Discrepancy()])
+def test_one_launch_takes_the_same_steps(objective, monkeypatch: pytest.MonkeyPatch) -> None:
+    launches: list[bool] = []
+    native = climb.native
+    monkeypatch.setattr(climb, "native", lambda *a, **k: launches.append(True) or native(*a, **k))
+    torch.manual_seed(0)
+    model, x = small(seed=0).cuda(), torch.rand(5, 1, 28, 28, device="cuda")
+    y = torch.arange(5, device="cuda")
+    attack = PGD(model, 0.3, 0.05, 10, random_start=True, objective=objective)
+    found, again = (attack(x, y, torch.Generator("cuda").manual_seed(1)) for _ in range(2))
+    assert torch.equal(found, again)
+    assert len(launches) == 2
+    with climb.one_by_one():
+        expected = attack(x, y, torch.Generator("cuda").manual_seed(1))
+    assert len(launches) == 2
+    assert ((found - expected).abs() < 1e-5).double().mean() > 0.97
+    assert (found - x).abs().max() <= 0.3 + 1e-6
+
+
+def test_one_launch_does_not_wait_for_the_gpu() -> None:
+    model, x = small(seed=0).cuda(), torch.rand(5, 1, 28, 28, device="cuda")
+    y = torch.arange(5, device="cuda")
+    threat, objective = LinfBall(0.2, 0.05), Discrepancy()
+    ascend(model, threat, objective, x, y, 2, random_start=True)  # loads the kernels
+    with waiting_is_an_error():
+        ascend(model, threat, objective, x, y, 5, random_start=True)

@@ -84,6 +84,16 @@ class Problem:
         other.target = replace(self.target, **changed)
         return other
 
+    def cuda(self) -> Problem:
+        other = self.to(torch.float32)
+        other.x, other.draws = self.x.cuda(), self.draws.cuda()
+        other.convolutions = [
+            c._replace(weight=c.weight.cuda(), bias=c.bias.cuda()) for c in self.convolutions
+        ]
+        tensors = {name: getattr(self.target, name) for name in ("bias", "maps", "log_p", "labels")}
+        other.target = replace(self.target, **{name: t.cuda() for name, t in tensors.items()})
+        return other
+
     def run(self, function=None, steps: int = 1, **changes) -> Climbed:
         arguments = {"eps": EPS, "step_size": STEP, "drawn": True} | changes
         function = function or op.native
@@ -249,3 +259,20 @@ def test_elsewhere_the_reference_serves() -> None:
     problem = Problem(ODD[1], TERMS[0])
     found, expected = problem.run(op.climb, steps=2), problem.run(op.reference, steps=2)
     assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("terms", TERMS, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_on_a_gpu(case, terms: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    exact = Problem(case, terms, images=8)
+    single = exact.to(torch.float32)
+    found = single.cuda().run(op.climb, steps=1)
+    expected = single.run(op.reference, steps=1)
+    assert op.available(single.cuda().x)
+    torch.testing.assert_close(found.value.cpu(), expected.value, rtol=1e-4, atol=1e-5)
+    error = (found.grad.cpu() - expected.grad).norm() / expected.grad.norm()
+    assert error < 1e-3
+    again = single.cuda().run(op.climb, steps=1)
+    assert all(map(torch.equal, found, again))
