@@ -62,10 +62,25 @@ def _rows(group: dict[str, Any]) -> Iterator[str]:
         )
 
 
+def best_of(results: Path) -> str:
+    """Accuracies over eps from best-NAME.json, as `eval --protocol best` wrote them."""
+    rows: dict[str, dict[float, float]] = {}
+    for name, title in (("int", "Int"), ("adv", "Adv"), ("trades", "TRADES")):
+        found = json.loads((results / f"best-{name}.json").read_text(encoding="utf-8"))
+        rows[title] = {row["eps"]: row["accuracy"] for row in found["rows"]}
+    radii = list(rows["Int"])
+    head = "| eps | " + " | ".join(f"{eps:g}" for eps in radii) + " |\n|---|" + "--:|" * len(radii)
+    lines = [
+        f"| {title} | " + " | ".join(f"{found[eps]:.3f}" for eps in radii) + " |"
+        for title, found in rows.items()
+    ]
+    return "\n".join([head, *lines])
+
+
 def fill(page: Path) -> str:
     """A page's text with its tables as they were last measured."""
     text = page.read_text(encoding="utf-8")
-    for mark, write in (("table", tables_of), ("speed", speeds_of)):
+    for mark, write in (("table", tables_of), ("speed", speeds_of), ("best", best_of)):
         text = re.sub(
             rf"(<!-- {mark}: (\S+) -->\n).*?(<!-- end -->)",
             lambda m, write=write: f"{m[1]}\n{write(ROOT / m[2])}\n\n{m[3]}",

@@ -76,9 +76,9 @@ def wrap(
     ShuffleNetV2, MNASNet and EfficientNet, many of timm's networks (those with `forward_features`
     and a linear `get_classifier()`), plain `nn.Sequential` stacks, any GapClassifier, and networks
     of your own that torch.fx can trace; also ConvNeXt, Swin, MLP-Mixer, MetaFormer and ViTs built
-    with global_pool="avg", SqueezeNet, and nn.Sequential(Normalize, network). `wrap` checks that the wrapped network has the module's own
-    logits, on two images with a copy of the module in eval mode. A dropout before the linear layer
-    is left out, in train mode too.
+    with global_pool="avg", SqueezeNet, and nn.Sequential(Normalize, network). `wrap` checks that
+    the wrapped network has the module's own logits, on two images with a copy of the module in eval
+    mode. A dropout before the linear layer is left out, in train mode too.
 
     Args:
         module: the network, in train or eval mode, on any device.
