@@ -88,6 +88,8 @@ def _recipe_name(args: Namespace) -> str:
 
 def evaluate(args: Namespace) -> int:
     _require_json(args.out)
+    if args.threat_model is not None:
+        _choose_threat_model(args)
     model, images = _model_and_data(args)
     settings = {field.name: getattr(args, field.name) for field in fields(Request)[2:-1]}
     state = None if args.out is None else Path(args.out).with_suffix(".part")
@@ -113,6 +115,23 @@ def evaluate(args: Namespace) -> int:
         write_rows(args.out, rows, model=args.model, protocol=args.protocol, **about)
         print(f"written: {args.out}")
     return 0
+
+
+def _choose_threat_model(args: Namespace) -> None:
+    """Set what RobustBench's threat model sets, if nothing else was asked for."""
+    threat = evaluation.THREAT_MODELS[args.threat_model]
+    if args.dataset != threat.dataset or args.attack != "pgd":
+        raise InputError(
+            f"--threat-model {args.threat_model} is for --dataset {threat.dataset} and --attack "
+            f"pgd, got {args.dataset} and {args.attack}."
+        )
+    if any(each is not None for each in (args.eps, args.steps, args.step_size, args.norm)):
+        raise InputError(
+            "--threat-model says which eps, steps and norm are measured; leave --eps, --steps, "
+            "--step-size and --norm out."
+        )
+    args.eps, args.norm = [0.0, threat.eps], threat.norm
+    args.protocol, args.n = "autoattack", None
 
 
 def explain(args: Namespace) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 from .._version import __version__
 from ..attacks.aai import AAI_KINDS
 from ..data.load import NAMES as DATASETS
-from ..evaluation import PROTOCOLS
+from ..evaluation import PROTOCOLS, THREAT_MODELS
 from ..evaluation.by_attack import CLASS_SETS, MEASURES
 from ..evaluation.isa_scores import TABLE1
 from ..interpreters.registry import CLASS_WISE, INTERPRETERS
@@ -111,7 +111,7 @@ def _add_attack(add: Callable[..., Any]) -> None:
         help="one or more attack sizes, as numbers or fractions such as 8/255; default: those of "
              "Table 3 of the paper for linf (digits: 0 to 0.15), and the published size for "
              "jpeg-*, gabor, snow, fog and elastic, which have units of their own")
-    add("--steps", nargs="+", type=count, metavar="K", help="attack steps; default: 200")
+    add("--steps", nargs="+", type=count, metavar="K", help="attack steps; default: 200, for pgd with --protocol best or autoattack 100")
     add("--step-size", type=number, metavar="S",
         help=f"{USUAL_STEP}, eps / sqrt(steps) for jpeg-*, gabor, snow, fog and elastic")
     add("--norm", choices=NORMS, metavar="P",
@@ -121,6 +121,9 @@ def _add_attack(add: Callable[..., Any]) -> None:
     add("--protocol", default="paper", choices=tuple(PROTOCOLS), metavar="NAME",
         help=f"{protocols}. For aai and isa, best is the worst map, or the lowest discrepancy, of "
              "each image under several attacks. default: %(default)s")
+    add("--threat-model", choices=tuple(THREAT_MODELS), metavar="NAME",
+        help=f"RobustBench's settings: {', '.join(THREAT_MODELS)}; all test images, eps 0 and the "
+             "leaderboard's eps and norm, protocol autoattack")
     add("--seed", type=seed,
         help="seed of the random starts; default: 0 (aai: the paper's starts). For isa the seed of "
              "the choice of images; default: the paper's")

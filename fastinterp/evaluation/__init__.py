@@ -10,6 +10,7 @@ from .obfuscation import Check, audit, audit_table
 from .pictures import draw_explanations
 from .protocols import ISA_SEED, PAPER_SEED, PROTOCOLS, paper_selection
 from .reliability import UnreliableFigures
+from .robustbench import THREAT_MODELS, ThreatModel, robustbench_entry
 from .stability import (
     Stability,
     average_sensitivity,
@@ -34,6 +35,7 @@ __all__ = [
     "ISA_SEED",
     "PAPER_SEED",
     "PROTOCOLS",
+    "THREAT_MODELS",
     "AAIRow",
     "AccuracyRow",
     "Check",
@@ -41,6 +43,7 @@ __all__ = [
     "Explanations",
     "ISARow",
     "Stability",
+    "ThreatModel",
     "UnreliableFigures",
     "aai_best_sweep",
     "aai_sweep",
@@ -61,6 +64,7 @@ __all__ = [
     "relative_input_stability",
     "relative_output_stability",
     "relative_representation_stability",
+    "robustbench_entry",
     "stability",
     "sweep",
     "text_table",

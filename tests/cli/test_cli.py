@@ -396,3 +396,14 @@ def test_a_fault_of_the_program_is_one_sentence(
     line = err.splitlines()[-1]
     assert "LookupError: yyy" in line and "FASTINTERP_DEBUG=1" in line
     assert len(line) < 900
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [("--dataset digits", "is for --dataset cifar10"),
+     ("--dataset cifar10 --data-dir x --eps 0.1", "leave --eps")],
+)  # fmt: skip
+def test_a_threat_model_is_measured_as_it_is(options: str, words: str, capsys) -> None:
+    command = f"eval net --threat-model cifar10-linf {options}"
+    assert main(command.split()) == 2
+    assert words in capsys.readouterr().err
