@@ -1,5 +1,6 @@
 """Training: methods (inner objective and outer loss), trainers, `IntLoss`, and recipes."""
 
+from .callbacks import Callback, EarlyStopping, TensorBoard
 from .config import TrainConfig
 from .families import list_recipes
 from .int_loss import IntLoss
@@ -23,6 +24,8 @@ from .trainers import (
 __all__ = [
     "METHODS",
     "AdvTrainer",
+    "Callback",
+    "EarlyStopping",
     "IGNormSumTrainer",
     "IGNormTrainer",
     "IntAdvTrainer",
@@ -37,6 +40,7 @@ __all__ = [
     "StepResult",
     "StepTime",
     "TRADESTrainer",
+    "TensorBoard",
     "TrainConfig",
     "Trainer",
     "list_recipes",

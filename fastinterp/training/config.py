@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch.optim import Optimizer
@@ -29,6 +29,8 @@ from .methods import Method
 from .optimizer import MakeOptimizer
 from .schedule import EpsSchedule, LinearEps, linear_eps
 from .scheduler import SHAPES, Every, MakeScheduler
+
+Outer = Literal["float32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class TrainConfig:
             matrix products (a CPU computes float32). "bf16" runs the passes of the inner loop in
             bfloat16 if the hardware supports it; x', its projection, the discrepancy and the outer
             loss stay in float32.
+        outer_precision: "bf16" runs the network's passes of the outer loss in bfloat16 too; weights
+            and what is computed from features and logits stay in float32.
         channels_last: use that memory format for the images and, on a GPU, for the network. None
             uses it for images on a CPU, where convolutions are faster with it.
         compile: compile the network's features with torch.compile.
@@ -96,6 +100,7 @@ class TrainConfig:
     awp: float = 0.0
     device: torch.device | str | None = None
     precision: Precision = "float32"
+    outer_precision: Outer = "float32"
     channels_last: bool | None = None
     compile: bool = False
     sync_batchnorm: bool = False
@@ -108,6 +113,7 @@ class TrainConfig:
         steps = require_count("steps", self.steps, 0)
         size = default_step_size(norm, eps, steps) if self.step_size is None else self.step_size
         require_one_of("precision", self.precision, get_args(Precision))
+        require_one_of("outer_precision", self.outer_precision, get_args(Outer))
         require_one_of("scheduler_every", self.scheduler_every, get_args(Every))
         if isinstance(self.scheduler, str):
             require_one_of("scheduler", self.scheduler, SHAPES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -60,20 +61,22 @@ class Bar:
     def __init__(self, shown: bool, total: int | None, done: int, name: str, robust: bool) -> None:
         from tqdm import tqdm
 
-        # Without a terminal each refresh is a line in a log file.
-        pause = 0.5 if sys.stderr.isatty() else 30.0
+        # A log file gets a line for each epoch, and one a minute in long epochs.
+        terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=total,
             initial=done,
             desc=name,
             unit=" images",
             unit_scale=True,
-            disable=not shown,
-            mininterval=pause,
+            disable=not (shown and terminal),
+            mininterval=0.5,
             dynamic_ncols=True,
+            leave=False,
         )
-        self._robust = robust
-        self._every = Every(pause)
+        self._robust, self._name = robust, name
+        self._lines, self._between = shown, shown and not terminal
+        self._every = Every(0.5 if terminal else 60.0)
 
     def __enter__(self) -> Bar:
         return self
@@ -91,8 +94,26 @@ class Bar:
             if self._robust:
                 text["robust"] = f"{means['robust_accuracy']:.3f}"
             self._bar.set_postfix(text, refresh=False)
+            if self._between:
+                so_far = ", ".join(f"{key} {value}" for key, value in text.items())
+                print(f"{self._name}: {so_far} after {totals.images} images", file=sys.stderr)
         self._bar.update(images)
         return means
+
+    def end_epoch(self, row: Mapping[str, Any], epochs: int) -> None:
+        """Print a line with the final figures of an epoch."""
+        if not self._lines:
+            return
+        shown = {
+            "loss": row["loss"],
+            "clean": row["clean_accuracy"],
+            "robust": row["robust_accuracy"],
+            "val": row.get("val_accuracy"),
+            "val robust": row.get("val_robust_accuracy"),
+        }
+        figures = [f"{key} {value:.3f}" for key, value in shown.items() if value is not None]
+        line = f"{self._name}: epoch {row['epoch']}/{epochs}, {', '.join(figures)}, "
+        self._bar.write(f"{line}{row['seconds']:.1f} s", file=sys.stderr)
 
 
 def require_finite(loss: float, step: int) -> None:

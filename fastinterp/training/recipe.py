@@ -28,7 +28,7 @@ from ..data.stream import Usual
 from ..interpreters.registry import CLASS_WISE, interpreter_named
 from ..models import GapClassifier
 from ..ops.pgd_step import Norm
-from .config import TrainConfig
+from .config import Outer, TrainConfig
 from .families import read_toml, settings_of
 from .methods import Inner, method
 from .trainer import Trainer
@@ -55,7 +55,8 @@ class Recipe:
         optimizer: adam, adamw or sgd.
         scheduler: cosine or triangle; empty for a constant learning rate, or lr_milestones.
         weight_decay, clip_grad, label_smoothing, ema, awp: see `TrainConfig`.
-        lr_milestones, eps, steps, step_size, random_start, precision, norm: see `TrainConfig`.
+        lr_milestones, eps, steps, step_size, random_start, norm, precision, outer_precision: see
+            `TrainConfig`.
         eps_schedule: (start, end) as in `TrainConfig`; empty for a constant eps.
         gamma: weight of the regulariser; None takes the method's default.
         inner: what x' maximises in the Int family, discrepancy or cross-entropy; see `IntTrainer`.
@@ -98,6 +99,7 @@ class Recipe:
     inner: Inner = "discrepancy"
     interpreter: str = "cam"
     precision: Precision = "float32"
+    outer_precision: Outer = "float32"
     norm: Norm = "linf"
     seed: int = 0
     train_images: int = 0

@@ -78,7 +78,8 @@ def robust_loss(
         x = x.to(memory_format=torch.channels_last)
     with own_modes(model), unwatched():
         network = fold(model, method.needs, x)
-        clean = Outputs(network, x, images=images)
+        outer = config.outer_precision
+        clean = Outputs(network, x, outer, images=images)
         _ = clean.logits  # the one pass at x, made before the inner loop borrows it
         height, width = x.shape[2:]
         if method.needs != "logits" and clean.features.shape[2:].numel() == 1:
@@ -101,11 +102,11 @@ def robust_loss(
                     config.steps if method.one_step is None else 1,
                     random_start=config.random_start or method.one_step is not None,
                     generator=generator,
-                    clean=clean if _shares_clean(model, x) else None,
+                    clean=clean if outer == "float32" and _shares_clean(model, x) else None,
                     precision=precision,
                     images=images,
                 )
-            adv = Outputs(network, x_adv)
+            adv = Outputs(network, x_adv, outer)
         losses = method.loss(clean, adv, y)
         loss = losses.mean() if images is None else losses.sum() / images
         return BatchLoss(loss, clean, adv)

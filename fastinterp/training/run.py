@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from ..data import MixedData
 from ..models.gap import require_fit
 from .augment import Augment, Augmentation
 from .batches import Batches, LoaderBatches, Source, make_batches
+from .callbacks import Callback
 from .distributed import require_same, share_of, share_out
 from .folder import AVERAGE, BEFORE, BEST, DAMAGED, HISTORY, NETWORK, STATE, run_folder, writing
 from .interrupt import deferred_interrupt
@@ -51,8 +52,11 @@ class Run:
         val_attack: Attack | None,
         steps_per_epoch: int | None = None,
         augment: Augment | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self.stepper = stepper
+        # The first process decides, and the others do the same.
+        self.callbacks = callbacks if processes.rank() == 0 else ()
         self.robust = stepper.method.inner is not None
         self.epochs = require_count("epochs", epochs)
         change = None if augment is None else Augmentation(augment, stepper.config.seed)
@@ -122,6 +126,8 @@ class Run:
             Bar(progress, total, done, name, self.robust) as bar,
         ):
             every = Every(checkpoint_seconds)
+            if self._stopped([c.on_start(self.stepper, self.history) for c in self.callbacks]):
+                self.epochs = len(self.history)
             for epoch in range(len(self.history), self.epochs):
                 for _ in self._steps(epoch, bar):
                     if interrupted():
@@ -135,7 +141,15 @@ class Run:
                     with self._averaged():
                         self._save_network(folder / BEST, info)
                 self._save(folder)
+                row = self.history[-1]
+                bar.end_epoch(row, self.epochs)
+                if self._stopped([c.on_epoch(self.stepper, row) for c in self.callbacks]):
+                    break
         processes.only_first(partial(self._finish, folder, info))
+
+    def _stopped(self, asked: Sequence[bool | None]) -> bool:
+        """Whether a callback wants the run to end; all processes hear of it."""
+        return processes.from_first(lambda: any(asked))
 
     def _finish(self, folder: Path | None, info: dict[str, Any]) -> None:
         if folder is not None:
@@ -143,6 +157,8 @@ class Run:
             if self.stepper.average is not None:
                 with self._averaged():
                     self._save_network(folder / AVERAGE, info)
+        for callback in self.callbacks:
+            callback.on_end(self.stepper, self.history)
 
     def _averaged(self) -> AbstractContextManager[None]:
         """The trained network with the moving average of its weights, if there is one."""
@@ -162,6 +178,8 @@ class Run:
         for x, y in self.batches.epoch(self.first_epoch + epoch, start):
             result = self.stepper.training_step(x, y, *share)
             self.totals.add(result)
+            for callback in self.callbacks:
+                callback.on_step(self.stepper, result)
             self.seconds = before + time.monotonic() - began
             means = bar.update(result.images, epoch, self.totals)
             if means is not None:

@@ -63,7 +63,12 @@ class Stepper:
             synchronise(self.model)
         self.device = next(self.model.parameters()).device
         self.method = method.smoothed(config.label_smoothing) if config.label_smoothing else method
-        self.config = replace(config, precision=usable_precision(config.precision, self.device))
+        narrow = usable_precision(config.outer_precision, self.device)
+        self.config = replace(
+            config,
+            precision=usable_precision(config.precision, self.device),
+            outer_precision="bf16" if narrow == "bf16" else "float32",
+        )
         self.optimizer = make_optimizer(
             self.model, config.optimizer, config.lr, config.weight_decay
         )

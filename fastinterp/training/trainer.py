@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from inspect import signature
 from pathlib import Path
@@ -12,6 +13,7 @@ from .._utils.keywords import reject_unknown
 from ..models.gap import GapClassifier
 from .augment import Augment
 from .batches import Source
+from .callbacks import Callback, checked_callbacks
 from .config import TrainConfig
 from .methods import Method
 from .methods import method as method_named
@@ -21,7 +23,7 @@ from .step import Stepper
 from .validation import Attack
 
 _RECORDED = ["weight_decay", "scheduler", "scheduler_every", "clip_grad", "label_smoothing"]
-_RECORDED += ["ema", "awp", "sync_batchnorm"]
+_RECORDED += ["ema", "awp", "sync_batchnorm", "outer_precision"]
 OPTIONS = {field.name: field.default for field in fields(TrainConfig) if field.name in _RECORDED}
 
 
@@ -113,6 +115,8 @@ class Trainer(Stepper):
         val_attack: Attack | None = None,
         steps_per_epoch: int | None = None,
         augment: Augment | None = None,
+        callbacks: Sequence[Callback] = (),
+        log: str | None = None,
     ) -> list[dict[str, Any]]:
         """Train for a number of epochs.
 
@@ -145,7 +149,8 @@ class Trainer(Stepper):
             val_data: measured after each epoch, in eval mode.
             out: folder for the results; None writes nothing.
             resume: continue the run in `out`, or start one if there is none.
-            progress: show a bar with loss, clean and robust accuracy, and images per second.
+            progress: print a line for each epoch and, on a terminal, show a bar with loss, clean
+                and robust accuracy, and images per second.
             checkpoint_seconds: at most this much work is lost to a kill.
             info: stored in `model.safetensors` beside the settings.
             val_attack: (x, y) -> x_adv, made with this trainer's model, such as `PGD(model, eps)`:
@@ -156,6 +161,8 @@ class Trainer(Stepper):
                 to an eighth of its size and mirrors half of them; or a function of a batch x
                 [B, C, H, W] in [0, 1], such as a transform of torchvision. Both run on the model's
                 device, and their random numbers depend on the trainer's seed and the epoch alone.
+            callbacks: objects of `fastinterp.training.Callback`, such as `EarlyStopping(10)`.
+            log: "tensorboard" writes each row into out/tensorboard.
 
         Returns:
             A row for each epoch: epoch, step, eps, lr, loss, clean_accuracy, robust_accuracy (on
@@ -181,5 +188,6 @@ class Trainer(Stepper):
             val_attack,
             steps_per_epoch,
             augment,
+            checked_callbacks(callbacks, log, out),
         )
         return run.go(out, resume, progress, checkpoint_seconds, info or {})

@@ -23,7 +23,9 @@ def run(out: str | Path | None, resume: bool = True, **changes: Any) -> tuple[In
     labels = torch.randint(0, 4, (50,), generator=generator)
     fit = {"epochs": EPOCHS, "batch_size": 8, "checkpoint_seconds": 0.0, "progress": False}
     fit |= {
-        key: changes.pop(key) for key in list(changes) if key in (*fit, "val_data", "val_attack")
+        key: changes.pop(key)
+        for key in list(changes)
+        if key in (*fit, "val_data", "val_attack", "callbacks")
     }
     settings = {"eps": 0.1, "steps": 2, "eps_schedule": (3, 12), "lr": 1e-3, "lr_milestones": (9,)}
     trainer = IntTrainer(models.small(1, 4, seed=0), **(settings | changes))
