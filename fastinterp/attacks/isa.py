@@ -23,7 +23,7 @@ from ..interpreters.distance import ClassSet, class_set, map_distance
 from ..ops.pgd_step import Norm
 from .ascent import ascend, is_fooled
 from .bisection import Bisection
-from .checks import require_batch, require_labels, require_range
+from .checks import count_classes, require_batch, require_labels, require_range
 from .map_objectives import Capped, MapDistance, map_reader, release_scale, require_same_model
 from .minimal import MinimalPGD
 from .modes import eval_mode, own_autograd
@@ -171,7 +171,8 @@ class ISA(Described):
         """
         targets = require_batch("ISA", self.model, x, targets, True, self.lower, self.upper)
         y = require_labels("ISA", "labels", y, x)
-        require_range("ISA", "labels", y, self.interpreter.model.num_classes)
+        if len(x):
+            require_range("ISA", "labels", y, count_classes("ISA", self.model, x))
         if bool((y == targets).any()):
             raise InputError("ISA: a target must be another class than the true one.")
         x = x.detach()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
@@ -12,12 +12,11 @@ from .._utils.require import require_count, require_number, require_one_of
 from ..interpreters import CAM, Classes, GradCAM, GradCAMPlusPlus, Interpreter, Repr
 from ..interpreters.base import FeatureInterpreter
 from ..interpreters.distance import map_distance, weighted_map_distance
-from ..models.gap import GapClassifier
 from ..ops.discrepancy import Reduction
 from .objectives import Objective, Units, Value, require_objective
 from .outputs import Outputs
 
-MakeInterpreter = Callable[[GapClassifier], Interpreter]
+MakeInterpreter = Callable[[Any], Interpreter]
 
 
 def map_reader(interpreter: Interpreter, classes: Classes) -> Callable[[Outputs], Tensor]:
@@ -128,7 +127,7 @@ class MapDiscrepancy(Objective):
         self.units = require_one_of("MapDiscrepancy: units", units, get_args(Units))
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
-        interpreter = self.make_interpreter(clean.gap)
+        interpreter = self.make_interpreter(clean.model)
         require_same_model("MapDiscrepancy", clean.model, interpreter)
         if isinstance(interpreter, Repr):
             raise InputError("eq. (8) weights classes and Repr has none; use another interpreter.")

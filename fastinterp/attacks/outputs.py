@@ -8,8 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .._utils.errors import InputError
-from ..models.gap import GapClassifier
+from ..models.gap import GapClassifier, require_gap
 
 Precision = Literal["float32", "tf32", "bf16"]
 
@@ -104,11 +103,8 @@ class Outputs:
     @property
     def gap(self) -> GapClassifier:
         """The model, if it has feature maps and a linear classifier."""
-        if not isinstance(self.model, GapClassifier):
-            raise InputError(
-                "This objective reads feature maps and needs a GapClassifier, got "
-                f"{type(self.model).__name__}; make one of it with fastinterp.models.wrap."
-            )
+        require_gap("This objective reads feature maps and", self.model)
+        assert isinstance(self.model, GapClassifier)
         return self.model
 
     def _pass(self) -> AbstractContextManager[Any]:

@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._utils.described import Described
 from .._utils.errors import InputError
@@ -38,7 +38,9 @@ class Interpreter(Protocol):
     The network is used in the mode (train or eval) that it is in, and left as it was.
     """
 
-    model: GapClassifier
+    @property
+    def model(self) -> nn.Module:
+        """The network that is explained."""
 
     def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
         """Images x [N, C_in, H, W], classes as in `Classes` -> maps [N, C', ...]."""
@@ -48,6 +50,10 @@ class Interpreter(Protocol):
 @runtime_checkable
 class FeatureInterpreter(Interpreter, Protocol):
     """An interpreter that needs only the feature maps, so that one forward pass can be shared."""
+
+    @property
+    def model(self) -> GapClassifier:
+        """The network that is explained."""
 
     def from_features(
         self, features: Tensor, classes: Classes = None, *, validate: bool = True
@@ -98,14 +104,14 @@ def logits_and_maps(
 
 
 def class_index(
-    classes: Classes, batch: Tensor, model: GapClassifier, *, validate: bool = True
+    classes: Classes, batch: Tensor, model: nn.Module, *, validate: bool = True
 ) -> Tensor | None:
     """Class ids as a tensor: [C'] for shared classes, [N, C'] for classes per image.
 
     Args:
         classes: see `Classes`.
         batch: the N images, or their feature maps.
-        model: whose classes they are.
+        model: whose classes they are; if it is no GapClassifier, only `pick` can tell how many.
         validate: check the values of a tensor; on a GPU the check waits for the device.
 
     Returns:
@@ -116,10 +122,9 @@ def class_index(
     """
     if classes is None:
         return None
+    count = model.num_classes if isinstance(model, GapClassifier) else None
     if not isinstance(classes, Tensor):
-        return torch.tensor(
-            _shared(classes, model.num_classes), dtype=torch.int64, device=batch.device
-        )
+        return torch.tensor(_shared(classes, count), dtype=torch.int64, device=batch.device)
     classes = require_integers("classes", classes)
     if classes.dim() not in (1, 2) or len(classes) != len(batch) or 0 in classes.shape[1:]:
         raise InputError(
@@ -131,12 +136,12 @@ def class_index(
             "classes and images must be on the same device, "
             f"got {classes.device} and {batch.device}."
         )
-    if validate and _may_read(classes):
-        require_range("interpreter", "classes", classes, model.num_classes)
+    if count is not None and validate and _may_read(classes):
+        require_range("interpreter", "classes", classes, count)
     return classes if classes.dim() == 2 else classes[:, None]
 
 
-def _shared(classes: int | Sequence[int], num_classes: int) -> list[int]:
+def _shared(classes: int | Sequence[int], num_classes: int | None) -> list[int]:
     """The same classes for each image, as a checked list."""
     if isinstance(classes, np.ndarray) or not isinstance(classes, (Integral, Sequence)):
         raise InputError(
@@ -146,10 +151,10 @@ def _shared(classes: int | Sequence[int], num_classes: int) -> list[int]:
         )
     listed = classes if isinstance(classes, Sequence) else [classes]
     ids = [require_whole("a class", one) for one in listed]
-    if not ids or not all(0 <= one < num_classes for one in ids):
+    most = max(ids, default=0) + 1 if num_classes is None else num_classes
+    if not ids or not all(0 <= one < most for one in ids):
         raise InputError(
-            f"classes must be at least one of 0..{num_classes - 1}, got {ids}; "
-            "None means all of them."
+            f"classes must be at least one of 0..{most - 1}, got {ids}; None means all of them."
         )
     return ids
 
@@ -161,10 +166,27 @@ def _may_read(tensor: Tensor) -> bool:
     return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
-def pick(scores: Tensor, index: Tensor | None) -> Tensor:
-    """Scores [N, C] and ids from `class_index` -> those of the wanted classes [N, C']."""
+def pick(scores: Tensor, index: Tensor | None, model: nn.Module | None = None) -> Tensor:
+    """Scores [N, C] and ids from `class_index` -> those of the wanted classes [N, C'].
+
+    Args:
+        model: gave the scores; if it is no GapClassifier, they and the ids are checked here.
+
+    Raises:
+        InputError: the model gave no logits [N, C], or one of the ids is no class of its own.
+    """
+    if model is not None and not isinstance(model, GapClassifier):
+        _require_logits(type(model).__name__, scores)
+        if index is not None and _may_read(index):
+            require_range("interpreter", "classes", index, scores.shape[1])
     if index is None:
         return scores
     if index.is_inference() and not torch.is_inference_mode_enabled():
         index = index.clone()  # autograd cannot save a tensor of inference mode
     return scores[:, index] if index.dim() == 1 else scores.gather(1, index)
+
+
+def _require_logits(who: str, logits: object) -> None:
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        shown = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"{who} must give logits [N, C] as a tensor, got {shown}.")

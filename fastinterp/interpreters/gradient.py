@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._utils.described import Described
 from .._utils.require import require_count, require_nonnegative
-from ..models.gap import GapClassifier, require_fit, require_gap
+from ..models.gap import require_fit, require_network
 from .base import Classes, class_index, pick
 from .gradients import autograd_on, class_scores, mean_gradient, score_gradients, variable
 from .relu import guided_relu, logits_without_relu
@@ -21,12 +21,12 @@ class Gradient(Described):
     almost everywhere.
 
     Raises:
-        InputError: the model is no GapClassifier; when called, x is no batch of images that it
+        InputError: the model is no bare torch.nn.Module; when called, x is no batch of images that it
             takes, or a class is none of its own.
     """
 
-    def __init__(self, model: GapClassifier) -> None:
-        require_gap(type(self).__name__, model)
+    def __init__(self, model: nn.Module) -> None:
+        require_network(type(self).__name__, model)
         self.model = model
 
     def __call__(self, x: Tensor, classes: Classes = None) -> Tensor:
@@ -36,7 +36,7 @@ class Gradient(Described):
         index = class_index(classes, x, self.model)
         with autograd_on(x, *self.model.parameters()) as differentiable:
             x = variable(x, differentiable)
-            scores = pick(self.logits(x), index)
+            scores = pick(self.logits(x), index, self.model)
             return torch.stack(list(score_gradients(scores, x, differentiable)), dim=1)
 
     def logits(self, x: Tensor) -> Tensor:
@@ -80,14 +80,14 @@ class SmoothGrad(Described):
 
     def __init__(
         self,
-        model: GapClassifier,
+        model: nn.Module,
         samples: int = 50,
         noise: float = 0.15,
         *,
         seed: int = 0,
         chunk_size: int = 512,
     ) -> None:
-        require_gap("SmoothGrad", model)
+        require_network("SmoothGrad", model)
         self.model = model
         self.samples = require_count("samples", samples)
         self.noise = require_nonnegative("noise", noise)
@@ -100,7 +100,7 @@ class SmoothGrad(Described):
         warn_of_misuse("SmoothGrad", self.model, x)
         noise = self._noise(x)
         return mean_gradient(
-            class_scores(self.model, class_index(classes, x, self.model)),
+            class_scores(self.model, class_index(classes, x, self.model), self.model),
             lambda numbers, x: x + noise[numbers][:, None],
             (x,),
             self.samples,

@@ -114,12 +114,17 @@ def mean_gradient(
         return torch.cat(means)
 
 
-def class_scores(logits: Callable[[Tensor], Tensor], index: Tensor | None) -> Score:
-    """The score of the wanted classes: `index` as from `class_index`, for each row of a batch."""
+def class_scores(
+    logits: Callable[[Tensor], Tensor], index: Tensor | None, model: nn.Module | None = None
+) -> Score:
+    """The score of the wanted classes: `index` as from `class_index`, for each row of a batch.
+
+    `model` is the network that `pick` is to check.
+    """
 
     def score(points: Tensor, rows: Tensor) -> Tensor:
         chosen = index[rows] if index is not None and index.dim() == 2 else index
-        return pick(logits(points), chosen)
+        return pick(logits(points), chosen, model)
 
     return score
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from .._utils.described import Described
 from .._utils.errors import InputError
 from .._utils.require import require_count, require_number, require_positive
-from ..models.gap import GapClassifier, require_fit, require_gap
+from ..models.gap import require_fit, require_network
 from .base import Classes, class_index
 from .gradients import Score, class_scores, mean_gradient
 from .relu import logits_without_relu
@@ -82,14 +82,14 @@ class IntegratedGradients(Described):
         chunk_size: most images in one pass through the network; see `integrated_gradients`.
 
     Raises:
-        InputError: the model is no GapClassifier, steps or chunk_size below 1, beta not positive;
+        InputError: the model is no bare torch.nn.Module, steps or chunk_size below 1, beta not positive;
             when called, an x that the network does not take, a class that is none of its own, a
             baseline that does not fit x, or `softplus` for a network that calls no ReLU.
     """
 
     def __init__(
         self,
-        model: GapClassifier,
+        model: nn.Module,
         steps: int = 100,
         baseline: float | Tensor = 0.0,
         *,
@@ -97,7 +97,7 @@ class IntegratedGradients(Described):
         beta: float = 1.0,
         chunk_size: int = 512,
     ) -> None:
-        require_gap("IntegratedGradients", model)
+        require_network("IntegratedGradients", model)
         if not isinstance(baseline, Tensor):
             require_number("baseline", baseline)
         self.model = model
@@ -116,7 +116,7 @@ class IntegratedGradients(Described):
     def between(self, start: Tensor, end: Tensor, classes: Classes = None) -> Tensor:
         """The path between two batches of images [N, C_in, H, W] -> [N, C', C_in, H, W]."""
         return integrated_gradients(
-            class_scores(self.logits, class_index(classes, end, self.model)),
+            class_scores(self.logits, class_index(classes, end, self.model), self.model),
             start,
             end,
             self.steps,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
+
+from torch import nn
 
 from .._utils.errors import InputError
 from .._utils.require import require_known_name
-from ..models import GapClassifier
 from . import (
     CAM,
     GradCAM,
@@ -19,10 +21,10 @@ from . import (
     SmoothGrad,
 )
 
-Make = Callable[[GapClassifier], Interpreter]
+Make = Callable[[Any], Interpreter]
 
 
-def ig(model: GapClassifier) -> Interpreter:
+def ig(model: nn.Module) -> Interpreter:
     """Integrated gradients as in the paper's program: softplus for ReLU, 100 steps."""
     return IntegratedGradients(model, softplus=True)
 

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from .._utils.errors import InputError
-from ..models.gap import GapClassifier
 
 _RELUS = frozenset({torch.relu, torch.relu_, torch.nn.functional.relu, Tensor.relu, Tensor.relu_})
 _IN_PLACE = frozenset({torch.relu_, Tensor.relu_})
@@ -48,7 +47,7 @@ class ReplaceReLU(TorchFunctionMode):
 
 
 def logits_without_relu(
-    model: GapClassifier, x: Tensor, function: Callable[[Tensor], Tensor]
+    model: nn.Module, x: Tensor, function: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """Logits [N, C] of images x with `function` in place of each ReLU of the network.
 

@@ -8,13 +8,13 @@ from functools import reduce
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._utils.described import Described
 from .._utils.errors import InputError
 from .._utils.require import require_count, require_number, require_one_of
-from ..models.gap import GapClassifier, require_fit, require_gap
+from ..models.gap import require_fit, require_network
 from .base import Classes, class_index, pick
 from .watch import warn_of_misuse
 
@@ -37,14 +37,14 @@ class RISE(Described):
         chunk_size: most masked images in one pass through the network.
 
     Raises:
-        InputError: the model is no GapClassifier, masks, cells or chunk_size below 1, keep or score
+        InputError: the model is no bare torch.nn.Module, masks, cells or chunk_size below 1, keep or score
             not as above; when called, an x that the network does not take, or a class that is none
             of its own.
     """
 
     def __init__(
         self,
-        model: GapClassifier,
+        model: nn.Module,
         masks: int = 1000,
         cells: int = 7,
         keep: float = 0.5,
@@ -53,7 +53,7 @@ class RISE(Described):
         seed: int = 0,
         chunk_size: int = 512,
     ) -> None:
-        require_gap("RISE", model)
+        require_network("RISE", model)
         if not 0 < require_number("keep", keep) <= 1:
             raise InputError(f"keep must be a probability in (0, 1], got {keep!r}.")
         self.model = model
@@ -68,6 +68,8 @@ class RISE(Described):
         """Images x [N, C_in, H, W] -> maps [N, C', H, W]; `classes` as in `Classes`."""
         require_fit("RISE", self.model, x)
         warn_of_misuse("RISE", self.model, x)
+        if x.dim() != 4:
+            raise InputError(f"RISE: x must be images [N, C, H, W], got shape {list(x.shape)}.")
         index = class_index(classes, x, self.model)
         batches = self.draw_masks(x, max(1, self.chunk_size // max(1, len(x))))
         total = reduce(torch.add, (self._masked_sum(x, masks, index) for masks in batches))
@@ -79,7 +81,7 @@ class RISE(Described):
         logits = torch.cat([self.model(part) for part in torch.split(masked, self.chunk_size)])
         scores = logits if self.score == "logit" else logits.softmax(dim=1)
         scores = scores.view(len(masks), len(x), logits.shape[1])  # [M', N, C]
-        wanted = torch.stack([pick(one, index) for one in scores])  # [M', N, C']
+        wanted = torch.stack([pick(one, index, self.model) for one in scores])  # [M', N, C']
         return torch.einsum("mnc,mhw->nchw", wanted, masks)
 
     def draw_masks(self, x: Tensor, per_pass: int) -> Iterator[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any, Literal, get_args
 
 import torch
@@ -102,28 +103,65 @@ class OtherFeatures(GapClassifier):
         return self.model.logits(features)
 
 
+WITHOUT_MAPS = "IntegratedGradients, Gradient, SmoothGrad, GuidedBackprop or RISE"
+
+
 def require_gap(who: str, model: object) -> None:
     """Raise unless the model is a GapClassifier."""
     if isinstance(model, GapClassifier):
         return
-    inside = getattr(model, "module", getattr(model, "_orig_mod", None))
-    advice = "make one of it with fastinterp.models.wrap"
-    if isinstance(inside, GapClassifier):
-        advice = "pass the network inside, without torch.compile or DistributedDataParallel"
-        if isinstance(model, nn.parallel.DistributedDataParallel):
-            advice += " (docs/concepts.md, Several processes, shows how)"
-    raise InputError(f"{who} needs a GapClassifier, got {type(model).__name__}; {advice}.")
+    _require_bare(who, model, "a GapClassifier")
+    raise InputError(
+        f"{who} needs a GapClassifier, got {type(model).__name__}; make one of it with "
+        f"fastinterp.models.wrap, or take {WITHOUT_MAPS}, which explain any network."
+    )
 
 
-def require_fit(who: str, model: GapClassifier, x: object, *, autocast: bool = True) -> None:
+def require_network(who: str, model: object) -> None:
+    """Raise unless the model is a module, and none that only runs another one."""
+    if isinstance(model, GapClassifier):
+        return
+    _require_bare(who, model, "the network itself")
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{who} needs a torch.nn.Module, got {type(model).__name__}.")
+
+
+def _require_bare(who: str, model: object, needed: str) -> None:
+    """Raise if the model is inside torch.compile or a module that shares out its batches."""
+    parallel = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+    if not parallel and not hasattr(model, "_orig_mod"):
+        return
+    shown = ""
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        shown = " (docs/concepts.md, Several processes, shows how)"
+    raise InputError(
+        f"{who} needs {needed}, got {type(model).__name__}; pass the network inside, without "
+        f"torch.compile or DistributedDataParallel{shown}."
+    )
+
+
+def device_of(model: nn.Module, x: Tensor) -> torch.device:
+    """Where the network's parameters are; of one without any, where the images x are."""
+    if isinstance(model, GapClassifier):
+        return model.device
+    return next(chain(model.parameters(), model.buffers()), x).device
+
+
+def require_fit(who: str, model: nn.Module, x: object, *, autocast: bool = True) -> None:
     """Raise unless x is a batch of images that the network takes.
 
-    No value is read: a GPU is not waited for, compilers and CUDA graphs see nothing of it.
+    No value is read: a GPU is not waited for, compilers and CUDA graphs see nothing of it. Of a
+    network that is no GapClassifier only the device is known.
 
     Args:
         autocast: let another dtype pass under autocast, which converts it.
     """
     x = require_floating(who, "x", x)
+    if not isinstance(model, GapClassifier):
+        if x.dim() < 2:
+            raise InputError(f"{who}: x must be a batch [N, ...], got shape {list(x.shape)}.")
+        _require_device(who, device_of(model, x), x)
+        return
     if x.dim() != 4 or (model.in_channels or x.shape[1]) != x.shape[1]:
         alone = "; one image is a batch as x[None]" if x.dim() == 3 else ""
         raise InputError(
@@ -131,13 +169,16 @@ def require_fit(who: str, model: GapClassifier, x: object, *, autocast: bool = T
             f"got shape {list(x.shape)}{alone}."
         )
     weight = model.weight
-    if x.device != weight.device:
-        raise InputError(
-            f"{who}: the model and x must be on the same device, "
-            f"got {weight.device} and {x.device}."
-        )
+    _require_device(who, weight.device, x)
     if x.dtype != weight.dtype and not (autocast and torch.is_autocast_enabled(x.device.type)):
         raise InputError(
             f"{who}: the model and x must have the same dtype, got {weight.dtype} and {x.dtype}; "
             "convert one of them with .to."
+        )
+
+
+def _require_device(who: str, device: torch.device, x: Tensor) -> None:
+    if x.device != device:
+        raise InputError(
+            f"{who}: the model and x must be on the same device, got {device} and {x.device}."
         )

@@ -83,7 +83,7 @@ class MapCorrelation(Objective):
         self.make_interpreter = make_interpreter
 
     def prepare(self, clean: Outputs, labels: Tensor) -> Value:
-        interpreter = self.make_interpreter(clean.gap)
+        interpreter = self.make_interpreter(clean.model)
         require_same_model("MapCorrelation", clean.model, interpreter)
         read = map_reader(interpreter, labels[:, None])
         centred = _centred(read(clean))
