@@ -188,5 +188,7 @@ def pick(scores: Tensor, index: Tensor | None, model: nn.Module | None = None) -
 
 def _require_logits(who: str, logits: object) -> None:
     if not isinstance(logits, Tensor) or logits.dim() != 2:
-        shown = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        shown = (
+            f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        )
         raise InputError(f"{who} must give logits [N, C] as a tensor, got {shown}.")
