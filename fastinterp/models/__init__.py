@@ -2,7 +2,20 @@
 
 from .checkpoint import info, load, save
 from .gap import GapClassifier
-from .networks import build, pool, small, wresnet
+from .networks import pool, small, wresnet
+from .sources import PlainClassifier, build, from_source
 from .wrap import wrap
 
-__all__ = ["GapClassifier", "build", "info", "load", "pool", "save", "small", "wrap", "wresnet"]
+__all__ = [
+    "GapClassifier",
+    "PlainClassifier",
+    "build",
+    "from_source",
+    "info",
+    "load",
+    "pool",
+    "save",
+    "small",
+    "wrap",
+    "wresnet",
+]

@@ -3,102 +3,147 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._utils.device import usable_device
 from .._utils.errors import InputError
-from .._utils.files import atomic_path, usable_file
+from .._utils.files import atomic_path
 from .._version import __version__
 from .gap import GapClassifier
 from .networks import LayeredClassifier, empty
 from .released import load_released
+from .sources import Network, PlainClassifier, is_function, restore
+from .weights import HEADER, fill, float_type, header_of, network_file, opened, shapes_of
 
-_HEADER = "fastinterp"  # the header entry that holds our JSON
-_RESERVED = ("config", "fastinterp")
+Module = TypeVar("Module", bound=nn.Module)
+_RESERVED = ("config", "fastinterp", "network")
 
 
-def save(model: GapClassifier, path: str | Path, info: dict[str, Any] | None = None) -> None:
+def save(model: nn.Module, path: str | Path, info: dict[str, Any] | None = None) -> None:
     """Write a network to one `.safetensors` file, atomically.
 
     Args:
-        model: a network made by `small`, `pool`, `wresnet`, `build` or `load`.
+        model: a network made by `small`, `pool`, `wresnet`, `build`, `from_source` or `load`, which
+            `load` builds again; or any other, such as a wrapped one, whose weights alone are kept:
+            `load(path, into=network)` reads them.
         path: the file; missing folders are made.
-        info: anything that JSON can hold, stored with it and read back by `info`. The keys config
-            and fastinterp are taken.
+        info: anything that JSON can hold, stored with it and read back by `info`. The keys config,
+            fastinterp and network are taken.
 
     Raises:
-        InputError: the suffix is not .safetensors, the model cannot be rebuilt from a config, or
-            `info` does not fit into JSON.
+        InputError: the suffix is not .safetensors, the parameters are not those that the model's
+            config describes, or `info` does not fit into JSON.
     """
     if Path(path).suffix != ".safetensors":
         raise InputError(f"A checkpoint's name must end in .safetensors, got {path}.")
-    header = _header(model, info or {})
+    around = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    if not isinstance(model, nn.Module) or hasattr(model, "_orig_mod") or isinstance(model, around):
+        raise InputError(
+            f"Cannot save a {type(model).__name__}: pass the bare network, without torch.compile "
+            "or DistributedDataParallel around it."
+        )
+    config = model.config if isinstance(model, (GapClassifier, PlainClassifier)) else None
+    header = _header(model, config, info or {})
     # clone: safetensors writes only tensors that are contiguous and share no memory.
     state = {
         name: value.detach().clone(memory_format=torch.contiguous_format)
         for name, value in model.state_dict().items()
     }
-    _require_rebuildable(model, state)
+    if config is not None:
+        _require_rebuildable(model, config, state)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(to_bytes(state, metadata={_HEADER: header}))
+        temporary.write_bytes(to_bytes(state, metadata={HEADER: header}))
 
 
-def _header(model: GapClassifier, info: dict[str, Any]) -> str:
+def _header(model: nn.Module, config: dict[str, Any] | None, info: dict[str, Any]) -> str:
     """The JSON of a checkpoint's header."""
     taken = [key for key in _RESERVED if key in info]
     if taken:
         raise InputError(f"info must not use the key {taken[0]!r}: the checkpoint itself sets it.")
+    about = {"config": config, HEADER: __version__}
+    if config is None:
+        about["network"] = type(getattr(model, "module", model)).__name__
     try:
-        return json.dumps({"config": model.config, _HEADER: __version__, **info})
+        return json.dumps({**about, **info})
     except (TypeError, ValueError) as error:
         raise InputError(
             f"info must hold only what JSON can (text, numbers, lists, dicts): {error}."
         ) from error
 
 
-def _require_rebuildable(model: GapClassifier, state: dict[str, Tensor]) -> None:
+def _require_rebuildable(
+    model: nn.Module, config: dict[str, Any], state: dict[str, Tensor]
+) -> None:
     """Raise unless the model's config describes a network with exactly these parameters."""
-    if model.config is None:
+    if "source" in config:
+        expected = getattr(model, "built", None)
+    else:
+        with torch.device("meta"):
+            expected = shapes_of(empty(config).state_dict())
+    if expected != shapes_of(state):
         raise InputError(
-            f"Cannot save a {type(model).__name__} whose config is None, because a checkpoint must "
-            "say how to build the network again; save the weights of a wrapped network with "
-            "torch.save(model.state_dict(), path), and load them into the network wrapped anew."
-        )
-    with torch.device("meta"):
-        expected = empty(model.config).state_dict()
-    if {k: v.shape for k, v in expected.items()} != {k: v.shape for k, v in state.items()}:
-        raise InputError(
-            "Cannot save this model: its parameters are not those of the network that its config "
-            f"{model.config} describes; pass the bare network, without torch.compile or "
-            "DistributedDataParallel around it."
+            f"Cannot save this model: its parameters are not those of the network that its config "
+            f"{config} describes; set model.config = None to save the weights alone."
         )
 
 
-def load(path: str | Path, map_location: str | torch.device = "cpu") -> GapClassifier:
+@overload
+def load(
+    path: str | Path, map_location: str | torch.device = ..., *, trust: str | None = ...
+) -> Network: ...
+
+
+@overload
+def load(
+    path: str | Path,
+    map_location: str | torch.device = ...,
+    *,
+    into: Module,
+    trust: str | None = ...,
+) -> Module: ...
+
+
+def load(
+    path: str | Path,
+    map_location: str | torch.device = "cpu",
+    *,
+    into: nn.Module | None = None,
+    trust: str | None = None,
+) -> nn.Module:
     """Read a network: our own checkpoint (`.safetensors`) or one of the authors' (`.pkl`).
 
     Args:
         path: the file, whose suffix says which of the two it is; or the folder of a finished run.
         map_location: the device for the network.
+        into: a network of your own, into which the weights are copied; it keeps its dtype and its
+            device, and is returned. Any .safetensors file that has exactly its weights will do.
+        trust: the `package.module:function` that may be imported and run to build the network, if
+            the file names it. Other functions never run.
 
     Returns:
-        The network, in eval mode, in the dtype it was saved in.
+        The network, in eval mode, in the dtype it was saved in. One of timm or torchvision is built
+        without weights, then gets those of the file.
 
     Raises:
         InputError: no such file, another suffix, a damaged file, one that holds another kind of
-            content (such as a run's state), a folder without a network, a pickle that names
-            anything but NumPy arrays (it is refused before anything in it runs), or no such device.
+            content (such as a run's state, or weights without a source), a folder without a
+            network, a pickle that names anything but NumPy arrays (it is refused before anything in
+            it runs), a library that is not installed, or no such device.
     """
+    path = network_file(path)
+    suffix = _suffix(path)
+    if into is not None:
+        if suffix == ".pkl":
+            raise InputError(f"into= is for .safetensors files, and {path} is a pickle; leave it.")
+        fill(into, path)
+        return into.eval()
     device = usable_device(map_location)
-    path = _file(path)
-    model = load_released(path) if _suffix(path) == ".pkl" else _load_own(path)
+    model: Network = load_released(path) if suffix == ".pkl" else _load_own(path, trust)
     if not all(parameter.isfinite().all() for parameter in model.parameters()):
         raise InputError(
             f"{path} holds weights that are not finite; get the file again, or train the network "
@@ -114,29 +159,8 @@ def info(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: as for `load`.
     """
-    path = _file(path)
+    path = network_file(path)
     return {} if _suffix(path) == ".pkl" else _read(path)
-
-
-def _file(path: str | Path) -> Path:
-    """The path; of a folder the network in it, which trainers write there at the end of a run.
-
-    Raises:
-        InputError: there is no such file, or no network in the folder.
-    """
-    path = Path(path)
-    if not os.path.exists(path):  # noqa: PTH110, Path.exists raises for a name that is too long
-        raise InputError(f"There is no file {path}; give the path of a .safetensors or .pkl file.")
-    network = path / "model.safetensors"
-    if not path.is_dir() or network.is_file():
-        return network if path.is_dir() else path
-    if (path / "state.safetensors").is_file():
-        raise InputError(
-            f"{path} holds a run's state but no model.safetensors: resume a run that was stopped "
-            "(`fastinterp train --resume`); a wrapped network's weights are the entries "
-            "model/NAME of its state.safetensors."
-        )
-    raise InputError(f"There is no network in the folder {path}: it holds no model.safetensors.")
 
 
 def _suffix(path: Path) -> str:
@@ -149,42 +173,48 @@ def _suffix(path: Path) -> str:
     return path.suffix
 
 
-def _load_own(path: Path) -> LayeredClassifier:
+def _load_own(path: Path, trust: str | None) -> Network:
     header = _read(path)
+    config = header.get("config", {})
+    if config is None:
+        raise InputError(
+            f"{path} holds only the weights of a network ({header.get('network')}) that no file "
+            "can build again: build it and call fastinterp.models.load(path, into=network), or "
+            "name the function that builds it, as package.module:function with --weights PATH."
+        )
+    if isinstance(config, dict) and "source" in config:
+        if is_function(config["source"]) and config["source"] != trust:
+            raise InputError(
+                f"{path} names the function {config['source']}, which a file may not run: if you "
+                f"trust it, name it yourself, as {config['source']} --weights {path}, or with "
+                f"fastinterp.models.load(path, trust={config['source']!r})."
+            )
+        return restore(config, path, trust=trust)
+    return _load_layered(path, config)
+
+
+def _load_layered(path: Path, config: dict[str, Any]) -> LayeredClassifier:
     with torch.device("meta"):
-        model = empty(header.get("config", {}))
-    shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
-    with safe_open(str(path), framework="pt") as file:
+        model = empty(config)
+    shapes = shapes_of(model.state_dict())
+    with opened(path) as file:
         held = {name: file.get_slice(name).get_shape() for name in list(file.keys())}
         # Before a tensor is read: a file may hold many that do not belong there.
         if held != shapes:
             raise InputError(
                 f"{path} does not hold the parameters of the network that its header describes "
-                f"({header['config']}); save it again."
+                f"({config}); save it again."
             )
         # clone: what safetensors returns may be the file itself, mapped into memory.
         state = {name: file.get_tensor(name).clone() for name in shapes}
-    types = {value.dtype for value in state.values()}
-    if len(types) > 1 or not types.pop().is_floating_point:
-        raise InputError(
-            f"{path} holds parameters of several types, or of one that is not floating-point; save "
-            "the network again, in one type."
-        )
+    float_type(path)
     model.load_state_dict(state, assign=True)
     return model
 
 
 def _read(path: Path) -> dict[str, Any]:
     """The header's JSON of one of our checkpoints."""
-    usable_file(path)
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            text = (file.metadata() or {}).get(_HEADER)
-        header = None if text is None else json.loads(text)
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"Cannot read {path}: not a safetensors file, or a damaged one ({error})."
-        ) from error
+    header = header_of(path)
     if isinstance(header, dict) and "config" not in header and "optimizer" in header:
         raise InputError(
             f"{path} is the state of a run, for resuming it; its network is "
@@ -193,6 +223,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise InputError(
             f"{path} is a safetensors file, but not one that fastinterp wrote: its header does not "
-            "say how to build the network; save networks with fastinterp.models.save."
+            "say how to build the network; save networks with fastinterp.models.save, or read its "
+            "weights with fastinterp.models.load(path, into=network)."
         )
     return header

@@ -112,16 +112,8 @@ def empty(config: dict[str, Any]) -> LayeredClassifier:
     return LayeredClassifier(**config)
 
 
-def build(config: dict[str, Any], *, seed: int | None = None) -> GapClassifier:
-    """The network of a `config` such as {"name": "small", "in_channels": 1, "num_classes": 10}.
-
-    Args:
-        config: what `model.config` holds.
-        seed: draws the initial weights reproducibly; None takes torch's global generator.
-
-    Raises:
-        InputError: unknown name, missing or surplus keys, counts below 1, or no whole seed.
-    """
+def layered(config: dict[str, Any], seed: int | None = None) -> GapClassifier:
+    """One of the paper's networks, with initial weights; see `fastinterp.models.build`."""
     model = empty(config)
     return model.initialise(None if seed is None else require_seed("seed", seed))
 
@@ -132,7 +124,7 @@ def small(in_channels: int = 1, num_classes: int = 10, *, seed: int | None = Non
     A is [N, 100, ceil(H/4), ceil(W/4)]: 7x7 for 28x28 images. See `build` for the arguments.
     """
     config = {"name": "small", "in_channels": in_channels, "num_classes": num_classes}
-    return build(config, seed=seed)
+    return layered(config, seed)
 
 
 def pool(in_channels: int = 1, num_classes: int = 10, *, seed: int | None = None) -> GapClassifier:
@@ -141,7 +133,7 @@ def pool(in_channels: int = 1, num_classes: int = 10, *, seed: int | None = None
     A is [N, 64, ceil(H/4), ceil(W/4)]: 7x7 for 28x28 images. See `build` for the arguments.
     """
     config = {"name": "pool", "in_channels": in_channels, "num_classes": num_classes}
-    return build(config, seed=seed)
+    return layered(config, seed)
 
 
 def wresnet(
@@ -152,4 +144,4 @@ def wresnet(
     A is [N, 64, ceil(H/4), ceil(W/4)]: 8x8 for 32x32 images. See `build` for the arguments.
     """
     config = {"name": "wresnet", "in_channels": in_channels, "num_classes": num_classes}
-    return build(config, seed=seed)
+    return layered(config, seed)

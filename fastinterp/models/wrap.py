@@ -90,7 +90,7 @@ def wrap(
 
     Returns:
         A network that shares the module's parameters and mode. Its config is None, so `save`
-        cannot write it.
+        keeps its weights alone; `from_source` makes one that `load` can build again.
 
     Raises:
         InputError: no linear layer, no feature map whose average gives the logits, a probe that

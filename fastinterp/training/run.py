@@ -286,11 +286,10 @@ class Run:
             )
 
     def _save_network(self, path: Path, info: dict[str, Any]) -> None:
-        if self.stepper.model.config is not None:
-            last = {k: v for k, v in self.history[-1].items() if k != "seconds"}
-            about = {"settings": self.settings, "epochs": self.epochs, "last_epoch": last}
-            with writing(path.parent):
-                models.save(self.stepper.model, path, info=info | about)
+        last = {k: v for k, v in self.history[-1].items() if k != "seconds"}
+        about = {"settings": self.settings, "epochs": self.epochs, "last_epoch": last}
+        with writing(path.parent):
+            models.save(self.stepper.model, path, info=info | about)
 
 
 def _newest(folder: Path | None) -> State | None:

@@ -125,9 +125,9 @@ class Trainer(Stepper):
         the end `model.safetensors`. With `val_attack`, or for a method without x' with `val_data`,
         `best.safetensors` is the network after the epoch that did best on those images, because
         robust accuracy often falls again late in training. With `ema` it is the average of the
-        weights that is validated, and the last one is `ema.safetensors`. None of these three is
-        written for a wrapped network, which no file can rebuild; `state.safetensors` has its
-        weights as model/NAME.
+        weights that is validated, and the last one is `ema.safetensors`. `models.load` builds these
+        networks again; of one without a source, such as a wrapped network or your own, they hold
+        the weights, for `models.load(path, into=network)`.
 
         A run stopped at any moment, even by SIGKILL, and resumed gives the weights that it would
         have given; on a CPU with the same number of threads, bit for bit. A state carries a

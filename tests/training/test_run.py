@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -211,18 +212,24 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch, wa
     assert_same(run(None), run(tmp_path))
 
 
-def test_a_wrapped_network_keeps_its_weights_in_the_state(
-    tmp_path: Path, make_tiny, make_data
-) -> None:
+def test_a_network_without_a_source_keeps_its_weights(tmp_path: Path, make_tiny, make_data) -> None:
     model = make_tiny()
     trainer = NormalTrainer(model, lr=0.01)
     trainer.fit(make_data(16), epochs=1, batch_size=8, out=tmp_path, progress=False)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK, HISTORY, STATE]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK, HISTORY, NETWORK, STATE]
+    with pytest.raises(InputError, match=r"only the weights.*Tiny.*into=network"):
+        models.load(tmp_path)
+    twin = models.load(tmp_path, into=make_tiny())
+    assert_same_weights(model, twin)
+    assert models.info(tmp_path)["epochs"] == 1
     twin = make_tiny()
     restore_state(read_state(tmp_path / STATE), twin, torch.optim.Adam(twin.parameters()))
-    assert all(
-        torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True)
-    )
+    assert_same_weights(model, twin)
+
+
+def assert_same_weights(model: Any, twin: Any) -> None:
+    pairs = zip(model.parameters(), twin.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_a_data_loader(tmp_path: Path, make_tiny, make_data, watch_steps) -> None:

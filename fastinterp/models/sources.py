@@ -1,0 +1,382 @@
+"""Networks by name: `timm:NAME`, `torchvision:NAME`, or `package.module:function` of your own.
+
+A checkpoint may name the first two, with a few plain arguments: it can only choose from the models
+that the library lists, which are then built without weights. A function runs only where the caller
+names it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from functools import cache
+from importlib import import_module
+from inspect import Parameter, signature
+from numbers import Real
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from .._utils.errors import InputError
+from .._utils.require import require_count, require_one_of, require_seed, suggest
+from .gap import GapClassifier
+from .networks import MOST, layered
+from .weights import fill, float_type, header_of, match, network_file, opened, shapes_of
+from .wrap import wrap
+
+Numbers: TypeAlias = "Sequence[float] | None"
+_SHAPE = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)?", re.ASCII)
+_KEYS = {"source", "in_channels", "num_classes", "mean", "std", "arguments"}
+# What a file may pass on to a library; others would read files, fetch weights or run code.
+_TIMM = "global_pool img_size patch_size window_size dynamic_img_size class_token reg_tokens "
+_TIMM += "drop_rate drop_path_rate attn_drop_rate proj_drop_rate output_stride"
+_TORCHVISION = "dropout attention_dropout stochastic_depth_prob image_size"
+_ARGUMENTS = {"timm": _TIMM.split(), "torchvision": _TORCHVISION.split()}
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class PlainClassifier(nn.Module):
+    """A network that takes images in [0, 1], which has no class activation maps that are exact.
+
+    Attributes:
+        module: the network; it gets (x - mean) / std.
+        config: how to build it again, as in a GapClassifier.
+        in_channels, num_classes: of its images, and of its logits.
+    """
+
+    def __init__(self, module: nn.Module, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.module, self.config = module, config
+        self.in_channels: int = config["in_channels"]
+        self.num_classes: int = config["num_classes"]
+        for name in ("mean", "std"):
+            values = torch.tensor(config[name], dtype=torch.float32).view(1, -1, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images x [N, C_in, H, W] in [0, 1] -> logits [N, C]."""
+        logits: Tensor = self.module((x - self.mean) / self.std)  # type: ignore[operator]
+        return logits
+
+    @property
+    def device(self) -> torch.device:
+        return self.mean.device  # type: ignore[return-value]
+
+
+Network: TypeAlias = "GapClassifier | PlainClassifier"
+
+
+def is_source(text: object) -> bool:
+    """Whether a text has the form of a source: timm:NAME, torchvision:NAME, module:function."""
+    return isinstance(text, str) and _SHAPE.fullmatch(text) is not None
+
+
+def is_function(text: object) -> bool:
+    """Whether a text names a function of the user's, which no file may choose."""
+    return is_source(text) and str(text).partition(":")[0] not in _ARGUMENTS
+
+
+def build(config: dict[str, Any], *, seed: int | None = None, trust: str | None = None) -> Network:
+    """The network of a `config` such as {"name": "small", "in_channels": 1, "num_classes": 10}, or
+    {"source": "timm:resnet18", "in_channels", "num_classes", "mean", "std", "arguments"}.
+
+    Args:
+        config: what `model.config` holds.
+        seed: draws the initial weights reproducibly; None takes torch's global generator.
+        trust: the `package.module:function` that may be imported and run, if the config names it.
+
+    Raises:
+        InputError: unknown name, missing or surplus keys, counts below 1, no whole seed, a library
+            that is not installed, or a function that `trust` does not name.
+    """
+    seed = None if seed is None else require_seed("seed", seed)
+    if not isinstance(config, dict) or "source" not in config:
+        return layered(config, seed)
+    _check(config, trust)
+    with nullcontext() if seed is None else torch.random.fork_rng(devices=[]):
+        if seed is not None:
+            torch.manual_seed(seed)
+        module = _module(config)
+    return _classifier(module, config)
+
+
+def from_source(
+    source: str,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    mean: Numbers = None,
+    std: Numbers = None,
+    weights: str | Path | None = None,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    new_classifier: bool = False,
+) -> Network:
+    """A network of timm, of torchvision or of your own, which `save` can write and `load` build.
+
+    Args:
+        source: `timm:NAME`, `torchvision:NAME` (without weights, nothing is downloaded), or
+            `package.module:function`, which is imported and called with num_classes, in_channels
+            and `arguments`, as far as it takes these.
+        num_classes, in_channels: default: those of the weights' file if fastinterp wrote it, else
+            10 and 3.
+        mean, std: per-channel normalisation, which becomes part of the network: images stay in
+            [0, 1]. Default: those of the weights' file if fastinterp wrote it; else for three
+            channels timm's own for the name, ImageNet's for torchvision; else none.
+        weights: a .safetensors file, of the network inside or of fastinterp, or a run's folder.
+        arguments: further keyword arguments, such as {"global_pool": "avg"} for timm.
+        seed: as in `build`.
+        new_classifier: keep the last layer's initial weights where those of the file are for
+            another number of classes.
+
+    Returns:
+        A GapClassifier if `wrap` can make one, else a PlainClassifier, which everything takes that
+        reads logits alone. inception_v3 and googlenet are built without auxiliary classifiers.
+
+    Raises:
+        InputError: as for `build`; or the weights are not those of this network.
+    """
+    config: dict[str, Any] = {"in_channels": 3, "num_classes": 10, "arguments": {}}
+    path = None
+    if weights is not None:
+        path = network_file(weights)
+        found = header_of(path)
+        found = found.get("config") if isinstance(found, dict) else None
+        if isinstance(found, dict) and found.get("source") == source:
+            config |= found
+    given: dict[str, Any] = {"source": source, "mean": _listed(mean), "std": _listed(std)}
+    given |= {"num_classes": num_classes, "in_channels": in_channels}
+    given |= {"arguments": None if arguments is None else dict(arguments)}
+    config |= {key: value for key, value in given.items() if value is not None}
+    _check_source(source)
+    config = _usual_normalisation(config) | config
+    if path is None:
+        return build(config, seed=seed, trust=source)
+    return restore(config, path, trust=source, seed=seed, new_classifier=new_classifier)
+
+
+def restore(
+    config: dict[str, Any],
+    path: Path,
+    *,
+    trust: str | None = None,
+    seed: int | None = None,
+    new_classifier: bool = False,
+) -> Network:
+    """The network of a config, with the weights of a file and in their dtype."""
+    _check(config, trust)
+    dtype = float_type(path)
+    if not is_function(config["source"]):
+        _require_match(config, path, new_classifier)
+    with torch.random.fork_rng(devices=[]):  # what is drawn is thrown away
+        if seed is not None:
+            torch.manual_seed(seed)
+        module = _module(config).to(dtype)
+    left_out = fill(module, path, new_classifier)
+    if left_out:
+        warnings.warn(
+            f"{path} is for another number of classes: {', '.join(left_out)} keep their initial "
+            "values and must be trained.",
+            stacklevel=3,
+        )
+    return _classifier(module, config)
+
+
+def _require_match(config: dict[str, Any], path: Path, new_classifier: bool) -> None:
+    """Raise before memory is taken for a network whose weights are not in the file."""
+    try:
+        with torch.device("meta"):
+            blank = _call(config)
+    except InputError:
+        raise
+    except Exception:  # some networks cannot be built without memory
+        return
+    with opened(path) as file:
+        match(blank.state_dict(), file, path, config["source"], new_classifier)
+
+
+def _classifier(module: nn.Module, config: dict[str, Any]) -> Network:
+    config = {key: config[key] for key in sorted(_KEYS)}
+    network: Network
+    try:
+        network = wrap(module, config["mean"], config["std"])
+    except InputError:
+        network = PlainClassifier(module, config)
+    for key in ("in_channels", "num_classes"):
+        if getattr(network, key) != config[key]:
+            raise InputError(
+                f"{config['source']} has {getattr(network, key)} {key}, not {config[key]}; give "
+                f"its own number as {key}."
+            )
+    network.config = config
+    network.built = shapes_of(network.state_dict())  # type: ignore[assignment]  # for `save`
+    kind = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+    return network.to(kind)
+
+
+def _module(config: dict[str, Any]) -> nn.Module:
+    try:
+        return _call(config)
+    except InputError:
+        raise
+    except Exception as error:  # another library's code may raise anything
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise InputError(
+            f"{config['source']} cannot be built with {config['in_channels']} channels, "
+            f"{config['num_classes']} classes and arguments {config['arguments']} ({reason}); "
+            "change these."
+        ) from error
+
+
+def _call(config: dict[str, Any]) -> nn.Module:
+    """The bare network of a checked config, with initial weights."""
+    where, _, name = config["source"].partition(":")
+    channels, classes, arguments = (config[k] for k in ("in_channels", "num_classes", "arguments"))
+    made: object
+    if where == "timm":
+        settings = {"num_classes": classes, "in_chans": channels, **arguments}
+        made = _timm().create_model(name, pretrained=False, **settings)
+    elif where == "torchvision":
+        if channels != 3:
+            raise InputError(
+                f"torchvision's networks take images of 3 channels, not {channels}; use timm's, "
+                "which take any number, or a function of your own."
+            )
+        from torchvision.models import get_model
+
+        if name in ("inception_v3", "googlenet"):
+            arguments = {"aux_logits": False, "init_weights": True, **arguments}
+        made = get_model(name, weights=None, num_classes=classes, **arguments)
+    else:
+        made = _run(where, name, {"num_classes": classes, "in_channels": channels}, arguments)
+    if not isinstance(made, nn.Module):
+        raise InputError(f"{config['source']} must give a torch.nn.Module, got {type(made)}.")
+    return made
+
+
+def _run(where: str, name: str, usual: dict[str, Any], arguments: dict[str, Any]) -> object:
+    """What a function of the user's gives; its module may lie in the working folder."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        function = getattr(import_module(where), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"Cannot find {where}:{name} ({error}); give package.module:function, from the folder "
+            "that holds the package."
+        ) from error
+    takes = signature(function).parameters.values()
+    every = any(each.kind is Parameter.VAR_KEYWORD for each in takes)
+    names = {each.name for each in takes}
+    passed = {key: value for key, value in usual.items() if every or key in names}
+    return function(**passed, **arguments)
+
+
+def _timm() -> Any:
+    try:
+        return import_module("timm")
+    except ImportError as error:
+        raise InputError(
+            "timm:NAME needs timm, which is not installed; install it with `pip install timm`."
+        ) from error
+
+
+@cache
+def _names(library: str) -> frozenset[str]:
+    """The classifiers that a library lists."""
+    if library == "timm":
+        return frozenset(_timm().list_models())
+    import torchvision
+
+    return frozenset(torchvision.models.list_models(module=torchvision.models))
+
+
+def _check_source(source: object) -> None:
+    if not is_source(source):
+        raise InputError(
+            "A source must be timm:NAME, torchvision:NAME or package.module:function, "
+            f"got {source!r}."
+        )
+    library, _, name = str(source).partition(":")
+    if library in _ARGUMENTS:
+        known = _names(library)
+        bare = name.partition(".")[0] if library == "timm" else name  # without timm's tag
+        if bare not in known:
+            raise InputError(f"There is no network {source!r}; {_suggest(bare, known)}")
+
+
+def _suggest(name: str, known: frozenset[str]) -> str:
+    hint = suggest(name, known)
+    return hint if hint.startswith("did") else f"{len(known)} others are listed by the library."
+
+
+def _check(config: dict[str, Any], trust: str | None) -> None:
+    """Raise unless a config with a source is complete, harmless, and no function but `trust`."""
+    if set(config) != _KEYS:
+        raise InputError(
+            f"A config with a source must have exactly the keys {', '.join(sorted(_KEYS))}, "
+            f"got {config!r}."
+        )
+    source, arguments = config["source"], config["arguments"]
+    _check_source(source)
+    if is_function(source) and source != trust:
+        raise InputError(
+            f"This network is made by the function {source}, which a file may not run; if you "
+            f"trust it, pass trust={source!r}, or build the network and pass it as into=."
+        )
+    for key in ("in_channels", "num_classes"):
+        if require_count(f"The model's {key}", config[key]) > MOST:
+            raise InputError(f"The model's {key} must be at most {MOST}, got {config[key]!r}.")
+    for key in ("mean", "std"):
+        _require_per_channel(key, config[key], config["in_channels"])
+    if not isinstance(arguments, dict):
+        raise InputError(f"The model's arguments must be a dict, got {arguments!r}.")
+    if not is_function(source):
+        for key, value in arguments.items():
+            allowed = _ARGUMENTS[source.partition(":")[0]]
+            require_one_of(f"An argument of {source}", key, allowed)
+            if not _is_plain(value):
+                raise InputError(f"The model's {key} must be a number or a word, got {value!r}.")
+
+
+def _require_per_channel(key: str, values: object, channels: int) -> None:
+    numbers = isinstance(values, (list, tuple)) and all(
+        isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v) for v in values
+    )
+    if not numbers or len(values) != channels:  # type: ignore[arg-type]
+        raise InputError(f"The model's {key} must be {channels} finite numbers, got {values!r}.")
+    if key == "std" and min(values) <= 0:  # type: ignore[call-overload]
+        raise InputError(f"The model's std must be above 0, got {values!r}.")
+
+
+def _is_plain(value: object) -> bool:
+    """A word, or a number or two of the size that images have."""
+    if isinstance(value, (list, tuple)):
+        return len(value) == 2 and all(isinstance(one, int) and _is_plain(one) for one in value)
+    if isinstance(value, str):
+        return re.fullmatch(r"\w{0,32}", value, re.ASCII) is not None
+    return isinstance(value, (bool, int, float)) and 0 <= value <= 4096
+
+
+def _listed(values: object) -> object:
+    return list(values) if isinstance(values, tuple) else values
+
+
+def _usual_normalisation(config: dict[str, Any]) -> dict[str, list[float]]:
+    """The library's own mean and std for a network of three channels; else none."""
+    channels = require_count("The model's in_channels", config["in_channels"])
+    library, _, name = config["source"].partition(":")
+    mean, std = (0.0,) * min(channels, MOST), (1.0,) * min(channels, MOST)
+    if channels == 3 and library in _ARGUMENTS:
+        mean, std = _IMAGENET
+        own = _timm().get_pretrained_cfg(name) if library == "timm" else None
+        if own is not None:
+            mean, std = own.mean, own.std
+    return {"mean": list(mean), "std": list(std)}
