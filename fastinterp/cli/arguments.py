@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -12,6 +13,8 @@ from .._utils.errors import InputError
 from .._utils.keywords import OURS
 from .._utils.require import number_in, suggest
 from ..data.load import NAMES, known_name
+from ..models.sources import is_source
+from ..training.families import TITLES
 
 MOST = 2**31 - 1  # of images, steps and the like
 
@@ -109,6 +112,28 @@ def dataset(text: str) -> str:
         return known_name(text)
     except InputError:
         raise argparse.ArgumentTypeError(f"there is no {text!r}, {suggest(text, NAMES)}") from None
+
+
+def network(text: str) -> str:
+    """The name of one of the paper's networks, or a source such as timm:NAME."""
+    if text in TITLES or is_source(text):
+        return text
+    hint = suggest(text, TITLES)
+    raise argparse.ArgumentTypeError(
+        f"there is no {text!r}, {hint.rstrip('?.')}, or write timm:NAME, torchvision:NAME or "
+        "package.module:function"
+    )
+
+
+def argument(text: str) -> tuple[str, Any]:
+    """KEY=VALUE: a number, true or false, or a word."""
+    key, equals, value = text.partition("=")
+    if not key.isidentifier() or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, such as global_pool=avg")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
 
 
 def index(text: str) -> int:

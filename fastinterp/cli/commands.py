@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from argparse import Namespace
@@ -23,7 +24,7 @@ from ..evaluation.by_attack import MEASURES, Request, measure, settings_used, us
 from ..evaluation.pictures import picture_path
 from ..evaluation.tables import text_table, write_rows
 from ..interpreters.registry import interpreter_named
-from ..models import GapClassifier
+from ..models.sources import Network, is_source, recorded
 from ..ops import backend
 from ..training.families import families, recipe_name
 
@@ -55,8 +56,8 @@ def train(args: Namespace) -> int:
         print("\nWithout NETWORK, as in mnist-int, the first network is trained. METHOD is one of:")
         print("\n".join(f"  {name:14} {row.title}" for name, row in training.METHODS.items()))
         return 0
-    recipe = training.load_recipe(_recipe_name(args), args.set)
-    out = Path(args.out or Path("runs") / recipe.name)
+    recipe = training.load_recipe(_recipe_name(args), [*args.set, *_of_source(args)])
+    out = Path(args.out or Path("runs") / recipe.name.replace(":", "-"))
     if out.exists() and not out.is_dir():
         raise InputError(f"--out names a file, {out}; give the name of a folder.")
     done = training.run_recipe(
@@ -84,6 +85,19 @@ def _recipe_name(args: Namespace) -> str:
         if "=" not in word:
             hint = f"{word!r} was read as a setting, so write the recipe before the options."
     raise InputError(f"train needs a recipe or --dataset; {hint}")
+
+
+def _of_source(args: Namespace) -> list[str]:
+    """The options of a network by name as settings of a recipe, in TOML."""
+    table = ", ".join(f"{key} = {json.dumps(value)}" for key, value in args.arguments)
+    given = {
+        "num_classes": args.num_classes,
+        "mean": args.mean,
+        "std": args.std,
+        "weights": args.weights and json.dumps(args.weights),
+        "arguments": table and f"{{{table}}}",
+    }
+    return [f"{key}={value}" for key, value in given.items() if value]
 
 
 def evaluate(args: Namespace) -> int:
@@ -254,22 +268,49 @@ def _eps(args: Namespace, images: Images) -> float:
     return usual_eps(images)
 
 
-def _model_and_data(args: Namespace) -> tuple[GapClassifier, Images]:
+def _model_and_data(args: Namespace) -> tuple[Network, Images]:
     """The network, and the test images: those of a folder are read when they are needed."""
     device = _device(args)
-    model = models.load(args.model, map_location=device)
+    by_name = is_source(args.model) and not Path(args.model).exists()
+    model: Network
+    if not by_name:
+        if any((args.num_classes, args.mean, args.std, args.weights, args.arguments)):
+            raise InputError(
+                "--num-classes, --mean, --std, --weights and --arguments are for networks such as "
+                "timm:resnet18; a file says these itself, so leave them out."
+            )
+        model = models.load(args.model, map_location=device)
     images: Images
     if args.dataset in data.FOLDERS:
         images = data.stream(args.dataset, args.data_dir, "test", args.transform, args.workers)
     else:
         images = data.load(args.dataset, args.data_dir, "test", device, download=args.download)
+    if by_name:
+        model = _named(args, images).to(device).eval()
     _require_fit(args.model, model, images)
     return model, images
 
 
-def _require_fit(path: str, model: GapClassifier, images: Images) -> None:
+def _named(args: Namespace, images: Images) -> Network:
+    if args.weights is None:
+        raise InputError(
+            f"{args.model} has random weights; give trained ones with --weights FILE.safetensors."
+        )
+    known = recorded(args.weights, args.model)
+    return models.from_source(
+        args.model,
+        args.num_classes or known.get("num_classes", images.num_classes),
+        known.get("in_channels", images.channels),
+        args.mean,
+        args.std,
+        args.weights,
+        arguments=dict(args.arguments) or None,
+    )
+
+
+def _require_fit(path: str, model: Network, images: Images) -> None:
     for what, takes, has in (
-        ("input channels", (model.config or {}).get("in_channels"), images.channels),
+        ("input channels", model.in_channels, images.channels),
         ("classes", model.num_classes, images.num_classes),
     ):
         if takes not in (None, has):
@@ -292,7 +333,7 @@ def _device(args: Namespace) -> torch.device:
     return usable_device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def _versions(model: GapClassifier) -> dict[str, Any]:
+def _versions(model: Network) -> dict[str, Any]:
     device = model.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {

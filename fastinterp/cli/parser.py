@@ -16,10 +16,21 @@ from ..training import METHODS
 from ..training.families import TITLES, families
 from ..training.recipe import KEYS
 from . import commands
-from .arguments import Parser, count, count_or_all, dataset, index, number, seed
+from .arguments import (
+    Parser,
+    argument,
+    count,
+    count_or_all,
+    dataset,
+    index,
+    network,
+    number,
+    seed,
+)
 
 PROGRAM = "fastinterp"
 NORMS = ("linf", "l2", "l1")
+SOURCES = "timm:NAME, torchvision:NAME, package.module:function"
 TRANSFORMS = ("whole", "center-crop")
 USUAL_STEP = "size of a step; default: 0.01 for linf, 2.5 eps / steps for l2 and l1"
 
@@ -73,12 +84,13 @@ def _train(every: Any) -> None:
     add("--list", action="store_true", help="list the recipes and exit")
     part = parser.add_argument_group("the parts of a recipe's name, instead of RECIPE").add_argument
     part("--dataset", choices=tuple(families()), metavar="NAME", help=", ".join(families()))
-    part("--model", choices=tuple(TITLES), metavar="NAME",
-         help=f"{', '.join(TITLES)}; default: the first that --list shows")
+    part("--model", type=network, metavar="NAME",
+         help=f"{', '.join(TITLES)}, or one of {SOURCES}; default: the first that --list shows")
     part("--method", choices=tuple(METHODS), metavar="NAME",
          help=f"{', '.join(METHODS)}; default: int")
     _add_data_dir(parser)
     _add_download(parser)
+    _add_source(parser, "the last layer is trained anew where it is for other classes")
     add("--out", metavar="DIR", help="folder for the network; default: runs/RECIPE")
     add("--resume", action="store_true", help="continue the run in the folder of --out")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
@@ -228,17 +240,32 @@ def _doctor(every: Any) -> None:
 
 def _add_model_and_data(parser: Parser) -> None:
     parser.add_argument("model", metavar="MODEL",
-        help="a .safetensors file, a released .pkl file, or the folder of a training run")
+        help="a .safetensors file, a released .pkl file, or the folder of a training run; or, with "
+             f"--weights, one of {SOURCES}")
     parser.add_argument("--dataset", required=True, type=dataset, metavar="NAME",
         help=", ".join(DATASETS))
     _add_data_dir(parser)
     _add_download(parser)
+    _add_source(parser, "which may be a run's folder")
     parser.add_argument("--transform", default="whole", choices=TRANSFORMS, metavar="NAME",
         help=f"what is done to images of folders: {', '.join(TRANSFORMS)}; default: %(default)s, "
              "which squeezes each picture into 224x224")
     parser.add_argument("--workers", type=index, default=0, metavar="N",
         help="processes that read images of folders; default: %(default)s, this one")
     _add_device(parser)
+
+
+def _add_source(parser: Parser, weights: str) -> None:
+    add = parser.add_argument_group(f"networks by name: {SOURCES}").add_argument
+    add("--num-classes", type=count, metavar="C",
+        help="default: those of the weights that fastinterp wrote, else of the data set")
+    for name in ("mean", "std"):
+        add(f"--{name}", nargs="+", type=float, metavar="X",
+            help=f"{name} of each channel, by which images in [0, 1] are normalised inside the "
+                 "network; default: the library's own for three channels, else none")
+    add("--weights", metavar="FILE.safetensors", help=f"the network's weights, {weights}")
+    add("--arguments", nargs="+", type=argument, default=[], metavar="KEY=VALUE",
+        help="further arguments of the network, such as global_pool=avg for timm's ViTs")
 
 
 def _add_batch_size(add: Callable[..., Any]) -> None:

@@ -19,6 +19,7 @@ from .networks import LayeredClassifier, empty
 from .released import load_released
 from .sources import Network, PlainClassifier, is_function, restore
 from .weights import HEADER, fill, float_type, header_of, network_file, opened, shapes_of
+from .wrap import WrappedClassifier
 
 Module = TypeVar("Module", bound=nn.Module)
 _RESERVED = ("config", "fastinterp", "network")
@@ -65,15 +66,24 @@ def _header(model: nn.Module, config: dict[str, Any] | None, info: dict[str, Any
     taken = [key for key in _RESERVED if key in info]
     if taken:
         raise InputError(f"info must not use the key {taken[0]!r}: the checkpoint itself sets it.")
-    about = {"config": config, HEADER: __version__}
+    about: dict[str, Any] = {"config": config, HEADER: __version__}
     if config is None:
-        about["network"] = type(getattr(model, "module", model)).__name__
+        about["network"] = _description(model)
     try:
         return json.dumps({**about, **info})
     except (TypeError, ValueError) as error:
         raise InputError(
             f"info must hold only what JSON can (text, numbers, lists, dicts): {error}."
         ) from error
+
+
+def _description(model: nn.Module) -> dict[str, Any]:
+    """What is known of a network without a source: its class, and what `wrap` normalises by."""
+    about: dict[str, Any] = {"class": type(getattr(model, "module", model)).__name__}
+    if isinstance(model, (WrappedClassifier, PlainClassifier)):
+        for key in ("mean", "std"):
+            about[key] = getattr(model, key).flatten().tolist()
+    return about
 
 
 def _require_rebuildable(
@@ -140,6 +150,7 @@ def load(
     if into is not None:
         if suffix == ".pkl":
             raise InputError(f"into= is for .safetensors files, and {path} is a pickle; leave it.")
+        _require_same_normalisation(into, path)
         fill(into, path)
         return into.eval()
     device = usable_device(map_location)
@@ -150,6 +161,21 @@ def load(
             "with a smaller learning rate."
         )
     return model.to(device).eval()
+
+
+def _require_same_normalisation(into: nn.Module, path: Path) -> None:
+    """Raise if the file's network normalised its images otherwise than `into` does."""
+    header = header_of(path)
+    header = header if isinstance(header, dict) else {}
+    was, now = header.get("config") or header.get("network"), _description(into)
+    for key in ("mean", "std"):
+        if isinstance(was, dict) and key in was and key in now:
+            given = torch.as_tensor(now[key])
+            if was[key] != now[key] and not torch.equal(torch.tensor(was[key]).to(given), given):
+                raise InputError(
+                    f"{path} holds a network with {key} = {was[key]}, not {now[key]}; wrap the "
+                    "network with the same mean and std."
+                )
 
 
 def info(path: str | Path) -> dict[str, Any]:
@@ -178,7 +204,7 @@ def _load_own(path: Path, trust: str | None) -> Network:
     config = header.get("config", {})
     if config is None:
         raise InputError(
-            f"{path} holds only the weights of a network ({header.get('network')}) that no file "
+            f"{path} holds only the weights of a network ({_class_of(header)}) that no file "
             "can build again: build it and call fastinterp.models.load(path, into=network), or "
             "name the function that builds it, as package.module:function with --weights PATH."
         )
@@ -191,6 +217,11 @@ def _load_own(path: Path, trust: str | None) -> Network:
             )
         return restore(config, path, trust=trust)
     return _load_layered(path, config)
+
+
+def _class_of(header: dict[str, Any]) -> str:
+    about = header.get("network")
+    return str(about.get("class")) if isinstance(about, dict) else "of an unknown class"
 
 
 def _load_layered(path: Path, config: dict[str, Any]) -> LayeredClassifier:

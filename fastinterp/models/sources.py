@@ -146,10 +146,7 @@ def from_source(
     path = None
     if weights is not None:
         path = network_file(weights)
-        found = header_of(path)
-        found = found.get("config") if isinstance(found, dict) else None
-        if isinstance(found, dict) and found.get("source") == source:
-            config |= found
+        config |= recorded(path, source)
     given: dict[str, Any] = {"source": source, "mean": _listed(mean), "std": _listed(std)}
     given |= {"num_classes": num_classes, "in_channels": in_channels}
     given |= {"arguments": None if arguments is None else dict(arguments)}
@@ -159,6 +156,16 @@ def from_source(
     if path is None:
         return build(config, seed=seed, trust=source)
     return restore(config, path, trust=source, seed=seed, new_classifier=new_classifier)
+
+
+def recorded(weights: str | Path, source: str) -> dict[str, Any]:
+    """What a file of weights says of a network by that name: the keys of a config, or some."""
+    header = header_of(network_file(weights))
+    config = header.get("config", {}) if isinstance(header, dict) else {}
+    if config is None:  # of a network without a source
+        own = header.get("network")
+        return {key: own[key] for key in ("mean", "std") if isinstance(own, dict) and key in own}
+    return dict(config) if isinstance(config, dict) and config.get("source") == source else {}
 
 
 def restore(

@@ -102,7 +102,10 @@ class Sources:
                 f"There is no network {network}{where}; name its folder with --networks, or train "
                 "it with --train."
             )
-        return models.load(path, map_location=self.device)
+        model = models.load(path, map_location=self.device)
+        if not isinstance(model, GapClassifier):
+            raise InputError(f"{path} holds none of the paper's networks; name another folder.")
+        return model
 
     def images(self, dataset: str) -> ImageData | ImageStream:
         """The test split of a data set; loaded once, or read as it is needed."""

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from .._utils.errors import InputError
 from .._utils.files import read_file
 from .._utils.require import require_known_name, require_one_of
+from ..models.sources import is_source
 from .methods import METHODS
 
 if sys.version_info >= (3, 11):
@@ -77,7 +78,8 @@ def recipe_name(family: str, network: str | None = None, method: str = "int") ->
 
     Args:
         family: a data set, or mnist-quick for a short run on MNIST.
-        network: small, pool or wresnet; None takes the family's default.
+        network: small, pool or wresnet, or timm:NAME, torchvision:NAME, package.module:function;
+            None takes the family's default.
         method: one of `METHODS`.
 
     Raises:
@@ -85,7 +87,8 @@ def recipe_name(family: str, network: str | None = None, method: str = "int") ->
     """
     of = families()[require_known_name("family of recipes", family, families())]
     network = of.networks[0] if network is None else network
-    require_known_name("network", network, TITLES)
+    if not is_source(network):
+        require_known_name("network", network, TITLES)
     require_known_name("training method", method, METHODS)
     require_one_of(f"The method of a {family} recipe", method, of.methods)
     return of.recipe_name(network, method)
@@ -98,6 +101,10 @@ def settings_of(name: str) -> dict[str, Any]:
         for way in family.methods:
             names[f"{family.name}-{way}"] = (family, family.networks[0], way)
             names |= {f"{family.name}-{net}-{way}": (family, net, way) for net in TITLES}
+            start, end = f"{family.name}-", f"-{way}"
+            source = name.removeprefix(start).removesuffix(end)
+            if is_source(source) and name == f"{start}{source}{end}":
+                names[name] = (family, source, way)
     if name not in names:
         near = get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "`fastinterp train --list` shows them."
@@ -105,7 +112,7 @@ def settings_of(name: str) -> dict[str, Any]:
     family, network, way = names[name]
     return family.settings | {
         "name": family.recipe_name(network, way),
-        "description": f"{family.title}, {TITLES[network]}: {METHODS[way].title}",
+        "description": f"{family.title}, {TITLES.get(network, network)}: {METHODS[way].title}",
         "model": network,
         "method": way,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -26,7 +26,8 @@ from ..data.dataset import Indices
 from ..data.load import known_name
 from ..data.stream import Usual
 from ..interpreters.registry import CLASS_WISE, interpreter_named
-from ..models import GapClassifier
+from ..models import GapClassifier, PlainClassifier
+from ..models.sources import is_function, is_source
 from ..ops.pgd_step import Norm
 from .config import Outer, TrainConfig
 from .families import read_toml, settings_of
@@ -48,7 +49,11 @@ class Recipe:
         description: one line.
         method: one of `fastinterp.training.METHODS`.
         dataset: a name that `fastinterp.data.load` takes.
-        model: small, pool or wresnet.
+        model: small, pool or wresnet; or timm:NAME, torchvision:NAME, or package.module:function,
+            which only `overrides` and the command line may name, see `fastinterp.models`.
+        num_classes: of such a network, 0 for those of the data set.
+        mean, std, weights, arguments: of such a network, see `fastinterp.models.from_source`; empty
+            for its defaults. A classifier for other classes is not taken from the weights.
         epochs: number of epochs.
         batch_size: images in a step.
         lr: learning rate.
@@ -79,6 +84,11 @@ class Recipe:
     method: str
     dataset: str
     model: str = "small"
+    num_classes: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    weights: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
     epochs: int
     batch_size: int = 50
     lr: float = 1e-4
@@ -113,13 +123,14 @@ class Recipe:
 
 
 Data = ImageData | ImageStream | MixedData
+OF_SOURCES = ("mean", "std", "weights", "arguments")
 SHARED = [f.name for f in fields(TrainConfig) if f.name in {g.name for g in fields(Recipe)}]
 
 
 class Trained(NamedTuple):
     """The result of `run_recipe`: the network and a row for each epoch (see `Trainer.fit`)."""
 
-    model: GapClassifier
+    model: GapClassifier | PlainClassifier
     history: list[dict[str, Any]]
 
 
@@ -197,19 +208,29 @@ def run_recipe(
 
 def make_trainer(recipe: Recipe, train: Data, device: torch.device | str) -> Trainer:
     """A trainer with a recipe's settings and a network with its initial weights."""
-    config = {
-        "name": recipe.model,
-        "in_channels": train.channels,
-        "num_classes": train.num_classes,
-    }
     make = interpreter_named(recipe.interpreter, class_wise=True)
     interpreter = None if recipe.interpreter == "cam" else make
     chosen = method(recipe.method, recipe.gamma, inner=recipe.inner, interpreter=interpreter)
     settings = {name: getattr(recipe, name) for name in SHARED}
     settings["eps_schedule"] = recipe.eps_schedule or None
     settings["scheduler"] = recipe.scheduler or None
-    model = models.build(config, seed=recipe.seed)
-    return Trainer(model, chosen, TrainConfig(**settings, device=device))
+    return Trainer(_network(recipe, train), chosen, TrainConfig(**settings, device=device))
+
+
+def _network(recipe: Recipe, train: Data) -> GapClassifier | PlainClassifier:
+    channels, classes = train.channels, recipe.num_classes or train.num_classes
+    of_sources = {key: getattr(recipe, key) or None for key in OF_SOURCES}
+    if is_source(recipe.model):
+        return models.from_source(
+            recipe.model, classes, channels, **of_sources, seed=recipe.seed, new_classifier=True
+        )
+    if recipe.num_classes or any(of_sources.values()):
+        raise InputError(
+            "num_classes, mean, std, weights and arguments are for networks such as "
+            f"timm:resnet18, not for {recipe.model}."
+        )
+    config = {"name": recipe.model, "in_channels": channels, "num_classes": classes}
+    return models.build(config, seed=recipe.seed)
 
 
 def training_data(
@@ -263,7 +284,10 @@ def _table(name: str, beside: Path | None, seen: tuple[Path, ...]) -> dict[str, 
         seen: the files that this is the base of, to find circles.
     """
     if not name.endswith(".toml"):
-        return settings_of(name)
+        settings = settings_of(name)
+        if beside is not None:
+            _require_no_function(beside, settings)
+        return settings
     path = Path(name)
     if beside is not None and (beside.parent / name).is_file():
         path = beside.parent / name
@@ -274,12 +298,23 @@ def _table(name: str, beside: Path | None, seen: tuple[Path, ...]) -> dict[str, 
     table = read_toml(path)
     base = table.pop("base", None)
     reject_unknown(f"A recipe ({path.name})", table, KEYS)
+    _require_no_function(path, table)
     table["name"] = path.name.removesuffix(".toml")
     if base is None:
         return table
     if not isinstance(base, str):
         raise InputError(f"{path.name}: base must be the name of a recipe, got {base!r}.")
     return _table(base, path, (*seen, path)) | table
+
+
+def _require_no_function(path: Path, table: Mapping[str, Any]) -> None:
+    """Raise if a recipe's file names code to run."""
+    model = table.get("model")
+    if is_function(model):
+        raise InputError(
+            f"{path.name} names the function {model}, which a file may not run; if you trust it, "
+            f"leave it out there and name it yourself, with --set model={model}."
+        )
 
 
 def _split(text: str) -> tuple[str, Any]:
@@ -309,12 +344,18 @@ def _convert(key: str, value: Any) -> Any:
             what = "text" if kind is str else "true or false"
             raise InputError(f"{key} must be {what}, got {value!r}.")
         return value
-    if kind == tuple[int, ...]:
+    if kind in (tuple[int, ...], tuple[float, ...]):
         if isinstance(value, str):  # "2000, 10000" and, for none, ""
             value = _split(f"{key}=[{value}]")[1]
         if not isinstance(value, (list, tuple)):
-            raise InputError(f"{key} must be a list of whole numbers, got {value!r}.")
-        return tuple(require_whole(key, one) for one in value)
+            what = "whole numbers" if kind == tuple[int, ...] else "numbers"
+            raise InputError(f"{key} must be a list of {what}, got {value!r}.")
+        require = require_whole if kind == tuple[int, ...] else require_number
+        return tuple(require(key, one) for one in value)
+    if kind == dict[str, Any]:
+        if not isinstance(value, dict):
+            raise InputError(f'{key} must be a table such as {{a = 1, b = "x"}}, got {value!r}.')
+        return value
     if kind is int:
         return require_whole(key, value)
     if value is None and kind is not float:
