@@ -35,10 +35,11 @@ TOLERANCE = 0.01
 ROUNDING = 1e-9  # of a difference between two accuracies
 RESTARTS = 5
 QUERIES = 500
-# How much lower the accuracy under Square may be than under Auto-PGD and PGD: on 200 images, honest
-# networks had up to 0.04 and 0.075. In l1, PGD is far weaker than Auto-PGD on any network.
+# How much lower the accuracy under Square may be than under Auto-PGD and PGD, plus one standard
+# error: on 200 images, honest networks had up to 0.04 and 0.075, on 50 images up to 0.04 and 0.14.
+# In l1, PGD is far weaker than Auto-PGD on any network.
 BELOW_APGD = 0.05
-BELOW_PGD = {"linf": 0.1, "l2": 0.1, "l1": 1.0}
+BELOW_PGD = {"linf": 0.12, "l2": 0.12, "l1": 1.0}
 
 SENTENCES = {
     "gradient": (
@@ -273,12 +274,11 @@ class _Subject:
             )
         )
         black = self.accuracy(Square(self.model, eps, QUERIES, self.norm))
-        return _check(
-            "black box",
-            white <= black + BELOW_APGD + ROUNDING
-            and plain <= black + BELOW_PGD[self.norm] + ROUNDING,
-            {"PGD": plain, "Auto-PGD": white, f"{QUERIES} queries": black},
-        )
+        count = all_images(sum(len(y) for _, (_, y) in self.images))
+        passed = white <= black + _with_error(BELOW_APGD, count)
+        passed = passed and plain <= black + _with_error(BELOW_PGD[self.norm], count)
+        figures = {"PGD": plain, "Auto-PGD": white, f"{QUERIES} queries": black}
+        return _check("black box", passed, figures)
 
     def share_without_gradient(self) -> float:
         """The share of images at which the cross-entropy's gradient is zero at every pixel."""
@@ -310,6 +310,11 @@ def rises(accuracies: Iterable[float], tolerance: float) -> bool:
         if after > lowest + tolerance + ROUNDING:
             return True
     return False
+
+
+def _with_error(share: float, count: int) -> float:
+    """A share of `count` images, and its standard error."""
+    return share + math.sqrt(share * (1 - share) / count)
 
 
 def _check(name: str, passed: bool, figures: dict[str, float]) -> Check:
