@@ -98,8 +98,9 @@ def logits_and_maps(
     require_fit("logits_and_maps", model, x)
     warn_of_misuse("logits_and_maps", model, x)
     if isinstance(interpreter, FeatureInterpreter):
-        features = model.features(x)
-        return model.logits(features), interpreter.from_features(features, classes)
+        gap = interpreter.model
+        features = gap.features(x)
+        return gap.logits(features), interpreter.from_features(features, classes)
     return model(x), interpreter(x, classes)
 
 
@@ -188,5 +189,7 @@ def pick(scores: Tensor, index: Tensor | None, model: nn.Module | None = None) -
 
 def _require_logits(who: str, logits: object) -> None:
     if not isinstance(logits, Tensor) or logits.dim() != 2:
-        shown = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        shown = (
+            f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        )
         raise InputError(f"{who} must give logits [N, C] as a tensor, got {shown}.")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models as zoo
 
-from fastinterp import IntTrainer, InputError, models, ops
+from fastinterp import InputError, IntTrainer, models, ops
 from fastinterp.interpreters import CAM
 from fastinterp.models import GapClassifier
 
