@@ -8,24 +8,23 @@ of robustness.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._utils.errors import InputError
 from .._utils.require import require_counts, require_number, require_one_of
 from ..attacks import APGD, PGD, CrossEntropy, Margin, Square
-from ..attacks.checks import require_batch
+from ..attacks.checks import as_module, require_batch
 from ..attacks.ensemble import Attack, Seeded
 from ..attacks.modes import eval_mode, own_autograd
 from ..attacks.step_size import fine_step
 from ..attacks.threats import BALLS
-from ..models import GapClassifier
 from ..ops.pgd_step import Norm
 from .measuring import Measured, Source, all_images, misclassified, progress_bar
 from .reliability import EXAMINED, MISLED, Signs, look_for_signs
@@ -125,14 +124,14 @@ class Check:
 
 
 def audit(
-    model: GapClassifier,
+    model: nn.Module | Callable[[Tensor], Tensor],
     images: Source,
     labels: Tensor | None = None,
     *,
     eps: float,
     steps: Sequence[int] = (1, 10, 40, 100),
     norm: Norm = "linf",
-    transfer_from: GapClassifier | None = None,
+    transfer_from: nn.Module | Callable[[Tensor], Tensor] | None = None,
     tolerance: float = TOLERANCE,
     batch_size: int = 100,
     progress: bool = True,
@@ -149,7 +148,7 @@ def audit(
     cross-entropy, then on the margin.
 
     Args:
-        model: the network that claims to be robust.
+        model: the network that claims to be robust, or a function from images to logits.
         images: [N, C_in, H, W] in [0, 1]; or a DataLoader or `data.stream`, which is read once for
             each attack.
         labels: true classes [N], for a tensor of images.
@@ -171,9 +170,11 @@ def audit(
     Raises:
         InputError: images, labels or a setting do not fit.
     """
+    model = as_module("audit", model)
     measured = Measured("audit", model, images, labels, batch_size, again=True)
     x, y = measured.first()
     if transfer_from is not None:
+        transfer_from = as_module("audit: transfer_from", transfer_from)
         require_batch("audit: transfer_from", transfer_from, x, y, False)
     if not 0 <= require_number("tolerance", tolerance) < 1:
         raise InputError(f"tolerance must be a fraction in [0, 1), got {tolerance!r}.")
@@ -232,14 +233,12 @@ def audit(
 class _Subject:
     """The network that is audited, and what all attacks on it share; `bar` counts these."""
 
-    model: GapClassifier
+    model: nn.Module
     images: Measured
     norm: Norm
     bar: Any
 
-    def pgd(
-        self, eps: float, steps: int, source: GapClassifier | None = None, **settings: Any
-    ) -> PGD:
+    def pgd(self, eps: float, steps: int, source: nn.Module | None = None, **settings: Any) -> PGD:
         size = fine_step(eps, steps)
         return PGD(source or self.model, eps, size, steps, self.norm, **settings)
 
