@@ -123,7 +123,8 @@ def _add_attack(add: Callable[..., Any]) -> None:
         help="one or more attack sizes, as numbers or fractions such as 8/255; default: those of "
              "Table 3 of the paper for linf (digits: 0 to 0.15), and the published size for "
              "jpeg-*, gabor, snow, fog and elastic, which have units of their own")
-    add("--steps", nargs="+", type=count, metavar="K", help="attack steps; default: 200, for pgd with --protocol best or autoattack 100")
+    add("--steps", nargs="+", type=count, metavar="K",
+        help="attack steps; default: 200, for pgd with --protocol best or autoattack 100")
     add("--step-size", type=number, metavar="S",
         help=f"{USUAL_STEP}, eps / sqrt(steps) for jpeg-*, gabor, snow, fog and elastic")
     add("--norm", choices=NORMS, metavar="P",

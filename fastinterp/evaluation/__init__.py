@@ -4,10 +4,11 @@ from ..attacks.step_size import default_step_size
 from .aai_scores import AAIRow, aai_sweep
 from .accuracy import AccuracyRow, sweep
 from .corruptions import CorruptionRow, corruption_sweep
-from .explanations import Explanations, explain
+from .explanations import explain
 from .isa_scores import ISARow, isa_row
 from .obfuscation import Check, audit, audit_table
-from .pictures import draw_explanations
+from .overlays import overlay_maps
+from .pictures import Explanations, Picture, draw_explanations
 from .protocols import ISA_SEED, PAPER_SEED, PROTOCOLS, paper_selection
 from .reliability import UnreliableFigures
 from .robustbench import THREAT_MODELS, ThreatModel, robustbench_entry
@@ -42,6 +43,7 @@ __all__ = [
     "CorruptionRow",
     "Explanations",
     "ISARow",
+    "Picture",
     "Stability",
     "ThreatModel",
     "UnreliableFigures",
@@ -60,6 +62,7 @@ __all__ = [
     "local_lipschitz",
     "markdown_table",
     "max_sensitivity",
+    "overlay_maps",
     "paper_selection",
     "relative_input_stability",
     "relative_output_stability",

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._utils.errors import InputError
 from .._utils.require import require_count, require_nonnegative, require_numbers
@@ -19,7 +19,7 @@ from ..attacks.modes import eval_mode
 from ..attacks.step_size import default_step_size, falls_short, warn_of_short_cells
 from ..attacks.threats import BALLS
 from ..interpreters import Interpreter
-from ..models.gap import GapClassifier
+from ..models.gap import device_of
 from ..ops import kendall_tau
 from ..ops.pgd_step import Norm
 from .measuring import all_batches, in_batches, predict, progress_bar, require_measurable
@@ -63,7 +63,7 @@ class AAIScores(NamedTuple):
 
 
 def aai_sweep(
-    model: GapClassifier,
+    model: nn.Module,
     interpreter: Interpreter,
     images: Tensor,
     labels: Tensor,
@@ -123,7 +123,9 @@ def aai_sweep(
             )
             starts = _starts(images, radius, norm, noise, seed)
             found = []
-            for _, batch in in_batches(batch_size, model.device, images, labels, starts):
+            for _, batch in in_batches(
+                batch_size, device_of(model, images), images, labels, starts
+            ):
                 found.append(aai_scores(attack, *batch))
                 bar.update(len(batch[0]))
             row = _row(radius, steps, all_batches(found))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TypedDict
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from .._utils.errors import InputError
 from .._utils.require import require_count, require_one_of, require_positive
-from ..attacks.checks import require_pixel_eps
+from ..attacks.checks import Function, as_module, require_pixel_eps
 from ..attacks.ensemble import FOOLED_BEFORE, WITHSTANDS, Attack, attack_in_turn
 from ..attacks.expectation import MeanOfPasses
 from ..attacks.modes import eval_mode
 from ..attacks.step_size import default_step_size, falls_short, warn_of_short_cells
 from ..attacks.threats import BALLS
-from ..models.gap import GapClassifier
+from ..models.gap import device_of
 from ..ops.pgd_step import Norm
 from .ensembles import Budget
 from .measuring import (
@@ -60,7 +60,7 @@ class AccuracyRow(AccuracyFigures, total=False):
 
 
 def sweep(
-    model: GapClassifier,
+    model: nn.Module | Callable[[Tensor], Tensor],
     images: Source,
     labels: Tensor | None = None,
     *,
@@ -81,7 +81,8 @@ def sweep(
     and is left as it was.
 
     Args:
-        model: images in [0, 1] -> logits.
+        model: images in [0, 1] -> logits: any module, or a function, which gets images on the
+            device where they are.
         images: x [N, C_in, H, W], floating point in [0, 1]; moved to the model batch by batch. Or
             a DataLoader, `data.stream` or another iterable of pairs (images, labels), which is read
             once, and of which no more than a batch is held.
@@ -115,6 +116,12 @@ def sweep(
             are marked, see `AccuracyRow`.
         UnreliableFigures: the network hides its gradients, is random, or the like.
     """
+    model = as_module("sweep", model)
+    if state is not None and isinstance(model, Function):
+        raise InputError(
+            "sweep: state needs a network, whose weights tell which one was measured, got a "
+            "function; leave state out."
+        )
     measured = Measured("sweep", model, images, labels, batch_size)
     judge = PROTOCOLS[require_one_of("protocol", protocol, PROTOCOLS)]
     require_one_of("norm", norm, BALLS)
@@ -133,6 +140,8 @@ def sweep(
         warn_of_short_cells("sweep", [(e, b.step_size, s) for (e, s), b in budgets.items()])
     network: nn.Module = model if samples is None else MeanOfPasses(model, samples)
     some = measured.first(EXAMINED)
+    assert measured.classes is not None  # known by now
+    classes = measured.classes
     signs = look_for_signs(model, *some, norm, max(radius for radius, _ in cells), batch_size)
     signs = signs.once_averaged() if samples is not None else signs
     if not judge.paper:
@@ -144,21 +153,21 @@ def sweep(
     with (
         saved_verdicts(state, network, some[0], key) as saved,
         eval_mode(network),
-        nullcontext() if samples is None else random_numbers(model.device, seed),
+        nullcontext() if samples is None else random_numbers(device_of(model, some[0]), seed),
         progress_bar(total, "img", progress) as bar,
     ):
         for rows, (x, y) in measured:
             verdicts: dict[tuple[float, int], Tensor] = {}
             for cell, budget in budgets.items():
                 bar.set_description(f"eps {budget.eps:.4g}, {budget.steps} steps")
-                attacks = judge.attacks(network, budget, model.num_classes)
+                attacks = judge.attacks(network, budget, classes)
                 entry = saved.entry(f"{cell} {rows.start}")
                 known = [by for smaller, by in verdicts.items() if _holds(cell, smaller)]
                 verdicts[cell] = _verdicts(network, attacks, judge, budget, x, y, known, entry)
                 bar.update(len(x))
             for cell, by in verdicts.items():
                 found[cell].append(by.cpu())
-    names = list(judge.attacks(network, next(iter(budgets.values())), model.num_classes))
+    names = list(judge.attacks(network, next(iter(budgets.values())), classes))
     by_cell = {cell: torch.cat(all_batches(parts)) for cell, parts in found.items()}
     return [_row(budgets[cell], by_cell[cell], names, judge, signs) for cell in cells]
 

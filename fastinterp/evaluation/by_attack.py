@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._utils.errors import InputError
 from .._utils.require import require_known_name, require_one_of
@@ -17,7 +17,6 @@ from ..attacks.step_size import PAPER_STEP_SIZE
 from ..data import ImageData, ImageStream
 from ..interpreters.distance import ClassSet
 from ..interpreters.registry import interpreter_named
-from ..models.gap import GapClassifier
 from ..ops.pgd_step import Norm
 from .aai_scores import PAPER_K, aai_sweep, paper_noise
 from .accuracy import sweep
@@ -57,7 +56,7 @@ class Request:
         state: a file for verdicts of attacks that are done; see `sweep`.
     """
 
-    model: GapClassifier
+    model: nn.Module
     data: ImageData | ImageStream
     n: int | None = 0
     protocol: str = "paper"

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .accuracy import AccuracyRow
-from .explanations import Explanations
-from .pictures import PANEL, STYLE, centre_of, draw_explanation, finish, panel_grid
+from .pictures import PANEL, STYLE, Explanations, centre_of, draw_explanation, finish, panel_grid
 from .tables import format_eps
 
 if TYPE_CHECKING:

@@ -7,18 +7,19 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._utils.errors import InputError
 from .._utils.require import require_known_name, require_one_of, require_positive
 from ..attacks import JPEG, Elastic, Fog, Gabor, Snow
+from ..attacks.checks import as_module
 from ..attacks.modes import eval_mode
 from ..attacks.step_size import warn_of_short_cells
 from ..attacks.unforeseen import UnforeseenAttack
 from ..attacks.unforeseen.jpeg import IMAGENET_EPS as JPEG_LARGE
 from ..attacks.unforeseen.jpeg import PUBLISHED_EPS as JPEG_EPS
 from ..attacks.unforeseen.jpeg import SMALL
-from ..models.gap import GapClassifier
+from ..models.gap import device_of
 from .accuracy import AccuracyRow, accuracy_row
 from .measuring import (
     all_rows,
@@ -73,7 +74,7 @@ class CorruptionRow(AccuracyRow):
 
 
 def corruption_sweep(
-    model: GapClassifier,
+    model: nn.Module | Callable[[Tensor], Tensor],
     images: Tensor,
     labels: Tensor,
     targets: Tensor,
@@ -95,7 +96,8 @@ def corruption_sweep(
     the seed and on the image's position.
 
     Args:
-        model: images in [0, 1] -> logits; it runs in eval mode and is left as it was.
+        model: images in [0, 1] -> logits, a module or a function; it runs in eval mode and
+            is left as it was.
         images: x [N, C_in, H, W], floating point in [0, 1]; moved to the model batch by batch.
         labels, targets: true classes and target classes [N].
         attack: a key of `CORRUPTIONS`.
@@ -110,6 +112,7 @@ def corruption_sweep(
     Raises:
         InputError: images, labels, targets or a setting do not fit.
     """
+    model = as_module("corruption_sweep", model)
     labels = require_measurable("corruption_sweep", model, images, labels, batch_size)
     targets = require_classes("corruption_sweep", "targets", targets, images, model)
     make = CORRUPTIONS[require_known_name("attack", attack, CORRUPTIONS)]
@@ -135,7 +138,7 @@ def corruption_sweep(
                     keep=keep,
                 )
                 for part, (x, y, goal) in in_batches(
-                    batch_size, model.device, images, labels, targets
+                    batch_size, device_of(model, images), images, labels, targets
                 ):
                     x_adv = one(x, goal if targeted else y, _generator(seed, part.start))
                     fooled[part] |= misclassified(model, x_adv, y).cpu()

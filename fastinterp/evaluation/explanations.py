@@ -2,48 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._utils.errors import InputError
 from ..attacks import PGD
 from ..attacks.checks import require_pixel_eps
 from ..attacks.modes import eval_mode
 from ..attacks.step_size import default_step_size
-from ..interpreters import CAM, Interpreter, logits_and_maps
-from ..models.gap import GapClassifier
+from ..interpreters import CAM, IntegratedGradients, Interpreter, logits_and_maps
+from ..models.gap import GapClassifier, device_of
 from ..ops.pgd_step import Norm
 from .measuring import require_classes, require_measurable
-
-
-@dataclass(frozen=True)
-class Explanations:
-    """Maps of the true and the target class, before and after an attack. All on the CPU.
-
-    Attributes:
-        images, attacked: x and x' [N, C_in, H, W].
-        labels, targets: the true classes and the targets [N].
-        probabilities, probabilities_adv: softmax at x and at x' [N, C].
-        maps, maps_adv: at x and at x', raw [N, 2, h, w]: true class, target class.
-        eps, norm: radius and norm of the attack's ball.
-    """
-
-    images: Tensor
-    attacked: Tensor
-    labels: Tensor
-    targets: Tensor
-    probabilities: Tensor
-    probabilities_adv: Tensor
-    maps: Tensor
-    maps_adv: Tensor
-    eps: float
-    norm: Norm = "linf"
+from .pictures import Explanations
 
 
 def explain(
-    model: GapClassifier,
+    model: nn.Module,
     images: Tensor,
     labels: Tensor,
     *,
@@ -53,10 +30,11 @@ def explain(
     norm: Norm = "linf",
     targets: Tensor | None = None,
     interpreter: Interpreter | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Explanations:
     """Attack images towards a target class, and map the true and the target class at both ends.
 
-    The attack is targeted PGD that starts at x.
+    The attack is targeted PGD that starts at x. A notebook shows what is returned as a picture.
 
     Args:
         model: images in [0, 1] -> logits.
@@ -65,15 +43,19 @@ def explain(
         eps, steps, norm: of the attack, eps in pixel units.
         step_size: of one step; None takes `default_step_size`.
         targets: [N]; by default the likeliest wrong class of each image.
-        interpreter: by default CAM. Maps with a value for each channel are summed over channels.
+        interpreter: by default CAM, and integrated gradients for a network that is no
+            GapClassifier. Maps with a value for each channel are summed over channels.
+        classes: names of the classes, for the picture; by default their numbers.
 
     Raises:
-        InputError: shapes, pixels or labels do not fit, or a target is the true class.
+        InputError: shapes, pixels or labels do not fit, a target is the true class, or the
+            interpreter has no map for a class.
     """
-    y = require_measurable("explain", model, images, labels).to(model.device)
+    y = require_measurable("explain", model, images, labels)
     require_pixel_eps("explain", norm, eps)
-    x = images.to(model.device)
-    interpreter = interpreter or CAM(model)
+    device = device_of(model, images)
+    x, y = images.to(device), y.to(device)
+    interpreter = interpreter or _usual(model)
     with eval_mode(model):
         if targets is None:
             with torch.no_grad():
@@ -98,6 +80,7 @@ def explain(
         maps_adv=maps_adv.cpu(),
         eps=eps,
         norm=norm,
+        classes=classes,
     )
 
 
@@ -106,8 +89,18 @@ def runner_up(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.scatter(1, labels[:, None], -torch.inf).argmax(dim=1)
 
 
+def _usual(model: nn.Module) -> Interpreter:
+    if isinstance(model, GapClassifier):
+        return CAM(model)
+    return IntegratedGradients(model, steps=50, chunk_size=64)
+
+
 def _look(interpreter: Interpreter, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         logits, maps = logits_and_maps(interpreter, x, classes)
+    if maps.shape[1] != classes.shape[1]:
+        raise InputError(
+            f"explain: {type(interpreter).__name__} has no map for a class; take another interpreter."
+        )
     # Maps on the pixels [N, 2, C_in, H, W] are drawn as one plane.
     return logits.softmax(dim=1), maps.sum(dim=2) if maps.dim() == 5 else maps

@@ -8,7 +8,7 @@ from itertools import accumulate, compress
 from typing import Literal, NamedTuple, TypedDict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._utils.errors import InputError
 from .._utils.require import require_numbers, require_one_of
@@ -17,7 +17,7 @@ from ..attacks.modes import eval_mode
 from ..data import ImageData, ImageStream
 from ..interpreters.distance import ClassSet, interpretability_discrepancy
 from ..interpreters.registry import interpreter_named
-from ..models.gap import GapClassifier
+from ..models.gap import device_of
 from .best_isa import lowest_discrepancy
 from .measuring import all_batches, in_batches, progress_bar, require_classes, require_measurable
 from .protocols import ISA_SEED, paper_batch
@@ -78,7 +78,7 @@ class ISARow(TypedDict):
 
 
 def isa_row(
-    model: GapClassifier,
+    model: nn.Module,
     data: ImageData | ImageStream,
     interpreter: str = "cam",
     norm: Literal["l1", "l2"] = "l1",
@@ -180,7 +180,9 @@ def isa_curve(
     parts = []
     attacks = -(-len(images) // batch_size) * (1 + len(factors))
     with eval_mode(model), progress_bar(attacks, "attack", progress) as bar:
-        for _, (x, y, goal) in in_batches(batch_size, model.device, images, labels, targets):
+        for _, (x, y, goal) in in_batches(
+            batch_size, device_of(model, images), images, labels, targets
+        ):
             smallest = attack.smallest(x, goal)
             bar.update()
             attacked = [smallest.x_adv]

@@ -20,39 +20,59 @@ from .._utils.require import (
     require_numbers,
     require_range,
 )
-from ..attacks.checks import require_images
+from ..attacks.checks import count_classes, require_images
 from ..attacks.modes import convolutions_in
 from ..data import ImageData, ImageStream
-from ..models.gap import GapClassifier, require_fit, require_gap
+from ..models.gap import device_of, require_fit
 
 T = TypeVar("T")
 
 
 def require_measurable(
-    who: str, model: GapClassifier, images: Tensor, labels: Tensor, batch_size: int = 1
+    who: str, model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 1
 ) -> Tensor:
     """Raise unless a network can be measured on images [N, C_in, H, W] with labels [N].
 
     Returns:
         The labels as int64, on the images' device.
     """
-    require_gap(who, model)
+    _require_images(who, model, images, batch_size)
+    return require_classes(who, "labels", labels, images, model)
+
+
+def _require_images(who: str, model: nn.Module, images: Tensor, batch_size: int) -> None:
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{who}: model must be a torch.nn.Module, got {type(model).__name__}.")
     require_count(f"{who}: batch_size", batch_size)
     require_images(who, images, 0.0, 1.0)
     if len(images) == 0:
         raise InputError(f"{who}: there are no images to measure on; pass at least one.")
-    require_fit(who, model, images[:1].to(model.device), autocast=False)
-    return require_classes(who, "labels", labels, images, model)
+    require_fit(who, model, images[:1].to(device_of(model, images)), autocast=False)
 
 
 def require_classes(
-    who: str, name: str, classes: Tensor, images: Tensor, model: GapClassifier
+    who: str,
+    name: str,
+    classes: Tensor,
+    images: Tensor,
+    model: nn.Module,
+    count: int | None = None,
 ) -> Tensor:
-    """`classes` [N] as int64 on the images' device, if they are classes of the model."""
+    """`classes` [N] as int64 on the images' device, if they are classes of the model.
+
+    `count` is the number of these, if it is known.
+    """
     found = require_integers(f"{who}: {name}", classes).to(images.device)
     found = require_labels(who, name, found, images)
-    require_range(who, name, found, model.num_classes)
+    if count is None:
+        count = classes_of(who, model, images)
+    require_range(who, name, found, count)
     return found
+
+
+def classes_of(who: str, model: nn.Module, images: Tensor) -> int:
+    """The number of the model's classes; one that does not say it is asked for some logits."""
+    return count_classes(who, model, images[:1].to(device_of(model, images)), gradient=False)
 
 
 def require_cells(
@@ -79,6 +99,7 @@ class Measured:
 
     Attributes:
         count: number of images; None where it is not known.
+        classes: number of the model's classes; None before images were read.
 
     Raises:
         InputError: images or labels do not fit the model; those of a loader are checked when they
@@ -88,7 +109,7 @@ class Measured:
     def __init__(
         self,
         who: str,
-        model: GapClassifier,
+        model: nn.Module,
         source: Source,
         labels: Tensor | None,
         batch_size: int,
@@ -96,13 +117,13 @@ class Measured:
     ) -> None:
         self.who, self.model, self.batch_size = who, model, batch_size
         self.count: int | None
+        self.classes: int | None = None
         if isinstance(source, Tensor):
             if labels is None:
                 raise InputError(f"{who}: labels are missing; pass the true classes [N].")
-            self.labels = require_measurable(who, model, source, labels, batch_size)
+            self.labels = self._checked(source, labels)
             self.count = len(source)
         else:
-            require_gap(who, model)
             require_count(f"{who}: batch_size", batch_size)
             if labels is not None:
                 raise InputError(f"{who}: a loader has labels of its own; leave labels out.")
@@ -123,7 +144,8 @@ class Measured:
         """
         if isinstance(self.source, Tensor):
             some = slice(0, self.batch_size if count is None else count)
-            x, y = (each[some].to(self.model.device) for each in (self.source, self.labels))
+            device = device_of(self.model, self.source)
+            x, y = (each[some].to(device) for each in (self.source, self.labels))
         elif isinstance(self.source, Iterator):  # it can be read only once
             read: list[Any] = []
             rest = self.source
@@ -138,24 +160,32 @@ class Measured:
 
         Of several processes each gets every so many-th batch, see `in_batches`.
         """
-        device = self.model.device
         if isinstance(self.source, Tensor):
+            device = device_of(self.model, self.source)
             yield from in_batches(self.batch_size, device, self.source, self.labels)
             return
         yield from islice(self._read(self._pairs()), processes.rank(), None, processes.world())
 
     def _read(self, pairs: Iterable[Any]) -> Iterator[tuple[slice, list[Tensor]]]:
-        device, first = self.model.device, 0
+        first = 0
         for batch in pairs:
             if not isinstance(batch, (tuple, list)) or len(batch) != 2:
                 raise InputError(f"{self.who}: a loader must give pairs (images, labels).")
             x, y = batch
             if len(x):
-                y = require_measurable(self.who, self.model, x, y)
+                y = self._checked(x, y)
+                device = device_of(self.model, x)
                 yield slice(first, first + len(x)), [x.to(device), y.to(device)]
             first += len(x)
         if first == 0:
             raise InputError(f"{self.who}: there are no images to measure on; pass at least one.")
+
+    def _checked(self, x: Tensor, y: Tensor) -> Tensor:
+        """The labels y of images x, as `require_measurable` gives them."""
+        _require_images(self.who, self.model, x, self.batch_size)
+        if self.classes is None:
+            self.classes = classes_of(self.who, self.model, x)
+        return require_classes(self.who, "labels", y, x, self.model, self.classes)
 
     def _pairs(self) -> Iterable[Any]:
         if isinstance(self.source, (ImageData, ImageStream)):

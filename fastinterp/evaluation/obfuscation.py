@@ -8,24 +8,23 @@ of robustness.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._utils.errors import InputError
 from .._utils.require import require_counts, require_number, require_one_of
 from ..attacks import APGD, PGD, CrossEntropy, Margin, Square
-from ..attacks.checks import require_batch
+from ..attacks.checks import as_module, require_batch
 from ..attacks.ensemble import Attack, Seeded
 from ..attacks.modes import eval_mode, own_autograd
 from ..attacks.step_size import fine_step
 from ..attacks.threats import BALLS
-from ..models import GapClassifier
 from ..ops.pgd_step import Norm
 from .measuring import Measured, Source, all_images, misclassified, progress_bar
 from .reliability import EXAMINED, MISLED, Signs, look_for_signs
@@ -35,10 +34,11 @@ TOLERANCE = 0.01
 ROUNDING = 1e-9  # of a difference between two accuracies
 RESTARTS = 5
 QUERIES = 500
-# How much lower the accuracy under Square may be than under Auto-PGD and PGD: on 200 images, honest
-# networks had up to 0.04 and 0.075. In l1, PGD is far weaker than Auto-PGD on any network.
+# How much lower the accuracy under Square may be than under Auto-PGD and PGD, plus one standard
+# error: on 200 images, honest networks had up to 0.04 and 0.075, on 50 images up to 0.04 and 0.14.
+# In l1, PGD is far weaker than Auto-PGD on any network.
 BELOW_APGD = 0.05
-BELOW_PGD = {"linf": 0.1, "l2": 0.1, "l1": 1.0}
+BELOW_PGD = {"linf": 0.12, "l2": 0.12, "l1": 1.0}
 
 SENTENCES = {
     "gradient": (
@@ -124,14 +124,14 @@ class Check:
 
 
 def audit(
-    model: GapClassifier,
+    model: nn.Module | Callable[[Tensor], Tensor],
     images: Source,
     labels: Tensor | None = None,
     *,
     eps: float,
     steps: Sequence[int] = (1, 10, 40, 100),
     norm: Norm = "linf",
-    transfer_from: GapClassifier | None = None,
+    transfer_from: nn.Module | Callable[[Tensor], Tensor] | None = None,
     tolerance: float = TOLERANCE,
     batch_size: int = 100,
     progress: bool = True,
@@ -148,7 +148,7 @@ def audit(
     cross-entropy, then on the margin.
 
     Args:
-        model: the network that claims to be robust.
+        model: the network that claims to be robust, or a function from images to logits.
         images: [N, C_in, H, W] in [0, 1]; or a DataLoader or `data.stream`, which is read once for
             each attack.
         labels: true classes [N], for a tensor of images.
@@ -170,9 +170,11 @@ def audit(
     Raises:
         InputError: images, labels or a setting do not fit.
     """
+    model = as_module("audit", model)
     measured = Measured("audit", model, images, labels, batch_size, again=True)
     x, y = measured.first()
     if transfer_from is not None:
+        transfer_from = as_module("audit: transfer_from", transfer_from)
         require_batch("audit: transfer_from", transfer_from, x, y, False)
     if not 0 <= require_number("tolerance", tolerance) < 1:
         raise InputError(f"tolerance must be a fraction in [0, 1), got {tolerance!r}.")
@@ -231,14 +233,12 @@ def audit(
 class _Subject:
     """The network that is audited, and what all attacks on it share; `bar` counts these."""
 
-    model: GapClassifier
+    model: nn.Module
     images: Measured
     norm: Norm
     bar: Any
 
-    def pgd(
-        self, eps: float, steps: int, source: GapClassifier | None = None, **settings: Any
-    ) -> PGD:
+    def pgd(self, eps: float, steps: int, source: nn.Module | None = None, **settings: Any) -> PGD:
         size = fine_step(eps, steps)
         return PGD(source or self.model, eps, size, steps, self.norm, **settings)
 
@@ -273,12 +273,11 @@ class _Subject:
             )
         )
         black = self.accuracy(Square(self.model, eps, QUERIES, self.norm))
-        return _check(
-            "black box",
-            white <= black + BELOW_APGD + ROUNDING
-            and plain <= black + BELOW_PGD[self.norm] + ROUNDING,
-            {"PGD": plain, "Auto-PGD": white, f"{QUERIES} queries": black},
-        )
+        count = all_images(sum(len(y) for _, (_, y) in self.images))
+        passed = white <= black + _with_error(BELOW_APGD, count)
+        passed = passed and plain <= black + _with_error(BELOW_PGD[self.norm], count)
+        figures = {"PGD": plain, "Auto-PGD": white, f"{QUERIES} queries": black}
+        return _check("black box", passed, figures)
 
     def share_without_gradient(self) -> float:
         """The share of images at which the cross-entropy's gradient is zero at every pixel."""
@@ -310,6 +309,11 @@ def rises(accuracies: Iterable[float], tolerance: float) -> bool:
         if after > lowest + tolerance + ROUNDING:
             return True
     return False
+
+
+def _with_error(share: float, count: int) -> float:
+    """A share of `count` images, and its standard error."""
+    return share + math.sqrt(share * (1 - share) / count)
 
 
 def _check(name: str, passed: bool, figures: dict[str, float]) -> Check:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from torch import Tensor
 from .._utils.errors import InputError
 from .._utils.files import atomic_path
 from ..interpreters import upsample
-from .explanations import Explanations
+from ..ops.pgd_step import Norm
 from .tables import format_eps
 
 if TYPE_CHECKING:
@@ -38,6 +40,59 @@ STYLE: Any = {
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
 }
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """Maps of the true and the target class, before and after an attack. All on the CPU.
+
+    A notebook shows them as a picture.
+
+    Attributes:
+        images, attacked: x and x' [N, C_in, H, W].
+        labels, targets: the true classes and the targets [N].
+        probabilities, probabilities_adv: softmax at x and at x' [N, C].
+        maps, maps_adv: at x and at x', raw [N, 2, h, w]: true class, target class.
+        eps, norm: radius and norm of the attack's ball.
+        classes: names of the classes; None for their numbers.
+    """
+
+    images: Tensor
+    attacked: Tensor
+    labels: Tensor
+    targets: Tensor
+    probabilities: Tensor
+    probabilities_adv: Tensor
+    maps: Tensor
+    maps_adv: Tensor
+    eps: float
+    norm: Norm = "linf"
+    classes: Sequence[str] | None = None
+
+    def picture(self, classes: Sequence[str] | None = None) -> Picture:
+        """A row for each image, as `explanation_figure` draws it."""
+        return Picture(explanation_figure(self, classes))
+
+    def _repr_png_(self) -> bytes:
+        return self.picture()._repr_png_()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A matplotlib figure that a notebook shows, and that `save` writes."""
+
+    figure: Figure
+
+    def save(self, path: str | Path) -> None:
+        """Write the picture; the name ends in .png, .pdf or .svg."""
+        save_picture(self.figure, path)
+
+    def _repr_png_(self) -> bytes:
+        import matplotlib as mpl
+
+        with mpl.rc_context(STYLE), BytesIO() as file:
+            self.figure.savefig(file, format="png", dpi=100)
+            return file.getvalue()
 
 
 def picture_path(path: str | Path) -> Path:
@@ -90,7 +145,7 @@ def explanation_figure(found: Explanations, classes: Sequence[str] | None = None
     from matplotlib.figure import Figure
 
     n = len(found.images)
-    names = list(classes or map(str, range(found.probabilities.shape[1])))
+    names = list(classes or found.classes or map(str, range(found.probabilities.shape[1])))
     height = PANEL * n + 0.8
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.0, height))
@@ -175,7 +230,7 @@ def overlay(image: Tensor, values: Tensor) -> NDArray[np.float32]:
     """
     import matplotlib as mpl
 
-    grey = image.mean(dim=0)
+    grey = image.float().mean(dim=0)
     if image.shape[0] == 1 and grey.mean() < 0.5:
         grey = 1 - grey
     zoom = -(-224 // grey.shape[0])
@@ -226,8 +281,9 @@ def fitted(axes: Axes, title: str) -> None:
 
 
 def show_image(axes: Axes, image: Tensor) -> None:
-    """Draw an image [C_in, H, W] in [0, 1], C_in 1 or 3, on the CPU."""
-    picture: NDArray[Any] = (image[0] if image.shape[0] == 1 else image.permute(1, 2, 0)).numpy()
+    """Draw an image [C_in, H, W] in [0, 1] on the CPU; unless C_in is 3, the channels' mean."""
+    shown = image.permute(1, 2, 0) if image.shape[0] == 3 else image.mean(dim=0)
+    picture: NDArray[Any] = shown.float().numpy()
     axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._utils.errors import InputError
 from .._utils.require import require_count, require_positive
@@ -20,7 +20,7 @@ from ..attacks.modes import eval_mode
 from ..attacks.seeds import start_seeds
 from ..attacks.threats import LinfBall
 from ..interpreters import FeatureInterpreter, Interpreter
-from ..models.gap import GapClassifier
+from ..models.gap import GapClassifier, device_of
 from .measuring import all_batches, in_batches, progress_bar, require_measurable
 
 FLOOR = 1e-6  # Quantus's: stands for a zero that something is divided by
@@ -117,7 +117,7 @@ def relative_representation_stability(
 
 @torch.no_grad()
 def stability(
-    model: GapClassifier,
+    model: nn.Module,
     interpreter: Interpreter,
     images: Tensor,
     labels: Tensor,
@@ -130,7 +130,8 @@ def stability(
 ) -> Stability:
     """All six scores of the true class's maps, under uniform noise in the linf ball.
 
-    Samples that change the prediction do not count. The representation is the network's features.
+    Samples that change the prediction do not count. The representation is the network's features;
+    for one that is no GapClassifier the score of the representation is NaN.
 
     Args:
         model: images in [0, 1] -> logits.
@@ -152,7 +153,7 @@ def stability(
     require_count("seed", seed, 0)
     parts = []
     with eval_mode(model), progress_bar(samples * len(images), "img", progress) as bar:
-        for _, (x, y) in in_batches(batch_size, model.device, images, labels):
+        for _, (x, y) in in_batches(batch_size, device_of(model, images), images, labels):
             clean = _look(model, interpreter, x, y)
             ratios, same = [], []
             for number in range(samples):
@@ -174,9 +175,13 @@ def stability(
 
 
 def _look(
-    model: GapClassifier, interpreter: Interpreter, x: Tensor, y: Tensor
+    model: nn.Module, interpreter: Interpreter, x: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Maps of y, logits and features of images x, in float64."""
+    if not isinstance(model, GapClassifier):
+        logits: Tensor = model(x)
+        nothing = logits.new_full((len(x), 1), torch.nan)
+        return interpreter(x, y[:, None]).double(), logits.double(), nothing.double()
     features = model.features(x)
     if isinstance(interpreter, FeatureInterpreter):
         maps = interpreter.from_features(features, y[:, None])

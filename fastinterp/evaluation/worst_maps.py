@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._utils.require import require_count, require_nonnegative, require_numbers, require_one_of
 from ..attacks import AAI, SeededStart
@@ -18,7 +18,7 @@ from ..attacks.seeds import start_seeds
 from ..attacks.step_size import default_step_size
 from ..attacks.threats import BALLS
 from ..interpreters import Interpreter
-from ..models.gap import GapClassifier
+from ..models.gap import device_of
 from ..ops import kendall_tau
 from ..ops.pgd_step import Norm
 from .aai_scores import PAPER_K, AAIRow, require_noise
@@ -71,7 +71,7 @@ class Worst:
 
 
 def aai_best_sweep(
-    model: GapClassifier,
+    model: nn.Module,
     interpreter: Interpreter,
     images: Tensor,
     labels: Tensor,
@@ -121,7 +121,9 @@ def aai_best_sweep(
         for radius in in_order:
             bar.set_description(f"eps {radius:.4g}")
             scores = []
-            for part, (x, y, before) in in_batches(batch_size, model.device, images, labels, worst):
+            for part, (x, y, before) in in_batches(
+                batch_size, device_of(model, images), images, labels, worst
+            ):
                 search = Search(interpreter, x, y, radius, steps, norm, k, seed)
                 given = None if noise is None else noise[part].to(x)
                 found = search.run(before, given)

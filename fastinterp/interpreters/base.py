@@ -98,8 +98,9 @@ def logits_and_maps(
     require_fit("logits_and_maps", model, x)
     warn_of_misuse("logits_and_maps", model, x)
     if isinstance(interpreter, FeatureInterpreter):
-        features = model.features(x)
-        return model.logits(features), interpreter.from_features(features, classes)
+        gap = interpreter.model
+        features = gap.features(x)
+        return gap.logits(features), interpreter.from_features(features, classes)
     return model(x), interpreter(x, classes)
 
 

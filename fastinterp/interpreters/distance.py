@@ -207,8 +207,8 @@ def weighted_discrepancy(
         raise InputError(
             "eq. (8) weights classes and Repr has none; use interpretability_discrepancy() instead."
         )
-    model = interpreter.model
     if isinstance(interpreter, CAM):
+        model = interpreter.model
         return ops.discrepancy(
             model.features(x),
             model.features(x_adv),

@@ -21,7 +21,7 @@ class Gradient(Described):
     almost everywhere.
 
     Raises:
-        InputError: the model is no bare torch.nn.Module; when called, x is no batch of images that it
+        InputError: the model is no bare module; when called, x is no batch of images that it
             takes, or a class is none of its own.
     """
 

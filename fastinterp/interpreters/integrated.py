@@ -82,7 +82,7 @@ class IntegratedGradients(Described):
         chunk_size: most images in one pass through the network; see `integrated_gradients`.
 
     Raises:
-        InputError: the model is no bare torch.nn.Module, steps or chunk_size below 1, beta not positive;
+        InputError: the model is no bare module, steps or chunk_size below 1, beta not positive;
             when called, an x that the network does not take, a class that is none of its own, a
             baseline that does not fit x, or `softplus` for a network that calls no ReLU.
     """

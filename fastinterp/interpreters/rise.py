@@ -37,7 +37,7 @@ class RISE(Described):
         chunk_size: most masked images in one pass through the network.
 
     Raises:
-        InputError: the model is no bare torch.nn.Module, masks, cells or chunk_size below 1, keep or score
+        InputError: the model is no bare module, masks, cells or chunk_size below 1, keep or score
             not as above; when called, an x that the network does not take, or a class that is none
             of its own.
     """

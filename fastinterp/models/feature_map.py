@@ -156,7 +156,8 @@ def _linear_name(module: nn.Module) -> str | None:
         return ""
     last = module.get_classifier() if hasattr(module, "get_classifier") else None  # type: ignore[operator]
     if isinstance(last, nn.Conv2d) and last.kernel_size == (1, 1):
-        return next(name for name, part in module.named_modules() if part is last)
+        found: str = next(name for name, part in module.named_modules() if part is last)
+        return found
     linears = [(name, m) for name, m in module.named_modules() if isinstance(m, nn.Linear) and name]
     inside = list(last.modules()) if isinstance(last, nn.Module) else None
     names = [name for name, m in linears if inside is None or any(m is part for part in inside)]

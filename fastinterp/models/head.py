@@ -27,8 +27,9 @@ class Layout(NamedTuple):
             return output
         if self.kind == "channels last":
             return output.permute(0, 3, 1, 2)
-        tokens = output[:, self.prefix :]
-        return tokens.transpose(1, 2).unflatten(2, grid(tokens.shape[1], x.shape[2], x.shape[3]))
+        tokens = output[:, self.prefix :].transpose(1, 2)  # [N, K, h * w]
+        size = grid(tokens.shape[2], x.shape[2], x.shape[3])
+        return tokens.reshape(tokens.shape[0], tokens.shape[1], *size)
 
 
 def grid(count: int, height: int, width: int) -> tuple[int, int]:
@@ -72,8 +73,9 @@ class Head(NamedTuple):
         if self.norm is None:
             return weight
         norm = module.get_submodule(self.norm)
-        if norm.weight is not None:
-            weight = weight * norm.weight
+        gain: Tensor | None = norm.weight  # type: ignore[assignment]
+        if gain is not None:
+            weight = weight * gain
         return weight - weight.mean(dim=1, keepdim=True) if centres(norm) else weight
 
     def bias(self, module: nn.Module) -> Tensor | None:
@@ -85,7 +87,7 @@ class Head(NamedTuple):
         shift = getattr(module.get_submodule(self.norm), "bias", None) if self.norm else None
         if shift is None:
             return bias
-        moved = F.linear(shift, linear.weight.flatten(1))  # type: ignore[operator, union-attr]
+        moved = F.linear(shift, linear.weight.flatten(1))  # type: ignore[operator]
         return moved if bias is None else bias + moved
 
     def scale(self, module: nn.Module, features: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ from ..attacks.checks import require_images
 from ..data import ImageData, ImageStream, MixedData
 from .augment import Augmentation
 from .loaders import Batch as Batch
+from .loaders import Classes, StreamBatches, number, steps_of_epoch
 from .loaders import LoaderBatches as LoaderBatches
-from .loaders import StreamBatches, steps_of_epoch
 from .seeds import derive
 
 Source = (
@@ -38,7 +38,7 @@ def make_batches(
     data: Source,
     batch_size: int,
     seed: int,
-    num_classes: int,
+    num_classes: Classes,
     device: torch.device,
     name: str = "train_data",
     steps: int | None = None,
@@ -47,6 +47,7 @@ def make_batches(
     """The batches of the data that a user gave.
 
     Args:
+        num_classes: of the network.
         name: of the argument, for errors.
         steps: in an epoch of training; None takes as many as the data hold.
         augment: changes the images of training.
@@ -82,7 +83,7 @@ def _is_iterable(data: object) -> bool:
     return isinstance(data, Iterable) and not isinstance(data, kinds)
 
 
-def _pair(data: object, num_classes: int, name: str) -> tuple[Tensor, Tensor]:
+def _pair(data: object, num_classes: Classes, name: str) -> tuple[Tensor, Tensor]:
     """Images uint8 or float in [0, 1], and their labels."""
     if isinstance(data, ImageData):
         images, labels = data.images, data.labels
@@ -99,7 +100,7 @@ def _pair(data: object, num_classes: int, name: str) -> tuple[Tensor, Tensor]:
         )
     if len(images) == 0:
         raise InputError(f"{name} holds no images.")
-    require_range(name, "labels", labels, num_classes)
+    require_range(name, "labels", labels, number(num_classes, images))
     return images, labels
 
 

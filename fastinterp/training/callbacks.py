@@ -88,11 +88,12 @@ class TensorBoard(Callback):
                 'log="tensorboard" needs the package tensorboard; install it with '
                 "pip install fastinterp[tensorboard]."
             ) from error
-        self.folder, self._make, self._writer = folder, SummaryWriter, None
+        self.folder, self._make = folder, SummaryWriter
+        self._writer: Any = None
 
     def on_start(self, trainer: Stepper, history: Sequence[Row]) -> None:
         after = history[-1]["step"] + 1 if history else 0  # what a stopped run wrote beyond
-        self._writer: Any = self._make(str(self.folder), purge_step=after)
+        self._writer = self._make(str(self.folder), purge_step=after)
 
     def on_epoch(self, trainer: Stepper, row: Row) -> None:
         for name, value in row.items():

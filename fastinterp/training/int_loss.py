@@ -12,6 +12,7 @@ from .._utils.errors import InputError
 from .._utils.keywords import reject_unknown
 from .._utils.require import require_one_of
 from ..attacks import MakeInterpreter
+from ..attacks.checks import count_classes
 from ..attacks.modes import convolutions_in
 from ..models.gap import GapClassifier, require_fit
 from ..ops.discrepancy import Reduction
@@ -76,28 +77,34 @@ class IntLoss(nn.Module):
         )
         self.config.check_method(self.method)
         self.step = 0
+        self._classes: int | None = None  # of a network that does not say it
 
-    def forward(self, model: GapClassifier, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The mean over the batch, a scalar. The model keeps its train or eval mode.
 
         Nothing waits for a GPU: the ranges of pixels and labels are checked on a CPU only.
 
         Args:
-            model: the network that is trained.
+            model: the network that is trained; one that is no GapClassifier needs an interpreter
+                for any network, such as IntegratedGradients.
             x: images [N, C_in, H, W] in [0, 1], on the model's device.
             y: true classes [N], on the same device.
 
         Raises:
-            InputError: the model is no GapClassifier; x is no batch of images that it takes; the
+            InputError: the model does not fit the interpreter; x is no batch that it takes; the
                 labels are no integers, not one for each image, or (on a CPU) not among the classes;
                 pixels are (on a CPU) outside [0, 1]; the batch is empty;
                 another thread uses the network, whose layers depend on train and eval mode.
         """
-        require_trainable(model)
-        y = require_known_labels("IntLoss", y, x, model.num_classes)
+        require_trainable(model, self.method)
+        if isinstance(model, GapClassifier):
+            y = require_known_labels("IntLoss", y, x, model.num_classes)
         require_fit("IntLoss", model, x)
         if len(x) == 0:
             raise InputError("IntLoss: the batch is empty, so it has no mean; leave it out.")
+        if not isinstance(model, GapClassifier):
+            self._classes = self._classes or count_classes("IntLoss", model, x, gradient=False)
+            y = require_known_labels("IntLoss", y, x, self._classes)
         config = self.config
         generator = torch.Generator(device=x.device)
         generator.manual_seed(derive(config.seed, "start", self.step))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -16,6 +16,13 @@ from ..data import ImageStream
 from .seeds import derive
 
 Batch = tuple[Tensor, Tensor]
+Classes = int | Callable[[Tensor], int]
+"""C, or a function that finds it with some of the images [N, ...]."""
+
+
+def number(classes: Classes, images: Tensor) -> int:
+    """C."""
+    return classes if isinstance(classes, int) else classes(images)
 
 
 class LoaderBatches:
@@ -26,7 +33,9 @@ class LoaderBatches:
     the loader begins again when it is exhausted.
     """
 
-    def __init__(self, loader: Any, num_classes: int, name: str, steps: int | None = None) -> None:
+    def __init__(
+        self, loader: Any, num_classes: Classes, name: str, steps: int | None = None
+    ) -> None:
         self.loader, self.num_classes, self.name = loader, num_classes, name
         self.batch_size: int | None = None
         self._checked = False  # the pixels of its first batch
@@ -78,7 +87,7 @@ class LoaderBatches:
                 require_images(self.name, x, 0.0, 1.0)
                 self._checked = True
             y = require_labels(self.name, "labels", y, x)
-            require_range(self.name, "labels", y, self.num_classes)
+            require_range(self.name, "labels", y, number(self.num_classes, x))
             yield x, y
 
     def first_images(self) -> Tensor:
@@ -97,16 +106,18 @@ class StreamBatches:
         stream: ImageStream,
         batch_size: int,
         seed: int,
-        num_classes: int,
+        num_classes: Classes,
         device: torch.device,
         name: str,
         steps: int | None = None,
     ) -> None:
-        require_range(name, "labels", stream.labels, num_classes)
         self.stream, self.seed, self.device, self.name = stream, seed, device, name
         self.images = len(stream)
         if self.images == 0:
             raise InputError(f"{name} holds no images.")
+        if not isinstance(num_classes, int):
+            num_classes = num_classes(next(iter(stream.batches(1, seed=0)))[0])
+        require_range(name, "labels", stream.labels, num_classes)
         size = min(batch_size, self.images)
         self.batch_size: int | None = size
         self.steps = steps_of_epoch(self.images // size, steps)

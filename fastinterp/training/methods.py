@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Literal, NamedTuple, get_args
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._utils.errors import InputError
 from .._utils.require import require_known_name, require_nonnegative, require_one_of
@@ -21,6 +21,7 @@ from ..attacks import (
     Objective,
     Outputs,
 )
+from ..attacks.map_objectives import Capped
 from ..attacks.objectives import Scaled, Sum
 from ..interpreters import CAM, IntegratedGradients, Interpreter, Repr
 from ..models.gap import Needs, widest
@@ -81,17 +82,37 @@ class Method:
             terms.append(self.on_adv.prepare(clean, labels)(adv))
         return terms[0] if len(terms) == 1 else terms[0] + terms[1]
 
+    def require_served(self, model: nn.Module) -> None:
+        """Raise unless a network that is no GapClassifier gives all that the objectives read."""
+        for term in (self.inner, self.on_clean, self.on_adv):
+            for part in [] if term is None else parts(term):
+                if isinstance(part, (MapDiscrepancy, MapCorrelation)):
+                    part.make_interpreter(model)
+                elif isinstance(part, Discrepancy):
+                    raise InputError(
+                        f"The method {self.name!r} compares class activation maps, which "
+                        f"{type(model).__name__} does not have: make a GapClassifier of it with "
+                        "fastinterp.models.wrap, or pass interpreter=IntegratedGradients."
+                    )
+
     def smoothed(self, smoothing: float) -> Method:
         """The method with label smoothing in its outer loss."""
         on_clean, on_adv = (smooth(term, smoothing) for term in (self.on_clean, self.on_adv))
         return replace(self, on_clean=on_clean, on_adv=on_adv)
 
 
+def parts(term: Objective) -> list[Objective]:
+    """The objectives that a sum, or one that is weighed or capped, is made of."""
+    if isinstance(term, Sum):
+        return [one for part in term.terms for one in parts(part)]
+    return parts(term.term) if isinstance(term, (Scaled, Capped)) else [term]
+
+
 def smooth(term: Objective | None, smoothing: float) -> Objective | None:
     """An objective with label smoothing in its cross-entropies."""
     if isinstance(term, Sum):
-        parts = [smooth(part, smoothing) for part in term.terms]
-        return Sum(*(part for part in parts if part is not None))
+        smoothed = [smooth(part, smoothing) for part in term.terms]
+        return Sum(*(part for part in smoothed if part is not None))
     if isinstance(term, Scaled):
         inner = smooth(term.term, smoothing)
         return term if inner is None else Scaled(inner, term.weight)

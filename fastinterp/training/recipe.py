@@ -203,7 +203,9 @@ def run_recipe(
         info={"recipe": asdict(recipe)},
         augment=recipe.augment or None,
     )
-    return Trained(trainer.model.eval(), history)
+    trained = trainer.model.eval()
+    assert isinstance(trained, GapClassifier)  # as make_trainer built it
+    return Trained(trained, history)
 
 
 def make_trainer(recipe: Recipe, train: Data, device: torch.device | str) -> Trainer:

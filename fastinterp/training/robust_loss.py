@@ -18,7 +18,7 @@ from ..attacks.outputs import Precision
 from ..attacks.threats import BALLS, Threat
 from ..interpreters.watch import unwatched
 from ..models.freeze import fold
-from ..models.gap import GapClassifier
+from ..models.gap import GapClassifier, require_network
 from ..ops.pgd_step import Norm
 from .config import TrainConfig
 from .methods import Method
@@ -40,7 +40,7 @@ class BatchLoss(NamedTuple):
 
 
 def robust_loss(
-    model: GapClassifier,
+    model: nn.Module,
     method: Method,
     config: TrainConfig,
     x: Tensor,
@@ -82,7 +82,8 @@ def robust_loss(
         clean = Outputs(network, x, outer, images=images)
         _ = clean.logits  # the one pass at x, made before the inner loop borrows it
         height, width = x.shape[2:]
-        if method.needs != "logits" and clean.features.shape[2:].numel() == 1:
+        of_maps = method.needs != "logits" and isinstance(network, GapClassifier)
+        if of_maps and clean.features.shape[2:].numel() == 1:
             warnings.warn(
                 f"{method.name}: images of {height}x{width} give feature maps of one position, "
                 "where class maps say no more than logits; use larger images or fewer strides.",
@@ -156,8 +157,8 @@ def _shares_clean(model: nn.Module, x: Tensor) -> bool:
     return True
 
 
-def require_trainable(model: object) -> None:
-    """Raise unless the model is a bare GapClassifier."""
+def require_trainable(model: object, method: Method) -> None:
+    """Raise unless the model is a bare network, and one that the method can train."""
     if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
         raise InputError(
             "The search for x' runs on the bare network, but the network is inside "
@@ -165,11 +166,9 @@ def require_trainable(model: object) -> None:
             "IntLoss(...)(network, x, y) instead, or give a trainer the bare network, which it "
             "trains on all processes of torchrun (see docs/scaling.md)."
         )
-    if not isinstance(model, GapClassifier):
-        raise InputError(
-            f"Training needs a GapClassifier, got {type(model).__name__}; "
-            "make one with fastinterp.models.wrap."
-        )
+    require_network("Training", model)
+    if isinstance(model, nn.Module) and not isinstance(model, GapClassifier):
+        method.require_served(model)
 
 
 def require_known_labels(who: str, y: Tensor, x: Tensor, num_classes: int) -> Tensor:

@@ -19,7 +19,7 @@ from .._utils.files import write_json
 from .._utils.require import require_count
 from ..attacks.modes import in_mode
 from ..data import MixedData
-from ..models.gap import require_fit
+from ..models.gap import GapClassifier, require_fit
 from .augment import Augment, Augmentation
 from .batches import Batches, LoaderBatches, Source, make_batches
 from .callbacks import Callback
@@ -305,7 +305,8 @@ def _batches(
     augment: Augmentation | None = None,
 ) -> Batches:
     """The data as batches, once it is clear that the network takes them."""
-    classes, seed = stepper.model.num_classes, stepper.config.seed
+    model, seed = stepper.model, stepper.config.seed
+    classes = model.num_classes if isinstance(model, GapClassifier) else stepper.count_classes
     batches = make_batches(data, batch_size, seed, classes, stepper.device, name, steps, augment)
     # Bad val_data would end the run after an epoch. A DataLoader of training data may be slow to
     # start, and the first step checks its first batch.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .._utils import processes
 from .._utils.errors import InputError
+from ..attacks.checks import count_classes
 from ..attacks.modes import convolutions_in
 from ..attacks.threats import Threat
 from ..models.compiled import CompiledClassifier
@@ -54,8 +55,8 @@ class Stepper:
         epoch: the number of epochs done by all calls of `fit`; it determines the order of images.
     """
 
-    def __init__(self, model: GapClassifier, method: Method, config: TrainConfig) -> None:
-        require_trainable(model)
+    def __init__(self, model: nn.Module, method: Method, config: TrainConfig) -> None:
+        require_trainable(model, method)
         config.check_method(method)
         processes.join()
         self.model = model if config.device is None else model.to(config.device)
@@ -74,13 +75,14 @@ class Stepper:
         )
         self.total_steps: int | None = None  # of a run; `fit` knows it
         self.step = self.epoch = 0
+        self._classes: int | None = None  # of a network that does not say it, once it is known
         self._base_lr = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.scheduler = make_scheduler(config.scheduler, self.optimizer)
         self.average = None if not config.ema else Average(self.model, config.ema)
         self._generator = torch.Generator(device=self.device)
         if config.channels_last and self.device.type == "cuda":
             self.model.to(memory_format=torch.channels_last)
-        self.network = CompiledClassifier(self.model) if config.compile else self.model
+        self.network = _compiled(self.model) if config.compile else self.model
         self._graphs = self._make_graphs()
         self._adapt_optimizer()
 
@@ -96,6 +98,21 @@ class Stepper:
     def graph_replays(self) -> int:
         """How many steps so far were replays of a CUDA graph; 0 if none was captured."""
         return 0 if self._graphs is None else self._graphs.replays
+
+    def count_classes(self, images: Tensor) -> int:
+        """C; a network that does not say it is asked once for the logits of an image [N, ...].
+
+        Raises:
+            InputError: the network gives no logits for such images.
+        """
+        if isinstance(self.model, GapClassifier):
+            return self.model.num_classes
+        if self._classes is None:
+            x = images[:1].to(self.device)
+            x = x / 255 if x.dtype == torch.uint8 else x
+            require_fit("training", self.model, x)
+            self._classes = count_classes("training", self.model, x, gradient=False)
+        return self._classes
 
     def current_eps(self) -> float:
         """The radius that the next step will use."""
@@ -119,7 +136,7 @@ class Stepper:
             InputError: x is no batch of images that the model takes; the labels are no integers,
                 not one for each image, or (on a CPU) not among the classes.
         """
-        y = require_known_labels("training_step", y, x, self.model.num_classes)
+        y = require_known_labels("training_step", y, x, self.count_classes(x))
         x = x.to(self.device, non_blocking=True)
         require_fit("training_step", self.model, x)
         y = y.to(self.device, non_blocking=True)
@@ -258,3 +275,12 @@ class Stepper:
             self._adapt_optimizer()
         if self._lr_tensors:
             restore_lr_tensors(self.optimizer, self._lr_tensors)
+
+
+def _compiled(model: nn.Module) -> CompiledClassifier:
+    if not isinstance(model, GapClassifier):
+        raise InputError(
+            f"compile=True needs a GapClassifier, got {type(model).__name__}; leave it out, or "
+            "call the network's own method compile() before."
+        )
+    return CompiledClassifier(model)

@@ -8,9 +8,10 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from .._utils.described import describe
 from .._utils.keywords import reject_unknown
-from ..models.gap import GapClassifier
 from .augment import Augment
 from .batches import Source
 from .callbacks import Callback, checked_callbacks
@@ -28,13 +29,14 @@ OPTIONS = {field.name: field.default for field in fields(TrainConfig) if field.n
 
 
 class Trainer(Stepper):
-    """Trains a GapClassifier by a method of the table (`fastinterp.training.METHODS`).
+    """Trains a network by a method of the table (`fastinterp.training.METHODS`).
 
     `IntTrainer` and its siblings are this class with the method filled in. A method made by hand (a
     `Method` of any objectives) trains here too.
 
     Args:
-        model: a GapClassifier; it is trained in place.
+        model: images in [0, 1] -> logits; it is trained in place. Methods that compare class
+            activation maps need a GapClassifier.
         method: a `Method`, or the name of one, which then has its default gamma.
         config: the settings; None takes the defaults.
         settings: single settings by keyword, which replace those of `config`; see `TrainConfig`.
@@ -48,7 +50,7 @@ class Trainer(Stepper):
 
     def __init__(
         self,
-        model: GapClassifier,
+        model: nn.Module,
         method: Method | str,
         config: TrainConfig | None = None,
         **settings: Any,

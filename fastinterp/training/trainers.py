@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from torch import nn
 from torch.optim import Optimizer
 
 from .._utils.keywords import reject_unknown
 from ..attacks import MakeInterpreter
-from ..models.gap import GapClassifier
 from .config import TrainConfig
 from .methods import Inner, method
 from .optimizer import MakeOptimizer
@@ -28,7 +28,7 @@ class NormalTrainer(Trainer):
 
     def __init__(
         self,
-        model: GapClassifier,
+        model: nn.Module,
         optimizer: Optimizer | MakeOptimizer | None = None,
         **settings: Any,
     ) -> None:
@@ -44,7 +44,7 @@ class AdvTrainer(Trainer):
 
     def __init__(
         self,
-        model: GapClassifier,
+        model: nn.Module,
         eps: float = 0.3,
         steps: int = 40,
         step_size: float | None = None,
@@ -65,7 +65,7 @@ class TRADESTrainer(Trainer):
 
     def __init__(
         self,
-        model: GapClassifier,
+        model: nn.Module,
         eps: float = 0.3,
         gamma: float = 1.0,
         steps: int = 40,
@@ -109,7 +109,8 @@ class IntTrainer(Trainer):
     from the features. The loss is averaged over the batch.
 
     Args:
-        model: a GapClassifier; it is trained in place.
+        model: a GapClassifier; it is trained in place. Any other network needs an interpreter that
+            explains it, such as IntegratedGradients.
         gamma: weight of the discrepancy, in the units of the authors' programs.
         interpreter: whose maps D compares. None is CAM, by the fused op. Otherwise a function that
             makes an interpreter from the model, such as `interpreters.GradCAM` or
@@ -126,7 +127,7 @@ class IntTrainer(Trainer):
 
     def __init__(
         self,
-        model: GapClassifier,
+        model: nn.Module,
         eps: float = 0.3,
         gamma: float = 0.01,
         steps: int = 40,

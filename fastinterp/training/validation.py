@@ -8,12 +8,11 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._utils import processes
 from .._utils.errors import InputError
 from ..attacks.modes import eval_mode
-from ..models.gap import GapClassifier
 from .batches import Batches
 
 Attack = Callable[[Tensor, Tensor], Tensor]  # (x, y) -> x_adv, as PGD and torchattacks have it
@@ -29,7 +28,7 @@ class Validation:
         InputError: the attack is no function, or attacks another network.
     """
 
-    def __init__(self, model: GapClassifier, batches: Batches, attack: Attack | None) -> None:
+    def __init__(self, model: nn.Module, batches: Batches, attack: Attack | None) -> None:
         if attack is not None and not callable(attack):
             raise InputError(
                 "val_attack must be a function of (images, labels), such as a PGD of the network "

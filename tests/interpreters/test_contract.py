@@ -162,11 +162,15 @@ def test_takes_integers_of_any_kind(make: Make, relu_net: GapClassifier, images:
         interpreter(images, np.array([3, 0, 1]))
 
 
-@every
-def test_explains_nothing_but_a_gap_classifier(make: Make, relu_net: GapClassifier) -> None:
+@pytest.mark.parametrize("make", [CAM, GradCAM, GradCAMPlusPlus, Repr])
+def test_class_activation_maps_need_a_gap_classifier(make: Make) -> None:
     plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(84, 4))
-    with pytest.raises(InputError, match=r"GapClassifier, got Sequential; .*models\.wrap"):
+    with pytest.raises(InputError, match=r"GapClassifier, got Sequential; .*wrap, or take Integr"):
         make(plain)
+
+
+@every
+def test_the_network_itself_is_needed(make: Make, relu_net: GapClassifier) -> None:
     around = torch.nn.DataParallel(relu_net)
     with pytest.raises(InputError, match="got DataParallel; pass the network inside"):
         make(around)

@@ -58,8 +58,12 @@ def test_an_interpreter_that_is_made_already_is_refused(make_tiny) -> None:
 
 
 def test_bad_models_are_refused(make_tiny) -> None:
-    with pytest.raises(InputError, match=r"GapClassifier, got Linear.*wrap"):
+    with pytest.raises(InputError, match=r"Linear does not have.*wrap, or pass interpreter="):
         IntTrainer(nn.Linear(2, 2))
+    with pytest.raises(InputError, match=r"GradCAM needs a GapClassifier, got Linear.*wrap"):
+        IntTrainer(nn.Linear(2, 2), interpreter=GradCAM)
+    with pytest.raises(InputError, match="compile=True needs a GapClassifier"):
+        NormalTrainer(nn.Linear(2, 2), compile=True)
     with pytest.raises(InputError, match="no parameter to train"):
         IntTrainer(make_tiny().requires_grad_(False))
 

@@ -81,7 +81,7 @@ def test_bad_settings_are_refused(arguments: dict, message: str) -> None:
 
 def test_bad_batches_are_refused(make_tiny, make_data) -> None:
     x, y = make_data(8)
-    with pytest.raises(InputError, match="needs a GapClassifier"):
+    with pytest.raises(InputError, match="Flatten does not have"):
         IntLoss()(nn.Flatten(), x, y)
     with pytest.raises(InputError, match="labels must have shape"):
         IntLoss()(make_tiny(), x, y[:3])
