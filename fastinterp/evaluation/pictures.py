@@ -272,6 +272,8 @@ def fitted(axes: Axes, title: str) -> None:
     from matplotlib.textpath import TextPath
 
     bare(axes, title)
+    if not title:
+        return
     # In points and from the letters' outlines, as a width in pixels depends on the resolution.
     points = 72 * axes.figure.bbox.width / axes.figure.dpi
     limit = 0.94 * points * axes.get_position(original=True).width  # rasters round letters up
