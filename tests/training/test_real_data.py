@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastinterp import data
 from fastinterp.models import GapClassifier
-from fastinterp.training import METHODS, Trainer
+from fastinterp.training import METHODS, Trainer, method
 
 
 class Net(GapClassifier):
@@ -34,8 +34,8 @@ GAMMA = {"input-gradient": 0.1}
 
 
 def losses_fall(name: str, images: data.ImageData) -> None:
-    given = {"gamma": GAMMA[name]} if name in GAMMA else {}
-    trainer = Trainer(Net(), name, lr=0.01, eps=0.1, steps=2, step_size=0.06, **given)
+    chosen = method(name, GAMMA.get(name))
+    trainer = Trainer(Net(), chosen, lr=0.01, eps=0.1, steps=2, step_size=0.06)
     epochs = EPOCHS.get(name, 5)
     history = trainer.fit(images.subset(range(400)), epochs=epochs, batch_size=40, progress=False)
     first, last = history[0], history[-1]
