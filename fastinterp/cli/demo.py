@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import data, evaluation, training
 from .._utils.errors import InputError
@@ -18,7 +18,6 @@ from ..evaluation.comparison import Contender, comparison_figure
 from ..evaluation.measuring import predict
 from ..evaluation.pictures import save_picture
 from ..evaluation.tables import format_accuracy, format_eps, text_table
-from ..models import GapClassifier
 from ..training.recipe import Trained
 
 RECIPES = {"normal": "digits-small-normal", "int": "digits-small-int"}
@@ -106,7 +105,7 @@ def run_demo(
 
 
 @torch.no_grad()
-def _pictured(networks: list[GapClassifier], test: ImageData, n: int) -> Tensor:
+def _pictured(networks: Sequence[nn.Module], test: ImageData, n: int) -> Tensor:
     """Positions of n images, by a rule: of those that every network classifies correctly, the ones
     around the median margin of the last network; other images only where there are too few."""
     x, y = test.float(), test.labels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -155,10 +155,14 @@ def load_recipe(
     pairs = overrides if isinstance(overrides, Mapping) else dict(map(_split, overrides))
     reject_unknown("A recipe", pairs, KEYS)
     table |= pairs
-    missing = [f.name for f in fields(Recipe) if f.default is MISSING and f.name not in table]
+    missing = [f.name for f in fields(Recipe) if f.name not in table and _is_needed(f)]
     if missing:
         raise InputError(f"The recipe {name_or_path} does not set {missing[0]}.")
     return Recipe(**{key: _convert(key, value) for key, value in table.items()})
+
+
+def _is_needed(one: Field[Any]) -> bool:
+    return one.default is MISSING and one.default_factory is MISSING
 
 
 def run_recipe(
