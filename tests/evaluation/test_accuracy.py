@@ -251,8 +251,8 @@ def test_one_eps_and_one_number_of_steps_need_no_list(make_problem) -> None:
 
 def test_a_network_of_another_kind_is_told_what_to_do(make_problem) -> None:
     _, x, y = make_problem()
-    with pytest.raises(InputError, match=r"make one of it with fastinterp.models.wrap"):
-        sweep(torch.nn.Sequential(torch.nn.Flatten()), x, y, eps=0.1)
+    with pytest.raises(InputError, match=r"torch.nn.Module or a function"):
+        sweep(3, x, y, eps=0.1)
 
 
 def test_a_network_that_gives_nan_has_no_accuracy(make_problem) -> None:
