@@ -158,6 +158,33 @@ def from_source(
     return restore(config, path, trust=source, seed=seed, new_classifier=new_classifier)
 
 
+@torch.no_grad()
+def require_logits(model: Network, x: Tensor) -> None:
+    """Raise unless the network, made by name, gives logits [N, C] for images x."""
+    source, modes = (model.config or {}).get("source"), [m.training for m in model.modules()]
+    if source is None:
+        return
+    try:
+        logits = model.eval()(x.to(model.device))
+        found = list(logits.shape)
+    except InputError:
+        raise
+    except Exception as error:  # another library's code may raise anything
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise InputError(
+            f"{source} does not run on images of shape {list(x.shape[1:])} ({reason}); give the "
+            "arguments that fit it to these images, or another network."
+        ) from error
+    finally:
+        for module, mode in zip(model.modules(), modes, strict=True):
+            module.training = mode
+    if found != [len(x), model.num_classes]:
+        raise InputError(
+            f"{source} gives outputs of shape {found} for one image, not logits "
+            f"{[len(x), model.num_classes]}; give its own number of classes."
+        )
+
+
 def recorded(weights: str | Path, source: str) -> dict[str, Any]:
     """What a file of weights says of a network by that name: the keys of a config, or some."""
     header = header_of(network_file(weights))
