@@ -208,7 +208,7 @@ def run_recipe(
         augment=recipe.augment or None,
     )
     trained = trainer.model.eval()
-    assert isinstance(trained, GapClassifier)  # as make_trainer built it
+    assert isinstance(trained, (GapClassifier, PlainClassifier))  # as make_trainer built it
     return Trained(trained, history)
 
 
