@@ -24,7 +24,8 @@ from ..evaluation.by_attack import MEASURES, Request, measure, settings_used, us
 from ..evaluation.pictures import picture_path
 from ..evaluation.tables import text_table, write_rows
 from ..interpreters.registry import interpreter_named
-from ..models.sources import Network, is_source, recorded, require_logits
+from ..models.names import is_source
+from ..models.sources import Network, recorded, require_logits
 from ..ops import backend
 from ..training.families import families, recipe_name
 

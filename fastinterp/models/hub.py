@@ -22,7 +22,11 @@ except ImportError as error:
 _FILE = "model.safetensors"
 
 
-class HubNetwork(ModelHubMixin, library_name="fastinterp", tags=["image-classification"]):
+class HubNetwork(  # type: ignore[call-arg]
+    ModelHubMixin,  # type: ignore[misc]
+    library_name="fastinterp",
+    tags=["image-classification"],
+):
     """A network with `from_pretrained`, `save_pretrained` and `push_to_hub` of huggingface_hub.
 
     What is stored is what `fastinterp.models.save` writes, in a file model.safetensors.

@@ -27,7 +27,8 @@ from ..data.load import known_name
 from ..data.stream import Usual
 from ..interpreters.registry import CLASS_WISE, interpreter_named
 from ..models import GapClassifier, PlainClassifier
-from ..models.sources import is_function, is_source, require_logits
+from ..models.names import is_function, is_source
+from ..models.sources import require_logits
 from ..ops.pgd_step import Norm
 from .config import Outer, TrainConfig
 from .families import read_toml, settings_of
