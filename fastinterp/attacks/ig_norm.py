@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .._utils.require import require_count, require_one_of
+from ..interpreters.gradients import twice_differentiable
 from ..models.gap import Needs
 from .objectives import Objective, Units, Value
 from .outputs import Outputs
@@ -49,7 +50,8 @@ class IGNorm(Objective):
             if not path.requires_grad:  # in the outer loss x' is a constant
                 path.requires_grad_()
             # One batch of all the points; the sum keeps each image's gradient its own.
-            logits = Outputs(model, path, adv.precision).logits
+            with twice_differentiable():
+                logits = Outputs(model, path, adv.precision).logits
             loss = F.cross_entropy(logits, repeated, reduction="sum")
             (grad,) = torch.autograd.grad(loss, path, create_graph=True)
             attribution = delta * grad.view(m, *x.shape).mean(dim=0)

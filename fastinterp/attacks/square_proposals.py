@@ -93,11 +93,15 @@ class Proposals(ABC):
         self._sides = [self.side(query) for query in range(first, first + BLOCK)]
         side = torch.tensor(self._sides, device=bits.device)
         rows, columns = (
-            as_below(bits[:, :, k : 2 * self.squares : 2], (length - side + 1)[:, None])
+            as_below(bits[:, :, k : 2 * self.squares : 2], self.corners(length - side)[:, None])
             for k, length in enumerate((self.height, self.width))
         )
         self._corners = rows * self.width + columns  # [N, B, squares], in the flat image
         self._signs = as_sign(bits[:, :, 2 * self.squares :])
+
+    def corners(self, longest: Tensor) -> Tensor:
+        """How many rows, or columns, a square may begin at; `longest` is the last of them."""
+        return longest + 1
 
     def side(self, query: int) -> int:
         """The side of the squares of a query."""
@@ -212,6 +216,10 @@ class L2Proposals(Proposals):
         inner = delta[:, :, top : top + rows * side, left : left + columns * side]
         inner.copy_(tiles.permute(0, 3, 1, 4, 2, 5).reshape(inner.shape))
         return self._render(delta)
+
+    def corners(self, longest: Tensor) -> Tensor:
+        # The authors' program leaves the last row and column out, and finds more images so.
+        return longest.clamp(min=1)
 
     def side(self, query: int) -> int:
         side = super().side(query)

@@ -59,7 +59,7 @@ class Ball:
     step_size: float | Tensor
     lower: float = 0.0
     upper: float = 1.0
-    share: tuple[int, int] | None = field(default=None, kw_only=True)
+    share: tuple[int, int] | None = field(default=None, kw_only=True, repr=False)
     norm: ClassVar[Norm]
 
     def __post_init__(self) -> None:

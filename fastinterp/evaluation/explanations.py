@@ -100,7 +100,7 @@ def _look(interpreter: Interpreter, x: Tensor, classes: Tensor) -> tuple[Tensor,
         logits, maps = logits_and_maps(interpreter, x, classes)
     if maps.shape[1] != classes.shape[1]:
         raise InputError(
-            f"explain: {type(interpreter).__name__} has no map for a class; take another interpreter."
+            f"explain: {type(interpreter).__name__} has no map for a class; take another."
         )
     # Maps on the pixels [N, 2, C_in, H, W] are drawn as one plane.
     return logits.softmax(dim=1), maps.sum(dim=2) if maps.dim() == 5 else maps

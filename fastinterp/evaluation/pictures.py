@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .._utils.errors import InputError
 from .._utils.files import atomic_path
-from ..interpreters import upsample
+from ..interpreters.upsample import upsample
 from ..ops.pgd_step import Norm
 from .tables import format_eps
 
@@ -228,7 +228,7 @@ def overlay(image: Tensor, values: Tensor) -> NDArray[np.float32]:
     Returns:
         RGB [H', W', 3] in [0, 1], at least 224 pixels high, so that the enlarged map is smooth.
     """
-    import matplotlib as mpl
+    from matplotlib import colormaps
 
     grey = image.float().mean(dim=0)
     if image.shape[0] == 1 and grey.mean() < 0.5:
@@ -237,7 +237,7 @@ def overlay(image: Tensor, values: Tensor) -> NDArray[np.float32]:
     shape = (grey.shape[0] * zoom, grey.shape[1] * zoom)
     pale = (0.35 + 0.65 * grey).repeat_interleave(zoom, 0).repeat_interleave(zoom, 1)
     smooth = upsample(values[None, None].float(), shape)[0, 0].numpy().clip(-1, 1)
-    colour = mpl.colormaps[COLOURS](0.5 + smooth / 2)[..., :3]
+    colour = colormaps[COLOURS](0.5 + smooth / 2)[..., :3]
     size = np.abs(smooth)[..., None]
     cover = 0.92 * size * (2 - size)
     mixed: NDArray[np.float32] = cover * colour + (1 - cover) * pale.numpy()[..., None]
@@ -272,6 +272,8 @@ def fitted(axes: Axes, title: str) -> None:
     from matplotlib.textpath import TextPath
 
     bare(axes, title)
+    if not title:
+        return
     # In points and from the letters' outlines, as a width in pixels depends on the resolution.
     points = 72 * axes.figure.bbox.width / axes.figure.dpi
     limit = 0.94 * points * axes.get_position(original=True).width  # rasters round letters up

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .base import pick
 
@@ -19,6 +20,11 @@ Points: TypeAlias = Callable[..., Tensor]
 """Numbers of points, int64 [S], and the inputs of n images, each [n, ...] -> points [S, n, ...]."""
 
 
+def twice_differentiable() -> AbstractContextManager[None]:
+    """Networks can be differentiated twice inside, which torch's fused attention cannot be."""
+    return sdpa_kernel(SDPBackend.MATH)
+
+
 @contextmanager
 def autograd_on(*tensors: Tensor) -> Iterator[bool]:
     """Let gradients be taken inside, also for callers under no_grad or inference_mode.
@@ -27,8 +33,10 @@ def autograd_on(*tensors: Tensor) -> Iterator[bool]:
     of the tensors that results depend on requires a gradient.
     """
     grad_mode = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
-    with torch.inference_mode(False), torch.enable_grad():
-        yield grad_mode and any(tensor.requires_grad for tensor in tensors)
+    differentiable = grad_mode and any(tensor.requires_grad for tensor in tensors)
+    passes = twice_differentiable() if differentiable else nullcontext()
+    with torch.inference_mode(False), torch.enable_grad(), passes:
+        yield differentiable
 
 
 def variable(tensor: Tensor, differentiable: bool) -> Tensor:
@@ -173,7 +181,7 @@ class _Rebuilt(torch.autograd.Function):
                 "which needs them again; raise chunk_size to N * the number of points an image."
             )
         needed = ctx.needs_input_grad[3:]
-        with torch.enable_grad():
+        with torch.enable_grad(), twice_differentiable():
             inputs = [
                 tensor.detach().requires_grad_(need)
                 for tensor, need in zip(inputs, needed, strict=False)

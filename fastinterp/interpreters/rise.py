@@ -78,7 +78,8 @@ class RISE(Described):
     def _masked_sum(self, x: Tensor, masks: Tensor, index: Tensor | None) -> Tensor:
         """Masks [M', H, W] -> sum_m s_c(x * mask_m) mask_m, [N, C', H, W]."""
         masked = (x[None] * masks[:, None, None]).flatten(0, 1)  # [M' N, C_in, H, W]
-        logits = torch.cat([self.model(part) for part in torch.split(masked, self.chunk_size)])
+        chunks = torch.split(masked, self.chunk_size)
+        logits = torch.cat([pick(self.model(part), None, self.model) for part in chunks])
         scores = logits if self.score == "logit" else logits.softmax(dim=1)
         scores = scores.view(len(masks), len(x), logits.shape[1])  # [M', N, C]
         wanted = torch.stack([pick(one, index, self.model) for one in scores])  # [M', N, C']

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from ..attacks import MakeInterpreter, Objective, Outputs
 from ..attacks.map_objectives import map_reader, require_same_model
 from ..attacks.objectives import Value
+from ..interpreters.gradients import twice_differentiable
 from ..models.gap import Needs
 
 
@@ -61,7 +62,8 @@ class InputGradient(Objective):
         @torch.enable_grad()  # it takes a gradient even where its caller wants only the value
         def value(at: Outputs) -> Tensor:
             x = at.x if at.x.requires_grad else at.x.detach().requires_grad_()
-            logits = Outputs(at.model, x, at.precision).logits
+            with twice_differentiable():
+                logits = Outputs(at.model, x, at.precision).logits
             loss = F.cross_entropy(logits, labels, reduction="sum")
             (grad,) = torch.autograd.grad(loss, x, create_graph=True)
             return grad.square().flatten(1).sum(dim=1)

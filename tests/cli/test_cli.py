@@ -77,11 +77,11 @@ def test_eval_prints_a_table_and_writes_json(
     )  # fmt: skip
     assert code == 0
     assert "8/255" in text
-    assert "2 steps" in text
+    assert "apgd-margin" in text
     written = json.loads(out.read_text())
     assert written["model"] == str(network)
     assert written["protocol"] == "best"
-    assert (written["dataset"], written["attack"], written["step_size"]) == ("digits", "pgd", 0.01)
+    assert (written["dataset"], written["attack"], written["step_size"]) == ("digits", "pgd", None)
     cells = [(row["eps"], row["steps"], row["n"]) for row in written["rows"]]
     assert cells == [(0.0, 1, 30), (8 / 255, 1, 30), (0.0, 2, 30), (8 / 255, 2, 30)]
     assert all(0 <= row["accuracy"] <= 1 for row in written["rows"])

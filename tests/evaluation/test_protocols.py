@@ -52,7 +52,14 @@ def test_protocols_name_their_attacks_in_turn() -> None:
     model, budget = models.small(seed=0), Budget("linf", 0.1, 60, 0.01)
     names = {name: list(one.attacks(model, budget, 10)) for name, one in PROTOCOLS.items()}
     assert names["paper"] == ["pgd"]
-    assert names["best"] == ["apgd-margin", "apgd-ce", "apgd-towards", "square"]
+    assert names["best"] == [
+        "apgd-margin",
+        "apgd-ce",
+        "apgd-1st",
+        "apgd-2nd",
+        "fab",
+        "square",
+    ]
     assert names["autoattack"] == ["apgd-ce", "apgd-t", "fab-t", "square"]
 
 

@@ -72,7 +72,7 @@ def fig3(networks: Path | None, out: Path, **settings: Any) -> list[dict[str, An
 
 
 def test_fig3_shows_cost_and_accuracy(networks: Path, tmp_path: Path) -> None:
-    assert set(METHODS) == set(ALL_METHODS)
+    assert set(METHODS) <= set(ALL_METHODS)
     rows = fig3(networks, tmp_path / "fig3.png")
     assert [(row["method"], row["eps"]) for row in rows] == [
         (method, eps) for method in COST for eps in (0.3, 0.4)

@@ -1,4 +1,4 @@
-"""All eight trainers lower their losses on real images."""
+"""All methods lower their losses on real images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastinterp import data
 from fastinterp.models import GapClassifier
-from fastinterp.training import METHODS, Trainer
+from fastinterp.training import METHODS, Trainer, method
 
 
 class Net(GapClassifier):
@@ -28,9 +28,16 @@ class Net(GapClassifier):
         return self.second(self.first(x).relu()).relu()
 
 
+# Those whose losses hold large terms that fall late, or need a smaller weight for so short a run.
+EPOCHS = {"mart": 12, "n-fgsm": 12}
+GAMMA = {"input-gradient": 0.1}
+
+
 def losses_fall(name: str, images: data.ImageData) -> None:
-    trainer = Trainer(Net(), name, lr=0.01, eps=0.1, steps=2, step_size=0.06)
-    history = trainer.fit(images.subset(range(400)), epochs=5, batch_size=40, progress=False)
+    chosen = method(name, GAMMA.get(name))
+    trainer = Trainer(Net(), chosen, lr=0.01, eps=0.1, steps=2, step_size=0.06)
+    epochs = EPOCHS.get(name, 5)
+    history = trainer.fit(images.subset(range(400)), epochs=epochs, batch_size=40, progress=False)
     first, last = history[0], history[-1]
     assert last["loss"] < 0.9 * first["loss"]
     assert last["clean_accuracy"] > first["clean_accuracy"] + 0.25

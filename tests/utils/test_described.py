@@ -13,7 +13,7 @@ def test_settings_are_seen_and_tensors_are_not() -> None:
     assert repr(attack) == (
         "PGD(model=LayeredClassifier, threat=L2Ball(eps=0.1, step_size=0.05, lower=0.0, "
         "upper=1.0), steps=3, random_start=False, targeted=False, restarts=1, "
-        "objective=CrossEntropy(sign=1), keep='last', lower=0, upper=1)"
+        "objective=CrossEntropy(sign=1, smoothing=0), keep='last', lower=0, upper=1)"
     )
     explainer = interpreters.IntegratedGradients(model, baseline=torch.zeros(1, 28, 28))
     assert "baseline=tensor[1, 28, 28], " in repr(explainer)

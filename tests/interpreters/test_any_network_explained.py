@@ -86,8 +86,3 @@ def test_integrated_gradients_are_complete_and_bound_the_margin() -> None:
         interpreter, x, x, bound.labels, bound.targets, classes="1-class"
     )
     assert moved.abs().max() == 0
-
-
-def test_a_compiled_network_is_refused(relu_net: GapClassifier) -> None:
-    with pytest.raises(InputError, match=r"got OptimizedModule; pass the network inside"):
-        Gradient(torch.compile(Same(relu_net)))

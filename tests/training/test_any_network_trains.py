@@ -21,6 +21,7 @@ from fastinterp import (
 from fastinterp.interpreters import IntegratedGradients
 from fastinterp.models import GapClassifier
 from fastinterp.training import Trainer
+from fastinterp.training.methods import method
 
 FEW = {"eps": 0.1, "steps": 2, "step_size": 0.1}
 
@@ -110,3 +111,48 @@ def test_far_takes_any_network(make_tiny, make_data) -> None:
     assert not isinstance(Same(make_tiny()), GapClassifier)
     trainer = Trainer(Same(make_tiny()), "adv-aat", **FEW)
     assert trainer.training_step(*make_data(8)).loss.isfinite()
+
+
+class Attention(nn.Module):
+    """A class-token transformer of one layer, on images 3 x 8 x 8."""
+
+    def __init__(self, fused: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fused = fused
+        self.patches = nn.Conv2d(3, 8, 4, stride=4)
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.qkv, self.head = nn.Linear(8, 24), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), tokens], dim=1)
+        q, k, v = self.qkv(tokens).chunk(3, dim=2)
+        if self.fused:
+            mixed = nn.functional.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])
+            return self.head(mixed[:, 0, 0])
+        return self.head(((q @ k.transpose(1, 2) / 8**0.5).softmax(dim=2) @ v)[:, 0])
+
+
+@pytest.mark.parametrize("name", ["ig-norm", "int", "input-gradient", "aat"])
+def test_fused_attention_is_differentiated_twice(name: str) -> None:
+    x, y = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 3])
+    chosen = method(name, 1.0, interpreter=few_points if name == "int" else None)
+    settings = FEW if chosen.inner is not None else {}
+    gradients = []
+    for fused in (True, False):
+        model = Attention(fused)
+        Trainer(model, chosen, **settings).training_step(x, y)
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.interop
+def test_a_class_token_vit_of_timm_trains_by_int_with_integrated_gradients() -> None:
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=4)
+    x, y = torch.rand(8, 3, 32, 32), torch.arange(8) % 4
+    settings = {**FEW, "interpreter": few_points, "lr": 1e-3}
+    history = IntTrainer(model, **settings).fit((x, y), epochs=6, batch_size=8, progress=False)
+    assert history[-1]["loss"] < history[0]["loss"]
