@@ -13,7 +13,7 @@ from .._utils.errors import InputError
 from .._utils.keywords import OURS
 from .._utils.require import number_in, suggest
 from ..data.load import NAMES, known_name
-from ..models.sources import is_source
+from ..models.names import is_source
 from ..training.families import TITLES
 
 MOST = 2**31 - 1  # of images, steps and the like

@@ -24,7 +24,8 @@ from ..evaluation.by_attack import MEASURES, Request, measure, settings_used, us
 from ..evaluation.pictures import picture_path
 from ..evaluation.tables import text_table, write_rows
 from ..interpreters.registry import interpreter_named
-from ..models.sources import Network, is_source, recorded
+from ..models.names import is_source
+from ..models.sources import Network, recorded, require_logits
 from ..ops import backend
 from ..training.families import families, recipe_name
 
@@ -318,6 +319,7 @@ def _require_fit(path: str, model: Network, images: Images) -> None:
                 f"The network {path} has {takes} {what}, but {images.name} has {has}; use the data "
                 "set that the network was trained on."
             )
+    require_logits(model, images.float([0]))
 
 
 def _require_json(out: str | None) -> None:

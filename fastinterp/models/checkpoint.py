@@ -15,9 +15,10 @@ from .._utils.errors import InputError
 from .._utils.files import atomic_path
 from .._version import __version__
 from .gap import GapClassifier
+from .names import is_function
 from .networks import LayeredClassifier, empty
 from .released import load_released
-from .sources import Network, PlainClassifier, is_function, restore
+from .sources import Network, PlainClassifier, restore
 from .weights import HEADER, fill, float_type, header_of, network_file, opened, shapes_of
 from .wrap import WrappedClassifier
 

@@ -7,16 +7,12 @@ names it.
 
 from __future__ import annotations
 
-import math
-import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from functools import cache
 from importlib import import_module
 from inspect import Parameter, signature
-from numbers import Real
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,20 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from .._utils.errors import InputError
-from .._utils.require import require_count, require_one_of, require_seed, suggest
+from .._utils.require import require_count, require_seed
 from .gap import GapClassifier
+from .names import ARGUMENTS, KEYS, check_config, check_source, is_function, timm_library
 from .networks import MOST, layered
 from .weights import fill, float_type, header_of, match, network_file, opened, shapes_of
 from .wrap import wrap
 
 Numbers: TypeAlias = "Sequence[float] | None"
-_SHAPE = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)?", re.ASCII)
-_KEYS = {"source", "in_channels", "num_classes", "mean", "std", "arguments"}
-# What a file may pass on to a library; others would read files, fetch weights or run code.
-_TIMM = "global_pool img_size patch_size window_size dynamic_img_size class_token reg_tokens "
-_TIMM += "drop_rate drop_path_rate attn_drop_rate proj_drop_rate output_stride"
-_TORCHVISION = "dropout attention_dropout stochastic_depth_prob image_size"
-_ARGUMENTS = {"timm": _TIMM.split(), "torchvision": _TORCHVISION.split()}
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -72,16 +62,6 @@ class PlainClassifier(nn.Module):
 Network: TypeAlias = "GapClassifier | PlainClassifier"
 
 
-def is_source(text: object) -> bool:
-    """Whether a text has the form of a source: timm:NAME, torchvision:NAME, module:function."""
-    return isinstance(text, str) and _SHAPE.fullmatch(text) is not None
-
-
-def is_function(text: object) -> bool:
-    """Whether a text names a function of the user's, which no file may choose."""
-    return is_source(text) and str(text).partition(":")[0] not in _ARGUMENTS
-
-
 def build(config: dict[str, Any], *, seed: int | None = None, trust: str | None = None) -> Network:
     """The network of a `config` such as {"name": "small", "in_channels": 1, "num_classes": 10}, or
     {"source": "timm:resnet18", "in_channels", "num_classes", "mean", "std", "arguments"}.
@@ -98,7 +78,7 @@ def build(config: dict[str, Any], *, seed: int | None = None, trust: str | None 
     seed = None if seed is None else require_seed("seed", seed)
     if not isinstance(config, dict) or "source" not in config:
         return layered(config, seed)
-    _check(config, trust)
+    check_config(config, trust)
     with nullcontext() if seed is None else torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.manual_seed(seed)
@@ -151,11 +131,38 @@ def from_source(
     given |= {"num_classes": num_classes, "in_channels": in_channels}
     given |= {"arguments": None if arguments is None else dict(arguments)}
     config |= {key: value for key, value in given.items() if value is not None}
-    _check_source(source)
+    check_source(source)
     config = _usual_normalisation(config) | config
     if path is None:
         return build(config, seed=seed, trust=source)
     return restore(config, path, trust=source, seed=seed, new_classifier=new_classifier)
+
+
+@torch.no_grad()
+def require_logits(model: Network, x: Tensor) -> None:
+    """Raise unless the network, made by name, gives logits [N, C] for images x."""
+    source, modes = (model.config or {}).get("source"), [m.training for m in model.modules()]
+    if source is None:
+        return
+    try:
+        logits = model.eval()(x.to(model.device))
+        found = list(logits.shape)
+    except InputError:
+        raise
+    except Exception as error:  # another library's code may raise anything
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise InputError(
+            f"{source} does not run on images of shape {list(x.shape[1:])} ({reason}); give the "
+            "arguments that fit it to these images, or another network."
+        ) from error
+    finally:
+        for module, mode in zip(model.modules(), modes, strict=True):
+            module.training = mode
+    if found != [len(x), model.num_classes]:
+        raise InputError(
+            f"{source} gives outputs of shape {found} for one image, not logits "
+            f"{[len(x), model.num_classes]}; give its own number of classes."
+        )
 
 
 def recorded(weights: str | Path, source: str) -> dict[str, Any]:
@@ -177,7 +184,7 @@ def restore(
     new_classifier: bool = False,
 ) -> Network:
     """The network of a config, with the weights of a file and in their dtype."""
-    _check(config, trust)
+    check_config(config, trust)
     dtype = float_type(path)
     if not is_function(config["source"]):
         _require_match(config, path, new_classifier)
@@ -209,7 +216,7 @@ def _require_match(config: dict[str, Any], path: Path, new_classifier: bool) -> 
 
 
 def _classifier(module: nn.Module, config: dict[str, Any]) -> Network:
-    config = {key: config[key] for key in sorted(_KEYS)}
+    config = {key: config[key] for key in sorted(KEYS)}
     network: Network
     try:
         network = wrap(module, config["mean"], config["std"])
@@ -248,7 +255,7 @@ def _call(config: dict[str, Any]) -> nn.Module:
     made: object
     if where == "timm":
         settings = {"num_classes": classes, "in_chans": channels, **arguments}
-        made = _timm().create_model(name, pretrained=False, **settings)
+        made = timm_library().create_model(name, pretrained=False, **settings)
     elif where == "torchvision":
         if channels != 3:
             raise InputError(
@@ -286,92 +293,6 @@ def _run(where: str, name: str, usual: dict[str, Any], arguments: dict[str, Any]
     return function(**passed, **arguments)
 
 
-def _timm() -> Any:
-    try:
-        return import_module("timm")
-    except ImportError as error:
-        raise InputError(
-            "timm:NAME needs timm, which is not installed; install it with `pip install timm`."
-        ) from error
-
-
-@cache
-def _names(library: str) -> frozenset[str]:
-    """The classifiers that a library lists."""
-    if library == "timm":
-        return frozenset(_timm().list_models())
-    import torchvision
-
-    return frozenset(torchvision.models.list_models(module=torchvision.models))
-
-
-def _check_source(source: object) -> None:
-    if not is_source(source):
-        raise InputError(
-            "A source must be timm:NAME, torchvision:NAME or package.module:function, "
-            f"got {source!r}."
-        )
-    library, _, name = str(source).partition(":")
-    if library in _ARGUMENTS:
-        known = _names(library)
-        bare = name.partition(".")[0] if library == "timm" else name  # without timm's tag
-        if bare not in known:
-            raise InputError(f"There is no network {source!r}; {_suggest(bare, known)}")
-
-
-def _suggest(name: str, known: frozenset[str]) -> str:
-    hint = suggest(name, known)
-    return hint if hint.startswith("did") else f"{len(known)} others are listed by the library."
-
-
-def _check(config: dict[str, Any], trust: str | None) -> None:
-    """Raise unless a config with a source is complete, harmless, and no function but `trust`."""
-    if set(config) != _KEYS:
-        raise InputError(
-            f"A config with a source must have exactly the keys {', '.join(sorted(_KEYS))}, "
-            f"got {config!r}."
-        )
-    source, arguments = config["source"], config["arguments"]
-    _check_source(source)
-    if is_function(source) and source != trust:
-        raise InputError(
-            f"This network is made by the function {source}, which a file may not run; if you "
-            f"trust it, pass trust={source!r}, or build the network and pass it as into=."
-        )
-    for key in ("in_channels", "num_classes"):
-        if require_count(f"The model's {key}", config[key]) > MOST:
-            raise InputError(f"The model's {key} must be at most {MOST}, got {config[key]!r}.")
-    for key in ("mean", "std"):
-        _require_per_channel(key, config[key], config["in_channels"])
-    if not isinstance(arguments, dict):
-        raise InputError(f"The model's arguments must be a dict, got {arguments!r}.")
-    if not is_function(source):
-        for key, value in arguments.items():
-            allowed = _ARGUMENTS[source.partition(":")[0]]
-            require_one_of(f"An argument of {source}", key, allowed)
-            if not _is_plain(value):
-                raise InputError(f"The model's {key} must be a number or a word, got {value!r}.")
-
-
-def _require_per_channel(key: str, values: object, channels: int) -> None:
-    numbers = isinstance(values, (list, tuple)) and all(
-        isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v) for v in values
-    )
-    if not numbers or len(values) != channels:  # type: ignore[arg-type]
-        raise InputError(f"The model's {key} must be {channels} finite numbers, got {values!r}.")
-    if key == "std" and min(values) <= 0:  # type: ignore[call-overload]
-        raise InputError(f"The model's std must be above 0, got {values!r}.")
-
-
-def _is_plain(value: object) -> bool:
-    """A word, or a number or two of the size that images have."""
-    if isinstance(value, (list, tuple)):
-        return len(value) == 2 and all(isinstance(one, int) and _is_plain(one) for one in value)
-    if isinstance(value, str):
-        return re.fullmatch(r"\w{0,32}", value, re.ASCII) is not None
-    return isinstance(value, (bool, int, float)) and 0 <= value <= 4096
-
-
 def _listed(values: object) -> object:
     return list(values) if isinstance(values, tuple) else values
 
@@ -381,9 +302,9 @@ def _usual_normalisation(config: dict[str, Any]) -> dict[str, list[float]]:
     channels = require_count("The model's in_channels", config["in_channels"])
     library, _, name = config["source"].partition(":")
     mean, std = (0.0,) * min(channels, MOST), (1.0,) * min(channels, MOST)
-    if channels == 3 and library in _ARGUMENTS:
+    if channels == 3 and library in ARGUMENTS:
         mean, std = _IMAGENET
-        own = _timm().get_pretrained_cfg(name) if library == "timm" else None
+        own = timm_library().get_pretrained_cfg(name) if library == "timm" else None
         if own is not None:
             mean, std = own.mean, own.std
     return {"mean": list(mean), "std": list(std)}

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from .._utils.errors import InputError
 from .._utils.files import read_file
 from .._utils.require import require_known_name, require_one_of
-from ..models.sources import is_source
+from ..models.names import is_source
 from .methods import METHODS
 
 if sys.version_info >= (3, 11):

@@ -27,7 +27,8 @@ from ..data.load import known_name
 from ..data.stream import Usual
 from ..interpreters.registry import CLASS_WISE, interpreter_named
 from ..models import GapClassifier, PlainClassifier
-from ..models.sources import is_function, is_source
+from ..models.names import is_function, is_source
+from ..models.sources import require_logits
 from ..ops.pgd_step import Norm
 from .config import Outer, TrainConfig
 from .families import read_toml, settings_of
@@ -208,7 +209,7 @@ def run_recipe(
         augment=recipe.augment or None,
     )
     trained = trainer.model.eval()
-    assert isinstance(trained, GapClassifier)  # as make_trainer built it
+    assert isinstance(trained, (GapClassifier, PlainClassifier))  # as make_trainer built it
     return Trained(trained, history)
 
 
@@ -227,9 +228,11 @@ def _network(recipe: Recipe, train: Data) -> GapClassifier | PlainClassifier:
     channels, classes = train.channels, recipe.num_classes or train.num_classes
     of_sources = {key: getattr(recipe, key) or None for key in OF_SOURCES}
     if is_source(recipe.model):
-        return models.from_source(
+        model = models.from_source(
             recipe.model, classes, channels, **of_sources, seed=recipe.seed, new_classifier=True
         )
+        require_logits(model, (train.images if isinstance(train, MixedData) else train).float([0]))
+        return model
     if recipe.num_classes or any(of_sources.values()):
         raise InputError(
             "num_classes, mean, std, weights and arguments are for networks such as "

@@ -21,9 +21,11 @@ def pooled(num_classes, in_channels, width=4):
         nn.Conv2d(in_channels, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Linear(width, num_classes),
     )
+def narrow(num_classes, in_channels):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
 def hidden(num_classes, in_channels):
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(64 * in_channels, 16), nn.ReLU(), nn.Linear(16, num_classes)
+        nn.Flatten(), nn.Linear(784 * in_channels, 16), nn.ReLU(), nn.Linear(16, num_classes)
     )
 """
 SHORT = ("--set", "epochs=1", "steps=1", "train_images=60", "eps_schedule=")
@@ -79,8 +81,10 @@ def test_a_network_without_maps_is_trained_and_evaluated(toy: Path, capsys) -> N
     assert run(capsys, *words, "--method", "adv")[0] == 0
     named = ("clitoys:hidden", "--weights", "run")
     assert run(capsys, "eval", *named, *EVAL)[0] == 0
-    code, text = run(capsys, "train", *words[1:6], "cam", *SHORT, "--method", "int")
+    words = ("train", "digits-clitoys:hidden-int", "--out", "other", *SHORT)
+    code, text = run(capsys, *words)
     assert code == 2 and "GapClassifier" in text
+    assert run(capsys, *words, "interpreter=gradient")[0] == 0
 
 
 def test_a_run_without_a_source_says_so(toy: Path, capsys) -> None:
@@ -114,6 +118,7 @@ def test_a_run_without_a_source_says_so(toy: Path, capsys) -> None:
         (("train", "digits-int", "--mean", "0.5"), "not for small"),
         (("train", "digits-torchvision:resnet18-int"), "3 channels"),
         (("train", "digits-nowhere:make-int"), "Cannot find nowhere:make"),
+        (("train", "digits-clitoys:narrow-normal"), "does not run on images of shape [1, 28, 28]"),
         (("eval", "clitoys:pooled", "--arguments", "width", *EVAL), "KEY=VALUE"),
         (("train", "own.toml"), "function clitoys:pooled, which a file may not run"),
         (("train", "based.toml"), "function clitoys:pooled, which a file may not run"),

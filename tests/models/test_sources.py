@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -209,9 +210,9 @@ def test_a_changed_network_is_not_saved_as_what_it_was(tmp_path: Path) -> None:
 
 def test_timm_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    from fastinterp.models import sources
+    from fastinterp.models import names
 
-    sources._names.cache_clear()
+    names.names_of.cache_clear()
     with pytest.raises(InputError, match="pip install timm"):
         models.from_source("timm:resnet18")
 
@@ -239,3 +240,11 @@ def test_networks_of_timm(tmp_path: Path, name: str, arguments: Any, exact: bool
     models.load(tmp_path / "a.safetensors", into=own)
     mean, std = (torch.tensor(model.config[key])[:, None, None] for key in ("mean", "std"))
     torch.testing.assert_close(own((x - mean) / std), read(x))
+
+
+def test_the_page_on_own_networks_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "own-networks.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "own-networks.md", "exec"), {})
+    assert (tmp_path / "model.safetensors").is_file()
