@@ -121,8 +121,8 @@ def draw_robustness(axes: Axes, contenders: Sequence[Contender], eps: float) -> 
     first = contenders[0].rows[0]
     axes.axvline(eps, color="0.6", linestyle=":", linewidth=1, zorder=0)
     axes.annotate(
-        "eps of training", (eps, 1.0), xytext=(3, -2), textcoords="offset points",
-        color="0.4", fontsize=7, va="top",
+        "eps of training", (eps, 0.62), xytext=(3, 0), textcoords="offset points",
+        color="0.4", fontsize=7, va="center",
     )  # fmt: skip
     title = f"b  Attacks on {first['n']} test images"
     _axes(axes, title, "eps (largest change of a pixel)", "test accuracy")
