@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .._utils.errors import InputError
 from .._utils.files import atomic_path
-from ..interpreters import upsample
+from ..interpreters.upsample import upsample
 from ..ops.pgd_step import Norm
 from .tables import format_eps
 

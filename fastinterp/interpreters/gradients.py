@@ -22,7 +22,7 @@ Points: TypeAlias = Callable[..., Tensor]
 
 def twice_differentiable() -> AbstractContextManager[None]:
     """Networks can be differentiated twice inside, which torch's fused attention cannot be."""
-    return sdpa_kernel(SDPBackend.MATH)  # type: ignore[no-any-return]
+    return sdpa_kernel(SDPBackend.MATH)
 
 
 @contextmanager
