@@ -103,7 +103,8 @@ def networks(wanted: list[str]) -> list[tuple[str, str, dict[str, Any]]]:
 def build(library: str, name: str, arguments: dict[str, Any]) -> tuple[nn.Module, Tensor]:
     """A network in eval mode and two images that it takes."""
     torch.manual_seed(0)
-    size = (3, 299, 299) if name == "inception_v3" else (3, 224, 224)
+    side = {"inception_v3": 299, "vit_b_32": 224}.get(name, 128)
+    size = (3, side, side)
     if library == "timm":
         import timm
 
@@ -117,6 +118,11 @@ def build(library: str, name: str, arguments: dict[str, Any]) -> tuple[nn.Module
     for part in module.modules():
         if isinstance(part, nn.Linear) and not bool(part.weight.any()):  # some heads begin as zero
             nn.init.normal_(part.weight, std=0.05)
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.momentum = None
+    # Without statistics of its own a deep network of random weights gives the same for all images.
+    with torch.no_grad():
+        module.train()(torch.rand(2, *size))
     return module.eval(), torch.rand(2, *size)
 
 
@@ -134,7 +140,8 @@ def row(library: str, name: str, arguments: dict[str, Any]) -> list[str]:
         cells += ["exact", f"{error:.0e}"]
     except InputError as refusal:
         cells += [f"none: {reason(str(refusal))}", "-"]
-    maps = IntegratedGradients(module, steps=2)(x[:1], 0)
+    with torch.no_grad():
+        maps = IntegratedGradients(module, steps=2)(x[:1], 0)
     return [*cells, "yes" if bool(maps.isfinite().all() & (maps != 0).any()) else "NO"]
 
 
@@ -147,19 +154,32 @@ def line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def write(lines: list[str]) -> None:
+    """Put the rows so far into the page."""
+    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+    after = rest.split(END, 1)[1]
+    exact = sum("| exact |" in one for one in lines)
+    count = f"Of these {len(lines) - 2} networks {exact} have exact class activation maps."
+    table = "\n".join([BEGIN, count, "", *lines, END])
+    PAGE.write_text(f"{before}{table}{after}", encoding="utf-8")
+
+
 def main(wanted: list[str]) -> None:
     warnings.simplefilter("ignore")
     lines = [line(HEADER), line(["---"] * len(HEADER))]
+    failed = []
     for library, name, arguments in networks(wanted):
-        lines.append(line(row(library, name, arguments)))
+        try:
+            lines.append(line(row(library, name, arguments)))
+        except Exception as error:  # another library's code may raise anything
+            failed.append(f"{library}:{name}: {error!r}"[:300])
+            print(failed[-1], flush=True)
+            continue
         print(lines[-1], flush=True)
-    if not wanted:
-        before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-        table = "\n".join(lines)
-        exact = sum("| exact |" in one for one in lines)
-        count = f"Of these {len(lines) - 2} networks {exact} have exact class activation maps."
-        after = rest.split(END, 1)[1]
-        PAGE.write_text(f"{before}{BEGIN}\n{count}\n\n{table}\n{END}{after}", encoding="utf-8")
+        if not wanted:
+            write(lines)
+    if failed:
+        sys.exit("These could not be tried:\n" + "\n".join(failed))
 
 
 if __name__ == "__main__":
