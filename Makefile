@@ -66,13 +66,14 @@ fuzz: setup
 
 # compute-sanitizer's checks without a GPU, in half an hour: csrc/README.md says what they show.
 ASAN := $$(g++ -print-file-name=libasan.so)
+LIBRARY := $$(g++ -print-file-name=libstdc++.so)# for exceptions under the sanitizer
 DEVICE_TESTS := $(TESTS) -q tests/device_code tests/ops/test_emulation.py tests/ops/test_climb.py
 
 check-device: setup
 	$(BIN)/python tests/device_code/build.py races
 	FASTINTERP_DEVICE_CODE=races $(BIN)/python $(DEVICE_TESTS)
 	$(BIN)/python tests/device_code/build.py bounds
-	FASTINTERP_DEVICE_CODE=bounds LD_PRELOAD=$(ASAN) ASAN_OPTIONS=detect_leaks=0 $(BIN)/python $(DEVICE_TESTS)
+	FASTINTERP_DEVICE_CODE=bounds LD_PRELOAD="$(ASAN) $(LIBRARY)" ASAN_OPTIONS=detect_leaks=0 $(BIN)/python $(DEVICE_TESTS)
 
 # The CPU kernels under the address and undefined-behaviour sanitizers, at each vector width.
 WIDTHS := default avx2 avx512
