@@ -136,7 +136,10 @@ def test_networks_are_compared_image_by_image(make_problem, tmp_path: Path) -> N
     robust = [{"epoch": 1, "clean_accuracy": 0.5, "robust_accuracy": 0.25}]
     rows = sweep(model, x, y, eps=[0, 0.1], steps=[2])
     found = explain(model, x, y, eps=0.1, steps=2)
-    contenders = [Contender("Plain", history, rows, found), Contender("Int", robust, rows, found)]
+    contenders = [
+        Contender("Plain", history, rows, rows, found),
+        Contender("Int", robust, rows, rows, found),
+    ]
     figure = comparison_figure(contenders, ["0", "1", "2"], 0.1)
     training, attacked, *panels = figure.axes
     assert len(training.lines) == 3  # two clean curves, one under attack
