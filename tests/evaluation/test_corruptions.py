@@ -66,8 +66,8 @@ def test_bad_input(make_problem) -> None:
         corruption_sweep(model, x, y, y, attack="fog", steps=[])
     with pytest.raises(InputError, match=r"\[N, C, H, W\]"):
         corruption_sweep(model, x[:, 0], y, y, attack="fog")
-    with pytest.raises(InputError, match=r"fastinterp.models.wrap"):
-        corruption_sweep(torch.nn.Flatten(), x, y, y, attack="fog")
+    with pytest.raises(InputError, match=r"must give logits \[N, C\]"):
+        corruption_sweep(torch.nn.Identity(), x, y, y, attack="fog")
     with pytest.raises(InputError, match="targets must lie in"):
         corruption_sweep(model, x, y, y + 3, attack="fog")
     with pytest.raises(InputError, match="sets its own steps"):
