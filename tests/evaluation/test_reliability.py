@@ -184,8 +184,15 @@ def test_the_audit_finds_fakes(digits, name: str, norm: str, eps: float, check: 
     assert {each.name: each.passed for each in checks}[check] is False, checks
 
 
+# PGD leaves 0.125 more than Auto-PGD on the digits of this one, no more than on honest networks; of
+# MNIST the audit finds it (docs/audit.md).
+MISSED = pytest.mark.xfail(strict=True, reason="looks like an honest network on digits")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAKES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=MISSED if n == "saturating tanh" else ()) for n in FAKES]
+)
 def test_the_audit_finds_what_inflates_plain_pgd(digits, name: str) -> None:
     """Square and images made against the undefended network tell what is true."""
     model, x, y, stored = digits
