@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
@@ -141,10 +141,11 @@ def read_state(path: Path) -> State:
             f"cannot read {path}: {error.strerror}; make it readable and resume again."
         ) from error
     try:
-        with safe_open(path, "pt") as file:
-            # clone, because safetensors may return the file itself, mapped into memory
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            header = file.metadata() or {}
+        # Opened once: a run may replace the file at any time.
+        content = path.read_bytes()
+        tensors = {name: value.clone() for name, value in from_bytes(content).items()}
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length]).get("__metadata__", {})
         metadata = json.loads(header[_HEADER])
         found, record, optimizer = (metadata[key] for key in ("format", "record", "optimizer"))
         whole = header.get(_CHECKSUM) == _checksum(header[_HEADER], tensors)
