@@ -3,8 +3,7 @@
 // then D and its coefficients q, r; then, where gradients are wanted, from the maps' signs
 //   dD/dA' = (1/u) W^T (q sign(maps) + r),   dD/dA = -(1/u) W^T (q sign(maps)),
 //   dD/dW  = (1/u) (q sign(maps)) (A' - A)^T + r (mean A')^T.
-// A thread holds the maps of one image only; they never reach main memory. If a backward pass will
-// need other gradients, the forward pass saves the signs, one byte each.
+// A thread holds one image's maps; for a backward pass it saves their signs, one byte each.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
@@ -280,8 +279,7 @@ void backward(const Problem<T>& problem, const T* grad, const T* coefficient, in
   });
 }
 
-// W with its rows padded to whole vectors with zeros, which only a gradient in channels_last needs.
-// memcpy, because a torch operator would take longer for a small network.
+// W, rows padded to whole vectors with zeros, for a gradient in channels_last; memcpy is fastest.
 at::Tensor in_whole_vectors(const at::Tensor& weight, bool wanted) {
   const int64_t width =
       weight.scalar_type() == at::kDouble ? primitives<double>().width : primitives<float>().width;
