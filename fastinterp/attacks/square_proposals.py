@@ -54,6 +54,11 @@ class Proposals(ABC):
         self.queries, self.p_init = queries, p_init
         self._first, self._inside = -BLOCK, dict[int, Tensor]()
         self._corners = self._signs = seeds  # until the first query that needs them
+        self.prepare(x, eps)
+
+    @abstractmethod
+    def prepare(self, x: Tensor, eps: float | Tensor) -> None:
+        """Set `starts`, `each` and what the norm needs."""
 
     @abstractmethod
     def start(self) -> Tensor:
@@ -125,22 +130,12 @@ class LinfProposals(Proposals):
     are read and written, so that a query costs little beside the network's pass.
     """
 
-    def __init__(
-        self,
-        x: Tensor,
-        eps: float | Tensor,
-        lower: float,
-        upper: float,
-        seeds: Tensor,
-        queries: int,
-        p_init: float,
-    ) -> None:
-        super().__init__(x, eps, lower, upper, seeds, queries, p_init)
+    def prepare(self, x: Tensor, eps: float | Tensor) -> None:
         self.starts, self.each = self.channels * self.width, 2 + self.channels
         self.tried: tuple[Tensor, Tensor, Tensor] | None = None  # places, old and new values
         radius = per_image(eps, x)
-        self.low = (x - radius).clamp(min=lower).contiguous()
-        self.high = (x + radius).clamp(max=upper).contiguous()
+        self.low = (x - radius).clamp(min=self.lower).contiguous()
+        self.high = (x + radius).clamp(max=self.upper).contiguous()
 
     def start(self) -> Tensor:
         """Stripes from top to bottom, each of a random sign."""
@@ -185,17 +180,7 @@ class L2Proposals(Proposals):
     order = 2  # of the norm
     power = 2  # of the pyramids
 
-    def __init__(
-        self,
-        x: Tensor,
-        eps: float | Tensor,
-        lower: float,
-        upper: float,
-        seeds: Tensor,
-        queries: int,
-        p_init: float,
-    ) -> None:
-        super().__init__(x, eps, lower, upper, seeds, queries, p_init)
+    def prepare(self, x: Tensor, eps: float | Tensor) -> None:
         self.tile = max(min(self.height, self.width) // 5, 1)
         self.tiles = self.height // self.tile, self.width // self.tile
         self.starts = math.prod(self.tiles) * (1 + self.channels)

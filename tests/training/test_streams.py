@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import signal
@@ -195,7 +196,8 @@ def test_a_stream_stopped_within_an_epoch_goes_on_bit_for_bit(
 
 
 def resident() -> int:
-    """Bytes of this process in memory."""
+    """Bytes of this process in memory, after what was freed went back to the system."""
+    ctypes.CDLL(None).malloc_trim(0)
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -209,4 +211,4 @@ def test_memory_stays_flat_over_many_files(tmp_path: Path, watch_steps) -> None:
     (row,) = fit(trainer, stream, batch_size=5)
     assert row["images"] == len(stream) == 300 and len(used) == 60
     # What is held raises the least that is used; a batch comes and goes.
-    assert min(used[-15:]) - min(used[15:30]) < 12e6
+    assert min(used[-15:]) - min(used[15:30]) < 10e6
