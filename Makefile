@@ -6,7 +6,7 @@ SETUP := $(VENV)/.setup-done
 BUILT := $(VENV)/.build-done
 SOURCES := setup.py pyproject.toml fastinterp/_version.py $(shell find csrc -type f -not -name '*.md')
 
-.PHONY: help setup demo test fuzz check-device sanitize accuracy lint bench bench-report docs wheel clean
+.PHONY: help setup demo test fuzz check-device sanitize accuracy tutorials lint bench bench-report docs wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make check-device  run the GPU's code on this CPU, watched for races and bounds"
 	@echo "make sanitize  run the CPU kernels under the address sanitizer"
 	@echo "make accuracy  hold the discrepancy's error to the rule on many draws"
+	@echo "make tutorials  run the notebooks again and store what they print and draw"
 	@echo "make lint    ruff, mypy and clang-format"
 	@echo "make bench   time kernels, training and attacks on this CPU (benchmarks/results)"
 	@echo "make bench-report  write docs/benchmarks.md from benchmarks/results"
@@ -88,6 +89,9 @@ sanitize: setup
 accuracy: setup
 	for width in $(WIDTHS); do echo "== $$width"; ATEN_CPU_CAPABILITY=$$width FASTINTERP_SEEDS=50 \
 	  $(BIN)/python $(TESTS) -q tests/ops/test_error_rule.py tests/ops/test_climb.py || exit 1; done
+
+tutorials: setup
+	$(BIN)/python tutorials/run.py
 
 lint: setup
 	$(BIN)/ruff check .

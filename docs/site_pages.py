@@ -1,7 +1,8 @@
 """Pages of the site that are made when it is built (`hooks` of mkdocs.yml).
 
 Made from what they describe: a page for each public module, for the command line, for each script
-of examples/, for the changelog and for csrc/README.md. Links to these files in pages of docs/ work
+of examples/, for each notebook of tutorials/ with what it printed and drew, for the changelog and
+for csrc/README.md. Links to these files in pages of docs/ work
 on GitHub as they are; here they become links to the made pages. Formulas become MathML, which
 browsers draw without a script.
 """
@@ -10,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import re
+from base64 import b64decode
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -39,8 +42,11 @@ def on_files(files: Files, config: Any) -> Files:
         pages[f"reference/{module.__name__.removeprefix('fastinterp.')}.md"] = reference(module)
     for script in sorted((ROOT / "examples").glob("*.py")):
         pages[f"examples/{script.stem}.md"] = example(script)
-    for name, text in pages.items():
-        files.append(File.generated(config, name, content=text))
+    made: dict[str, str | bytes] = {**pages}
+    for notebook in sorted((ROOT / "tutorials").glob("*.ipynb")):
+        made |= tutorial(notebook)
+    for name, content in made.items():
+        files.append(File.generated(config, name, content=content))
     return files
 
 
@@ -52,6 +58,7 @@ def on_page_markdown(markdown: str, page: Any, **others: Any) -> str:
     for source, site in GITHUB_FILES.items():
         markdown = markdown.replace(f"](../{source}", f"]({site}")
     markdown = re.sub(r"\]\(\.\./examples/(\w+)\.py\)", r"](examples/\1.md)", markdown)
+    markdown = re.sub(r"\]\(\.\./tutorials/(\w+)\.ipynb\)", r"](tutorials/\1.md)", markdown)
     parts = FENCE.split(markdown)
     return "".join(part if number % 2 else _formulas(part) for number, part in enumerate(parts))
 
@@ -110,6 +117,31 @@ def example(script: Path) -> str:
     return (
         f"# {title}\n\n{rest.partition(chr(10))[0].strip().capitalize()}\n\n```python\n{code}```\n"
     )
+
+
+def tutorial(path: Path) -> dict[str, str | bytes]:
+    """A notebook: its page, its pictures and, to download, itself."""
+    here = f"tutorials/{path.stem}"
+    text = path.read_text(encoding="utf-8")
+    made: dict[str, str | bytes] = {f"{here}.ipynb": text}
+    parts = []
+    for cell in json.loads(text)["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            source = re.sub(r"\]\(\.\./docs/", "](../", source)
+            source = re.sub(r"\]\((\.\./examples/\w+)\.py\)", r"](\1.md)", source)
+            parts.append(re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.md)", source))
+            continue
+        parts.append(f"```python\n{source}\n```")
+        for output in cell["outputs"]:
+            if "text" in output:
+                parts.append(f'```text title="Output"\n{"".join(output["text"]).rstrip()}\n```')
+            else:
+                name = f"{here}-{len(made)}.png"
+                made[name] = b64decode("".join(output["data"]["image/png"]))
+                parts.append(f"![{cell['metadata']['alt']}]({Path(name).name})")
+    parts.append(f"[This page as a notebook]({path.name}), to run and to change.")
+    return {**made, f"{here}.md": "\n\n".join(parts) + "\n"}
 
 
 def _moved(source: str) -> str:

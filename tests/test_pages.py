@@ -270,7 +270,7 @@ def takes(words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
         for extra in re.findall(r"\.\[(\w+)\]", " ".join(rest)):
             assert f"\n{extra} = [" in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     else:
-        assert name in {"export", "."}, f"unknown command: {name}"
+        assert name in {"export", ".", "jupyter"}, f"unknown command: {name}"
 
 
 @pytest.mark.parametrize("page", of("sh"))

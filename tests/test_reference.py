@@ -41,6 +41,8 @@ def test_every_module_has_a_page_in_the_navigation(made: ModuleType) -> None:
             assert re.search(rf"(heading: |\[){re.escape(name)}\b", page), name
     for script in (ROOT / "examples").glob("*.py"):
         assert f"examples/{script.stem}.md" in navigation
+    for notebook in (ROOT / "tutorials").glob("*.ipynb"):
+        assert f"tutorials/{notebook.stem}.md" in navigation
 
 
 def test_functions_are_described_as_functions(made: ModuleType) -> None:
