@@ -73,7 +73,8 @@ class InputGradient(Objective):
 
 class MapCorrelation(Objective):
     """(1 - r) / 2 with Pearson's r of the true class's maps at x and x': 0 for equal maps, 1 for
-    opposite ones. It is what FAR trains with (Ivankay et al., 2020).
+    opposite ones. FAR trains with it (Ivankay et al., 2020). The form is that of a later program of
+    its authors, for text, which has the cosine for r; see docs/concepts.md.
 
     Args:
         make_interpreter: the model -> its interpreter, with a map for each class.
