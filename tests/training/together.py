@@ -50,7 +50,7 @@ def start(count: int, jobs: str, folder: Path, **extra: str) -> list[subprocess.
     ]
 
 
-def finish(started: list[subprocess.Popen[str]], seconds: float = 100) -> list[tuple[int, str]]:
+def finish(started: list[subprocess.Popen[str]], seconds: float = 300) -> list[tuple[int, str]]:
     """The exit code and the standard error of each."""
     try:
         said = [process.communicate(timeout=seconds)[1] for process in started]
