@@ -205,7 +205,8 @@ def build_sweep(device: str) -> Entries:
     def by_protocol(protocol: str) -> list[float]:
         cells = sweep(
             s.model, x, y, eps=RADII, steps=(SWEEP_STEPS,), protocol=protocol,
-            step_size=STEP_SIZE, batch_size=SWEEP_IMAGES, progress=False,
+            step_size=STEP_SIZE if protocol == "paper" else None,
+            batch_size=SWEEP_IMAGES, progress=False,
         )  # fmt: skip
         return [cell["accuracy"] for cell in cells]
 

@@ -10,6 +10,7 @@ import atexit
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import Any, TypeVar
 
 import torch
@@ -43,11 +44,13 @@ def join() -> None:
     if local < torch.cuda.device_count():
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"
+    # Imported after the group is made, as by an optimizer, its functions would hold the group as a
+    # default argument, and the group's threads would outlive Python, which may then abort.
+    import_module("torch.distributed.nn.functional")
     store, number, count = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
     # A name of its own, because after a restart torchrun's store still holds the old addresses.
     named = dist.distributed_c10d.PrefixStore(_ROUND, store)
     dist.init_process_group(backend, store=named, rank=number, world_size=count)
-    # The threads of a group that still lives when Python ends may abort the process.
     atexit.register(leave)
 
 

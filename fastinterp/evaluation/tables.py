@@ -122,12 +122,16 @@ def format_cell(cell: Cell) -> str:
 
 
 def _numeric(rows: Sequence[Sequence[Cell]], columns: int) -> list[bool]:
-    """Which columns hold numbers alone, also those already formatted as text."""
+    """Which columns hold numbers or dashes alone, also those already formatted as text."""
     return [all(_is_number(row[i]) for row in rows) for i in range(columns)]
 
 
 def _is_number(cell: Cell) -> bool:
-    return not isinstance(cell, str) or cell[:1].isdigit() or cell in ("-", "")
+    """Also "-0.5", "- / 0.3" and, where there is no figure, "-"."""
+    if not isinstance(cell, str):
+        return True
+    figures = cell.lstrip("- /")
+    return not figures or figures[0].isdigit()
 
 
 def _widths(lines: Sequence[Sequence[str]]) -> list[int]:

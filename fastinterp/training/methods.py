@@ -26,7 +26,7 @@ from ..attacks.objectives import Scaled, Sum
 from ..interpreters import CAM, IntegratedGradients, Interpreter, Repr
 from ..models.gap import Needs, widest
 from ..ops.discrepancy import Reduction
-from .terms import BoostedCrossEntropy, DoubtfulKL, InputGradient, MapCorrelation
+from .terms import BoostedCrossEntropy, DoubtfulKL, InputGradient, MapCorrelation, RankingPenalty
 
 Inner = Literal["discrepancy", "cross-entropy"]
 
@@ -86,8 +86,9 @@ class Method:
         """Raise unless a network that is no GapClassifier gives all that the objectives read."""
         for term in (self.inner, self.on_clean, self.on_adv):
             for part in [] if term is None else parts(term):
-                if isinstance(part, (MapDiscrepancy, MapCorrelation)):
-                    part.make_interpreter(model)
+                if isinstance(part, (MapDiscrepancy, MapCorrelation, RankingPenalty)):
+                    if part.make_interpreter is not None:
+                        part.make_interpreter(model)
                 elif isinstance(part, Discrepancy):
                     raise InputError(
                         f"The method {self.name!r} compares class activation maps, which "
@@ -121,8 +122,13 @@ def smooth(term: Objective | None, smoothing: float) -> Objective | None:
 
 CE = CrossEntropy()
 TO_CLEAN = KL()
-FEW_POINTS = partial(IntegratedGradients, steps=5)  # as many as IG-Norm's
 R = IGNorm(steps=5, units="release")
+
+
+def correlation(interpreter: MakeInterpreter | None) -> Objective:
+    """1 minus the correlation of maps, halved; by default of as many steps of IG as IG-Norm's."""
+    return MapCorrelation(interpreter or partial(IntegratedGradients, steps=5))
+
 
 Terms = tuple[Objective | None, Objective | None, Objective | None]
 
@@ -137,8 +143,8 @@ class MethodRow(NamedTuple):
         reduction: of the discrepancy, in the Int family; None for the other methods, which do not
             use d.
         one_step: see `Method`.
-        correlates: d is 1 minus the correlation of maps, by default of integrated gradients of
-            5 steps.
+        of_maps: makes d of an interpreter, or of None for the method's own, in methods of other
+            papers that take one.
     """
 
     title: str
@@ -146,7 +152,7 @@ class MethodRow(NamedTuple):
     terms: Callable[[float, Objective], Terms]
     reduction: Reduction | None = None
     one_step: OneStep | None = None
-    correlates: bool = False
+    of_maps: Callable[[MakeInterpreter | None], Objective] | None = None
 
 
 # The first eight are those of section 5 of the paper.
@@ -177,20 +183,26 @@ METHODS: dict[str, MethodRow] = {
         "N-FGSM, one step", None, lambda g, d: (CE, None, CE), one_step=OneStep(2.0, 1.0, False)
     ),
     "aat": MethodRow(
-        "attributional training (FAR)", 1.0, lambda g, d: (d, CE, g * d), correlates=True
+        "attributional training (FAR)", 1.0, lambda g, d: (d, CE, g * d), of_maps=correlation
     ),
     "adv-aat": MethodRow(
         "adversarial attributional training (FAR)",
         1.0,
         lambda g, d: (CE + g * d, None, CE + g * d),
-        correlates=True,
+        of_maps=correlation,
     ),
     "input-gradient": MethodRow(
         "input-gradient regularisation", 1.0, lambda g, d: (None, CE + g * InputGradient(), None)
     ),
+    "r2et": MethodRow(
+        "stable ranking of the top k (R2ET)",
+        0.1,
+        lambda g, d: (None, CE + g * d, None),
+        of_maps=RankingPenalty,
+    ),
 }
 INT_FAMILY = tuple(name for name, row in METHODS.items() if row.reduction is not None)
-FAR_FAMILY = tuple(name for name, row in METHODS.items() if row.correlates)
+OF_MAPS = tuple(name for name, row in METHODS.items() if row.of_maps is not None)
 
 
 def method(
@@ -207,7 +219,7 @@ def method(
         gamma: weight of the regulariser, in the units of the paper's 0.01 for the Int family (see
             `IntTrainer`); None takes the method's default.
         inner: for the Int family alone; see `IntTrainer`.
-        interpreter: for the Int family and for FAR (aat, adv-aat); see `IntTrainer`.
+        interpreter: for the Int family, FAR (aat, adv-aat) and r2et; see `IntTrainer`.
 
     Raises:
         InputError: there is no such method, gamma is negative or NaN or the method has no
@@ -223,8 +235,8 @@ def method(
     options = {}
     reduction = row.reduction or "weighted"
     d: Objective = Discrepancy(reduction, units="release")
-    if row.correlates:
-        d = MapCorrelation(interpreter or FEW_POINTS)
+    if row.of_maps is not None:
+        d = row.of_maps(interpreter)
         if interpreter is not None:
             options["interpreter"] = getattr(interpreter, "__qualname__", repr(interpreter))
     elif interpreter is not None and interpreter is not CAM:
@@ -239,9 +251,9 @@ def method(
 
 def _require_options(name: str, inner: str, interpreter: object) -> None:
     require_one_of("inner", inner, get_args(Inner))
-    if name in FAR_FAMILY and inner != "discrepancy":
+    if name in OF_MAPS and inner != "discrepancy":
         raise InputError(f"The method {name!r} takes no inner; leave it out.")
-    known = (*INT_FAMILY, *FAR_FAMILY)
+    known = (*INT_FAMILY, *OF_MAPS)
     if name not in known and (inner != "discrepancy" or interpreter is not None):
         raise InputError(
             f"The method {name!r} takes no inner and no interpreter; only {', '.join(known)} do."

@@ -115,6 +115,43 @@ def test_l1_searches_three_balls(make_tiny, batch) -> None:
     assert max(steps[:7]) > 2 and max(steps[7:14]) > 1
 
 
+class FlatNearby(nn.Module):
+    """Two classes; their logits change only where an image's sum is far from `middle`."""
+
+    def __init__(self, middle: float, width: float) -> None:
+        super().__init__()
+        self.middle, self.width = middle, width
+
+    def forward(self, images: Tensor) -> Tensor:
+        change = torch.relu((images.flatten(1).sum(1) - self.middle).abs() - self.width)
+        return torch.stack([torch.full_like(change, 0.01), change], dim=1)
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_wider_balls_find_what_a_flat_neighbourhood_hides(norm: str) -> None:
+    x = torch.full((16, 1, 8, 8), 0.5, dtype=torch.float64)
+    y = torch.zeros(16, dtype=torch.int64)
+    longest = {"l2": 8.0, "l1": 1.0}[norm]  # the sum changes by so many times eps at most
+    model = FlatNearby(32.0, 0.6 * longest * 0.25)
+    found = {}
+    for radii in ((), (10, 6, 3, 1.5)):
+        attack = APGD(model, 0.25, 100, norm, radii=radii)
+        x_adv = attack(x, y, seeds=range(16))
+        assert (size(x_adv - x, norm) <= 0.25 * (1 + 1e-12)).all()
+        found[radii] = int((model(x_adv).argmax(1) != y).sum())
+    assert found[()] == 0
+    assert found[10, 6, 3, 1.5] >= 8
+
+
+def test_radii_of_the_paper_are_the_default_in_l1(bent, batch) -> None:
+    x, y = batch[0], bent(batch[0]).argmax(1)
+    seeds = range(len(x))
+    found = [
+        APGD(bent, 1.0, 20, "l1", **given)(x, y, seeds=seeds) for given in ({}, {"radii": (3, 2)})
+    ]
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_few_steps_and_no_images(make_tiny, batch, norm: str) -> None:
     model, (x, y) = make_tiny(), batch
@@ -161,6 +198,8 @@ def test_float32_images_and_networks(make_tiny, batch, norm: str) -> None:
         ({"keep": "worst"}, "keep must be one of"),
         ({"n_iter": 10}, "APGD has no setting 'n_iter'; did you mean 'steps'"),
         ({"loss": "ce"}, "did you mean 'objective'"),
+        ({"radii": (2, 3)}, "APGD: radii must fall and lie above 1"),
+        ({"radii": (2, 1)}, "APGD: radii must fall and lie above 1"),
     ],
 )
 def test_bad_settings_are_refused(make_tiny, settings: dict, message: str) -> None:

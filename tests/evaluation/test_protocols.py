@@ -52,15 +52,13 @@ def test_protocols_name_their_attacks_in_turn() -> None:
     model, budget = models.small(seed=0), Budget("linf", 0.1, 60, 0.01)
     names = {name: list(one.attacks(model, budget, 10)) for name, one in PROTOCOLS.items()}
     assert names["paper"] == ["pgd"]
-    assert names["best"] == [
-        "apgd-margin",
-        "apgd-ce",
-        "apgd-1st",
-        "apgd-2nd",
-        "fab",
-        "square",
-    ]
+    objectives = ["margin", "ce", "1st", "2nd", "3rd", "4th"]
+    wide = ["wide-margin", "wide-1st"]
+    assert names["best"] == [*(f"apgd-{each}" for each in objectives), *wide, "square"]
     assert names["autoattack"] == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    for norm in ("l2", "l1"):
+        found = list(PROTOCOLS["best"].attacks(model, Budget(norm, 0.1, 60, 0.01), 10))
+        assert found == [*(f"wide-{each}" for each in objectives), "apgd-margin", "square"]
 
 
 def test_step_sizes() -> None:

@@ -31,6 +31,9 @@ def test_text_tables_are_aligned() -> None:
 def test_markdown_tables_say_which_columns_are_numbers() -> None:
     lines = markdown_table(["name", "n"], [["a", 1], ["b", 22]]).splitlines()
     assert lines == ["| name |   n |", "| ---- | --: |", "| a    |   1 |", "| b    |  22 |"]
+    cells = [["0.5 / -0.1"], ["-0.5 / -"], ["- / 0.2"], ["- / -"], ["-"], [""]]
+    assert markdown_table(["eps"], cells).splitlines()[1] == "| ---------: |"
+    assert markdown_table(["seen"], [["-"], ["- a"]]).splitlines()[1] == "| ---- |"
 
 
 def test_a_table_without_rows_is_its_header() -> None:

@@ -134,7 +134,7 @@ class Attention(nn.Module):
         return self.head(((q @ k.transpose(1, 2) / 8**0.5).softmax(dim=2) @ v)[:, 0])
 
 
-@pytest.mark.parametrize("name", ["ig-norm", "int", "input-gradient", "aat"])
+@pytest.mark.parametrize("name", ["ig-norm", "int", "input-gradient", "aat", "r2et"])
 def test_fused_attention_is_differentiated_twice(name: str) -> None:
     x, y = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 3])
     chosen = method(name, 1.0, interpreter=few_points if name == "int" else None)

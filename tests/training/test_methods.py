@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from fastinterp import InputError
 from fastinterp.attacks import Outputs
+from fastinterp.interpreters import CAM, IntegratedGradients
+from fastinterp.interpreters.watch import unwatched
 from fastinterp.training import METHODS, Trainer, method
 from fastinterp.training.seeds import derive
 
@@ -85,10 +88,36 @@ def uncorrelated(model, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
     return (1 - torch.stack(r)) / 2
 
 
-def steepness(model, x: Tensor, y: Tensor) -> Tensor:
+def ranking_penalty(found: list[Tensor], beside: list[Tensor], k: int) -> Tensor:
+    """R2ET's of maps [C, h, w] at each image and at a point 0.1 away, by the program's pairs."""
+    values = []
+    for one, other in zip(found, beside, strict=True):
+        s = sorted(one.abs().sum(0).flatten(), reverse=True)
+        gap = sum(s[i] - s[k - 1] for i in range(k - 1))
+        gap = gap + sum(s[k - 1] - s[k + i] for i in range(k))
+        values.append(((other - one) / 0.1).square().sum().sqrt() - gap)
+    return torch.stack(values)
+
+
+def loss_gradient(model, x: Tensor, y: Tensor) -> Tensor:
     point = x.detach().requires_grad_()
     loss = cross_entropy(model, point, y).sum()
-    return torch.autograd.grad(loss, point, create_graph=True)[0].square().sum((1, 2, 3))
+    return torch.autograd.grad(loss, point, create_graph=True)[0]
+
+
+def steepness(model, x: Tensor, y: Tensor) -> Tensor:
+    return loss_gradient(model, x, y).square().sum((1, 2, 3))
+
+
+def beside(model, x: Tensor, y: Tensor) -> Tensor:
+    """x + 0.1 z, z the sign of the loss's gradient over its length."""
+    sign = loss_gradient(model, x, y).detach().sign()
+    return x + 0.1 * sign / sign.square().sum((1, 2, 3), keepdim=True).sqrt()
+
+
+def r2et(model, x: Tensor, y: Tensor) -> Tensor:
+    at = (loss_gradient(model, z, y).unbind() for z in (x, beside(model, x, y)))
+    return ranking_penalty(*at, 6)  # of 64 pixels
 
 
 # The table of section 5 and rows of other papers, per image; gamma in the units of Int's 0.01
@@ -107,6 +136,7 @@ LOSSES: dict[str, Callable] = {
     "aat": lambda m, x, z, y: cross_entropy(m, x, y) + GAMMA * uncorrelated(m, x, z, y),
     "adv-aat": lambda m, x, z, y: cross_entropy(m, z, y) + GAMMA * uncorrelated(m, x, z, y),
     "input-gradient": lambda m, x, z, y: cross_entropy(m, x, y) + GAMMA * steepness(m, x, y),
+    "r2et": lambda m, x, z, y: cross_entropy(m, x, y) + GAMMA * r2et(m, x, y),
 }
 INNER: dict[str, Callable] = {
     "adv": LOSSES["adv"],
@@ -137,7 +167,7 @@ def setting(make_tiny, make_data) -> tuple:
 
 def test_every_row_has_its_formula() -> None:
     assert set(METHODS) == set(LOSSES)
-    without = {"normal", "input-gradient"}
+    without = {"normal", "input-gradient", "r2et"}
     assert set(INNER) == set(METHODS) - without
 
 
@@ -182,7 +212,7 @@ def test_inner_objective(setting, name: str) -> None:
     assert torch.allclose(value, INNER[name](model, x, x_adv, y), rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES.keys() - {"mart", "input-gradient"}))
+@pytest.mark.parametrize("name", sorted(LOSSES.keys() - {"mart", "input-gradient", "r2et"}))
 def test_at_x_every_loss_is_the_cross_entropy(setting, name: str) -> None:
     """Why the inner loop may be skipped where eps is 0."""
     model, x, _, y = setting
@@ -212,7 +242,25 @@ def test_default_weights_are_the_papers() -> None:
         "aat": 1.0,
         "adv-aat": 1.0,
         "input-gradient": 1.0,
+        "r2et": 0.1,  # ours
     }
+
+
+def class_map(model, x: Tensor, y: Tensor) -> Tensor:
+    return maps(model, x)[torch.arange(len(y)), y][:, None]
+
+
+@pytest.mark.parametrize(
+    ("make", "formula", "k"),
+    [(CAM, class_map, 1), (partial(IntegratedGradients, steps=5), integrated, 6)],
+)
+def test_r2et_takes_interpreters(setting, make: Callable, formula: Callable, k: int) -> None:
+    model, x, _, y = setting
+    at = (formula(model, z, y).unbind() for z in (x, beside(model, x, y)))
+    expected = cross_entropy(model, x, y) + GAMMA * ranking_penalty(*at, k)
+    with unwatched():  # the point beside x may lie outside [0, 1]
+        found = method("r2et", GAMMA, interpreter=make).loss(Outputs(model, x), None, y)
+    assert torch.allclose(found, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize(

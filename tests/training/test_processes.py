@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,14 @@ def torchrun(*words: str) -> subprocess.Popen[str]:
     )
 
 
+def stop(launcher: subprocess.Popen[str]) -> None:
+    """End torchrun, and give it time to end its processes."""
+    launcher.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        launcher.communicate(timeout=30)
+    launcher.kill()
+
+
 def kill_second(folder: Path, launcher: subprocess.Popen[str], signals: int, step: int = 2) -> None:
     """Send a signal to the second process once the run has saved a step."""
     while launcher.poll() is None:
@@ -127,7 +136,7 @@ def test_a_process_that_dies(tmp_path: Path, restarts: int) -> None:
         kill_second(tmp_path, launcher, signal.SIGKILL)
         said = launcher.communicate(timeout=60)[1]
     finally:
-        launcher.kill()
+        stop(launcher)
     assert (launcher.returncode == 0) == (restarts == 1), said
     assert ("Process 0 of 2 stopped because another process" in said) or restarts
     step = read_state(tmp_path / STATE).record["step"]
@@ -145,7 +154,7 @@ def test_ctrl_c_saves_the_step(tmp_path: Path) -> None:
         launcher.send_signal(signal.SIGINT)
         launcher.communicate(timeout=60)
     finally:
-        launcher.kill()
+        stop(launcher)
     assert launcher.returncode != 0
     assert read_state(tmp_path / STATE).record["step"] < EPOCHS * STEPS
     run_resumable(tmp_path)
@@ -161,7 +170,10 @@ def test_the_command_line(tmp_path: Path) -> None:
         (("train", "digits-int", "--out", str(out), *settings), 1),
     ):
         launcher = torchrun("-m", "fastinterp", *words)
-        printed, said = launcher.communicate(timeout=100)
+        try:
+            printed, said = launcher.communicate(timeout=100)
+        finally:
+            stop(launcher)
         assert (launcher.returncode != 0) == code, said
         if code:
             assert said.count("fastinterp: error:") == 1 and "holds a run already" in said

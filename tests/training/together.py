@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from fastinterp import CAM, InputError, evaluation, models
+from fastinterp._utils import processes
 from fastinterp.data import ImageStream
 from fastinterp.training import METHODS, Trainer
 
@@ -190,6 +192,15 @@ def main(jobs: list[str], folder: Path) -> None:
     for job in jobs:
         found = globals()[job](folder)
         torch.save(found, folder / f"{job}-{os.environ['RANK']}.pt")
+    processes.leave()
+    left = [name for name in map(thread_name, Path("/proc/self/task").glob("*")) if "gloo" in name]
+    assert not left, f"threads of the group may abort the end of Python: {left}"
+
+
+def thread_name(task: Path) -> str:
+    with suppress(FileNotFoundError):  # it has ended
+        return (task / "comm").read_text().strip()
+    return ""
 
 
 if __name__ == "__main__":
