@@ -168,6 +168,7 @@ def shortened(block: Block) -> str:
     return code
 
 
+@pytest.mark.filterwarnings("ignore:Grad strides do not match")  # DDP's, about speed
 @pytest.mark.parametrize("page", of("python"))
 def test_python_blocks_run(page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
