@@ -23,7 +23,7 @@ from benchmarks.train_peers import (
     folded_convolutions_alone,
 )
 from benchmarks.utils import FUSED, Entries, Group, Thunk, unavailable, use_tf32
-from fastinterp.training import AdvTrainer, IntTrainer, TRADESTrainer, Trainer
+from fastinterp.training import FAST, AdvTrainer, IntTrainer, TRADESTrainer, Trainer
 from fastinterp.training.graphs import WARM_UP
 from fastinterp.training.precision import has_bf16
 
@@ -35,10 +35,11 @@ ONCE = "eager, clean maps computed once"
 UNGRAPHED = "fused, without CUDA graphs"
 FUSED_TF32 = "fused, tf32"
 BF16 = "fused, bf16 inner loop"
+FAST_NAME = "fused, FAST: bf16 inner loop, channels_last, compiled"
 FLOOR_TF32, RELEASED_TF32, ONCE_TF32 = (f"{name}, tf32" for name in (FLOOR, RELEASED, ONCE))
-ON_A_GPU = (UNGRAPHED, FUSED_TF32, FLOOR_TF32, RELEASED_TF32, ONCE_TF32)
+ON_A_GPU = (FAST_NAME, UNGRAPHED, FUSED_TF32, FLOOR_TF32, RELEASED_TF32, ONCE_TF32)
 PRECISION = dict.fromkeys((FLOOR_TF32, RELEASED_TF32, ONCE_TF32, FUSED_TF32), "tf32")
-PRECISION[BF16] = "bf16 inside, float32 outside"
+PRECISION[BF16] = PRECISION[FAST_NAME] = "bf16 inside, float32 outside"
 
 METHODS = {"Adv": AdvTrainer, "TRADES": TRADESTrainer, "Int": IntTrainer}
 CPU_SETTINGS = {"MNIST Small": Setting(), "MNIST Pool": Setting("pool")}
@@ -100,6 +101,7 @@ def build(setting: Setting) -> Entries:
     }
     if setting.device != "cpu":
         entries |= {
+            FAST_NAME: trainer_step(IntTrainer, setting, **FAST),
             UNGRAPHED: trainer_step(IntTrainer, setting, cuda_graphs=False),
             FUSED_TF32: trainer_step(IntTrainer, setting, precision="tf32"),
             FLOOR_TF32: in_tf32(partial(folded_convolutions_alone, setting)),

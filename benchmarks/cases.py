@@ -71,7 +71,7 @@ REAL = [
 LARGEST = MapCase(2, 2048, 7, 7, 1000)
 LAYOUTS = ["contiguous", "channels_last", "sliced", "transposed"]
 
-IMAGE_SHAPES = [(3, 1, 5, 7), (5, 1, 28, 28), (4, 3, 32, 32), (2, 3, 61, 47)]
+IMAGE_SHAPES = [(3, 1, 5, 7), (5, 1, 28, 28), (4, 3, 32, 32), (2, 3, 61, 47), (2, 3, 64, 64)]
 REAL_IMAGE_SHAPES = [(50, 1, 28, 28), (128, 3, 32, 32), (64, 3, 224, 224)]
 
 KENDALL_SHAPES = [(500, 49), (100, 784), (4, 150528)]  # maps, positions

@@ -73,8 +73,9 @@ struct DiscrepancyParams {
     if (signs_alone) return;
     for (int half = kTilePositions / 2; half > 0; half /= 2) {
       block.each(2 * kClassTile * half, [&](int64_t i) {
-        double* row = sums + i / half * kTilePositions;
-        row[i % half] += row[i % half + half];
+        const int place = static_cast<int>(i) % half;
+        double* row = sums + static_cast<int>(i) / half * kTilePositions;
+        row[place] += row[place + half];
       });
     }
     block.each(2 * kClassTile, [&](int64_t i) {

@@ -129,13 +129,14 @@ struct DiscrepancyClusterKernel : DiscrepancyParams<T> {
   template <typename Block, typename Peer>
   FI_HD void gather_signs(Block& block, char* memory, const Peer& peer) const {
     const Signs signs = signs_in(memory);
-    const int64_t positions = this->sizes.positions;
+    const int positions = static_cast<int>(this->sizes.positions);  // few: they fit shared memory
     for (int64_t rank = 0; rank < plan.ranks; ++rank) {
       if (rank == block.y) continue;
       const Signs from = signs_in(peer(rank));
       const int64_t first = first_class_tile(rank), count = last_class_tile(rank) - first;
       block.each(count * positions, [&](int64_t i) {
-        const int64_t class_tile = first + i / positions, p = i % positions;
+        const int at = static_cast<int>(i), p = at % positions;
+        const int64_t class_tile = first + at / positions;
         signs.word(class_tile, p) = from.word(class_tile, p);
       });
     }

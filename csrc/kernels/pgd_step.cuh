@@ -41,7 +41,8 @@ struct PgdStepParams {
   }
 };
 
-constexpr int kPackBytes = 16;  // the widest access of a GPU
+constexpr int kPackBytes = 16;             // the widest access of a GPU
+constexpr int64_t kKeptBytes = 46 * 1024;  // a row of a ball step is kept up to this size
 
 // The linf step. Grid [N, chunks of kThreads * kThreadElements]. Width > 1 needs has_packs(Width).
 template <typename T, int Width>
@@ -74,64 +75,145 @@ struct PgdStepLinfKernel : PgdStepParams<T> {
   }
 };
 
-// The l2 step (Order 2) or the l1 step (Order 1). Grid [N]: one block per image.
-template <typename T, int Order>
+// The l2 step (Order 2) or the l1 step (Order 1). Grid [N]: one block per image. Width > 1 needs
+// has_packs(Width). A row that fits is kept in shared memory: only the first of several passes over
+// delta = x_adv + step - x then reads x_adv, grad and x.
+template <typename T, int Order, int Width>
 struct PgdStepBallKernel : PgdStepParams<T> {
+  using A = AccType<T>;
+  using Packed = Pack<T, Width>;
+  bool kept;
+
+  static int64_t shared_bytes(int64_t length, bool kept) {
+    const int64_t of_row = kept ? length * static_cast<int64_t>(sizeof(A)) : 0;
+    return kThreads * static_cast<int64_t>(sizeof(double)) + of_row;
+  }
+
   template <typename Block>
   FI_HD void operator()(Block& block, void* memory) const {
-    using A = AccType<T>;
     double* shared = static_cast<double*>(memory);
-    const int64_t row = block.x, begin = row * this->length;
-    const auto add = [](double a, double b) { return a + b; };
-    const auto power = [](double v) { return Order == 2 ? v * v : (v < 0 ? -v : v); };
-    const auto norm = [&](const auto& value) {
-      const double sum =
-          reduce(block, shared, this->length, 0.0, [&](int64_t i) { return power(value(i)); }, add);
-      return Order == 2 ? sqrt(sum) : sum;
+    A* row = reinterpret_cast<A*>(shared + kThreads);  // [Width, packs], free of bank conflicts
+    const int64_t begin = block.x * this->length, packs = this->length / Width;
+    const GradientNorm length = gradient_norm(block, shared, begin);
+    const double step = this->step_size(block.x), eps = this->eps(block.x);
+    const auto compute = [&](int64_t pack) { return delta(begin + pack * Width, length, step); };
+    const auto look_up = [&](int64_t pack) {
+      if (!kept) return compute(pack);
+      Pack<A, Width> found;
+      FI_UNROLL
+      for (int j = 0; j < Width; ++j) found.values[j] = row[j * packs + pack];
+      return found;
     };
 
-    const auto entry = [&](int64_t i) { return static_cast<double>(this->grad[begin + i]); };
-    GradientNorm length{1, norm(entry)};
-    if (!length.is_moderate()) {
-      length.largest = reduce(
-          block, shared, this->length, 0.0,
-          [&](int64_t i) { return entry(i) < 0 ? -entry(i) : entry(i); },
-          [](double a, double b) { return a > b || a != a ? a : b; });  // NaN propagates
-      const bool moves = length.largest > 0 && length.largest < static_cast<double>(INFINITY);
-      length.root = moves ? norm([&](int64_t i) { return entry(i) / length.largest; }) : 0.0;
-    }
-    const bool moderate = length.is_moderate(), moves = length.moves();
-    const double step = this->step_size(row);
-    const A scale = static_cast<A>(moderate ? step / length.root : 0.0);
-    const auto delta = [&](int64_t i) {
-      A part = scale * static_cast<A>(this->grad[begin + i]);
-      if (!moderate) part = moves ? static_cast<A>(length.part(entry(i), step)) : A(0);
-      return static_cast<A>(this->x_adv[begin + i]) + part - static_cast<A>(this->x[begin + i]);
+    const auto measure = [&](int64_t pack) {
+      const auto found = compute(pack);
+      double sum = 0;
+      FI_UNROLL
+      for (int j = 0; j < Width; ++j) {
+        sum += power(found.values[j]);
+        if (kept) row[j * packs + pack] = found.values[j];
+      }
+      return sum;
     };
-
-    const double size = norm(delta), eps = this->eps(row);
+    const double powers = reduce(block, shared, packs, 0.0, measure, add);
+    const double size = Order == 2 ? sqrt(powers) : powers;
     A shrink = 1, threshold = 0;
     if (size > eps && Order == 2) shrink = static_cast<A>(eps / size);
     if (size > eps && Order == 1) {
       threshold = static_cast<A>(l1_threshold(size, this->length, eps, [&](double theta) {
-        const auto above = [&](int64_t i) {
-          const double v = power(delta(i));
-          return v > theta ? v : 0.0;
-        };
-        const double sum = reduce(block, shared, this->length, 0.0, above, add);
-        const double number = reduce(
-            block, shared, this->length, 0.0, [&](int64_t i) { return above(i) > 0 ? 1.0 : 0.0; },
-            add);
-        return Above{sum, static_cast<int64_t>(number)};
+        return above(block, shared, packs, look_up, theta);
       }));
     }
     const A lower = static_cast<A>(this->lower), upper = static_cast<A>(this->upper);
-    const A poison = static_cast<A>(this->poison(row));
-    block.each(this->length, [&](int64_t i) {
-      const A moved = land_point<A>(shrink * delta(i), static_cast<A>(this->x[begin + i]),
-                                    threshold, lower, upper);
-      this->out[begin + i] = static_cast<T>(moved + poison);
+    const A poison = static_cast<A>(this->poison(block.x));
+    block.each(packs, [&](int64_t pack) {
+      const int64_t at = begin + pack * Width;
+      const auto moved = look_up(pack);
+      const Packed x = load(this->x + at);
+      Packed out;
+      FI_UNROLL
+      for (int j = 0; j < Width; ++j) {
+        const A landed = land_point<A>(shrink * moved.values[j], static_cast<A>(x.values[j]),
+                                       threshold, lower, upper);
+        out.values[j] = static_cast<T>(landed + poison);
+      }
+      *reinterpret_cast<Packed*>(this->out + at) = out;
     });
+  }
+
+ private:
+  FI_HD static Packed load(const T* from) { return *reinterpret_cast<const Packed*>(from); }
+  FI_HD static double add(double a, double b) { return a + b; }
+  FI_HD static double power(double v) { return Order == 2 ? v * v : (v < 0 ? -v : v); }
+
+  template <typename Block>
+  FI_HD GradientNorm gradient_norm(Block& block, double* shared, int64_t begin) const {
+    // Combines part(entry) of all entries of the gradient.
+    const auto over = [&](const auto& part, const auto& combine) {
+      const auto of_pack = [&](int64_t pack) {
+        const Packed grad = load(this->grad + begin + pack * Width);
+        double found = 0;
+        FI_UNROLL
+        for (int j = 0; j < Width; ++j) {
+          found = combine(found, part(static_cast<double>(grad.values[j])));
+        }
+        return found;
+      };
+      return reduce(block, shared, this->length / Width, 0.0, of_pack, combine);
+    };
+    const auto root = [](double sum) { return Order == 2 ? sqrt(sum) : sum; };
+    GradientNorm length{1, root(over([](double v) { return power(v); }, add))};
+    if (length.is_moderate()) return length;
+    length.largest = over([](double v) { return v < 0 ? -v : v; },
+                          [](double a, double b) { return a > b || a != a ? a : b; });  // NaN stays
+    const bool moves = length.largest > 0 && length.largest < static_cast<double>(INFINITY);
+    length.root =
+        moves ? root(over([&](double v) { return power(v / length.largest); }, add)) : 0.0;
+    return length;
+  }
+
+  FI_HD Pack<A, Width> delta(int64_t at, const GradientNorm& length, double step) const {
+    const Packed x_adv = load(this->x_adv + at), grad = load(this->grad + at);
+    const Packed x = load(this->x + at);
+    const bool moderate = length.is_moderate(), moves = length.moves();
+    const A scale = static_cast<A>(moderate ? step / length.root : 0.0);
+    Pack<A, Width> found;
+    FI_UNROLL
+    for (int j = 0; j < Width; ++j) {
+      A part = scale * static_cast<A>(grad.values[j]);
+      if (!moderate) {
+        const auto entry = static_cast<double>(grad.values[j]);
+        part = moves ? static_cast<A>(length.part(entry, step)) : A(0);
+      }
+      found.values[j] = static_cast<A>(x_adv.values[j]) + part - static_cast<A>(x.values[j]);
+    }
+    return found;
+  }
+
+  // The sum and the number of the sizes above theta.
+  template <typename Block, typename LookUp>
+  FI_HD Above above(Block& block, double* shared, int64_t packs, const LookUp& look_up,
+                    double theta) const {
+    Local<Block, double, 2> found(block);
+    block.each_thread([&](int t) {
+      double sum = 0, number = 0;
+      for (int64_t pack = t; pack < packs; pack += block.threads()) {
+        const auto moved = look_up(pack);
+        FI_UNROLL
+        for (int j = 0; j < Width; ++j) {
+          const double v = power(moved.values[j]);
+          sum += v > theta ? v : 0.0;
+          number += v > theta ? 1.0 : 0.0;
+        }
+      }
+      found.at(t, 0) = sum;
+      found.at(t, 1) = number;
+    });
+    const auto total = [&](int which) {
+      return block.reduce(shared, 0.0, [&](int t) { return found.at(t, which); }, add);
+    };
+    const double sum = total(0);
+    return {sum, static_cast<int64_t>(total(1))};
   }
 };
 

@@ -153,9 +153,14 @@ FI_HD void weight_product(Block& block, AccType<T>* shared, const Sizes& sizes, 
                           const Term& term, AccType<T>* out, int64_t out_stride) {
   Local<Block, AccType<T>, kClassTile> sums(block);
   block.each_thread([&](int t) {
-    const int64_t count = (last_image - first_image) * sizes.positions;
-    for (int64_t i = t; i < count; i += kThreads) {
-      const int64_t n = first_image + i / sizes.positions, p = i % sizes.positions;
+    // Positions of all images in turn, kThreads apart, without a division for each of them.
+    const int64_t images = kThreads / sizes.positions, step = kThreads % sizes.positions;
+    int64_t n = first_image + t / sizes.positions, p = t % sizes.positions;
+    for (; n < last_image; n += images, p += step) {
+      if (p >= sizes.positions) {
+        p -= sizes.positions;
+        if (++n >= last_image) break;
+      }
       const auto value = load(n, p);
       FI_UNROLL
       for (int c = 0; c < kClassTile; ++c) {
@@ -167,8 +172,9 @@ FI_HD void weight_product(Block& block, AccType<T>* shared, const Sizes& sizes, 
   });
   for (int half = kThreads / 2; half > 0; half /= 2) {
     block.each(half * kClassTile, [&](int64_t i) {
-      AccType<T>* row = shared + i / half * kThreads;
-      row[i % half] += row[i % half + half];
+      const int place = static_cast<int>(i) % half;
+      AccType<T>* row = shared + static_cast<int>(i) / half * kThreads;
+      row[place] += row[place + half];
     });
   }
   block.each(kClassTile, [&](int64_t c) {

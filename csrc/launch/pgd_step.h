@@ -32,6 +32,20 @@ PgdStepParams<T> pgd_step_params(const at::Tensor& out, const AlignedRows& in,
           settings.upper};
 }
 
+template <int Order, typename Launcher, typename T>
+void launch_ball_step(const Launcher& launch, const PgdStepParams<T>& args) {
+  constexpr int kWidth = kPackBytes / sizeof(T);
+  const auto run = [&](auto program) {
+    program.kept = args.length * static_cast<int64_t>(sizeof(AccType<T>)) <= kKeptBytes;
+    launch(args.rows, 1, 1, program.shared_bytes(args.length, program.kept), program);
+  };
+  if (args.has_packs(kWidth)) {
+    run(PgdStepBallKernel<T, Order, kWidth>{args, false});
+  } else {
+    run(PgdStepBallKernel<T, Order, 1>{args, false});
+  }
+}
+
 template <typename Launcher>
 void step_into(const at::Tensor& out, const AlignedRows& in, const RowSettings& settings) {
   if (in.x.numel() == 0) return;
@@ -53,9 +67,9 @@ void step_into(const at::Tensor& out, const AlignedRows& in, const RowSettings& 
         launch(args.rows, chunks, 1, 0, PgdStepLinfKernel<T, 1>{args});
       }
     } else if (settings.norm == 1) {
-      launch(args.rows, 1, 1, kThreads * sizeof(double), PgdStepBallKernel<T, 2>{args});
+      launch_ball_step<2>(launch, args);
     } else {
-      launch(args.rows, 1, 1, kThreads * sizeof(double), PgdStepBallKernel<T, 1>{args});
+      launch_ball_step<1>(launch, args);
     }
   });
 }

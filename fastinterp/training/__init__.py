@@ -1,7 +1,7 @@
 """Training: methods (inner objective and outer loss), trainers, `IntLoss`, and recipes."""
 
 from .callbacks import Callback, EarlyStopping, TensorBoard
-from .config import TrainConfig
+from .config import FAST, TrainConfig
 from .families import list_recipes
 from .int_loss import IntLoss
 from .methods import METHODS, Method, MethodRow, method
@@ -22,6 +22,7 @@ from .trainers import (
 )
 
 __all__ = [
+    "FAST",
     "METHODS",
     "AdvTrainer",
     "Callback",

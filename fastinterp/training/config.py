@@ -32,6 +32,10 @@ from .scheduler import SHAPES, Every, MakeScheduler
 
 Outer = Literal["float32", "bf16"]
 
+FAST: dict[str, Any] = {"precision": "bf16", "channels_last": True, "compile": True}
+"""Settings for large networks on a GPU, beside CUDA graphs, which are the default there:
+`IntTrainer(model, **FAST)`."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:

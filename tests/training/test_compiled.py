@@ -10,6 +10,7 @@ from torch import nn
 
 from fastinterp import IntTrainer, models
 from fastinterp.models.compiled import CompiledClassifier
+from fastinterp.training import FAST
 
 INNER = {"eps": 0.1, "steps": 3, "step_size": 0.04}
 
@@ -43,6 +44,15 @@ def test_a_run_with_checkpoints(tmp_path: Path, make_data, monkeypatch) -> None:
     saved = models.load(tmp_path / "model.safetensors")
     x = make_data(4)[0]
     assert torch.equal(saved(x), trainer.model.eval()(x))
+
+
+def test_fast_settings_train(make_data, monkeypatch) -> None:
+    compiled_with("aot_eager", monkeypatch)
+    plain = IntTrainer(models.small(1, 4, seed=0), lr=1e-3, **INNER)
+    fast = IntTrainer(models.small(1, 4, seed=0), lr=1e-3, **INNER, **FAST)
+    x, y = make_data(16)
+    expected, found = (trainer.training_step(x, y).loss for trainer in (plain, fast))
+    assert float(found) == pytest.approx(float(expected), rel=0.02)
 
 
 def test_with_the_compiler_of_this_machine(make_tiny, make_data) -> None:
