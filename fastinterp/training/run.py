@@ -27,6 +27,7 @@ from .distributed import require_same, share_of, share_out
 from .folder import AVERAGE, BEFORE, BEST, DAMAGED, HISTORY, NETWORK, STATE, run_folder, writing
 from .interrupt import deferred_interrupt
 from .progress import Bar, Every, Totals, require_finite
+from .schedule import warn_if_eps_stays_low
 from .scheduler import as_json, from_json
 from .state import State, read_newest, restore_state, save_state
 from .step import Stepper
@@ -88,6 +89,10 @@ class Run:
         self.batches = share_out(self.batches, stepper.config.seed)
         # Not 0 in a second call of fit, whose epochs have an order of their own.
         self.first_step, self.first_epoch = stepper.step, stepper.epoch
+        config = stepper.config
+        if self.robust and isinstance(config.eps_schedule, tuple):
+            last = stepper.step + self.epochs * self.batches.steps - 1
+            warn_if_eps_stays_low(config.eps, config.eps_schedule[1], last, config.eps_at(last))
 
     def go(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,23 @@ def linear_eps(eps: float, start: int, end: int, step: int) -> float:
     if step <= start:
         return 0.0
     return eps if step >= end else eps * (step - start) / (end - start)
+
+
+def warn_if_eps_stays_low(eps: float, end: int, last: int, reached: float) -> None:
+    """Warn where a run ends before its radius has risen to eps.
+
+    Args:
+        eps: the full radius.
+        end: the step from which on it applies.
+        last: the run's last step, counted from 0, and `reached`, the radius there.
+    """
+    if reached < eps:
+        warnings.warn(
+            f"This run ends at step {last + 1}, and eps_schedule raises the radius up to step "
+            f"{end}: it reaches {reached:.3g} of eps = {eps:g}. Train for more epochs or pass an "
+            "earlier eps_schedule.",
+            stacklevel=5,
+        )
 
 
 def decay(step: int, milestones: Sequence[int]) -> float:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -306,3 +307,17 @@ def test_a_state_of_version_0_1_goes_on(tmp_path: Path, make_tiny, make_data) ->
     assert [row["step"] for row in history] == [5, 10, 15, 20]
     assert history[:2] == before["history"]
     assert history[-1]["loss"] < history[0]["loss"]
+
+
+@pytest.mark.parametrize(("schedule", "warned"), [((1, 9), True), ((1, 3), False), (None, False)])
+def test_a_run_that_ends_before_its_radius_has_risen_warns(
+    make_tiny, make_data, schedule, warned: bool
+) -> None:
+    trainer = IntTrainer(make_tiny(), eps=0.1, steps=1, step_size=0.1, eps_schedule=schedule)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        trainer.fit(make_data(16), epochs=2, batch_size=8, progress=False)
+    said = [str(each.message) for each in seen if "eps_schedule" in str(each.message)]
+    assert bool(said) is warned
+    if said:
+        assert "ends at step 4" in said[0] and "reaches 0.025 of eps = 0.1" in said[0]
