@@ -54,7 +54,7 @@ class Square(Described):
         queries: passes at perturbed images, for each image at most.
         norm: "linf", "l2" or "l1" (the form of Croce and Hein, 2021).
         p_init: share of the pixels in the first squares; it falls with the paper's schedule, which
-            is scaled to `queries`.
+            is scaled to `queries` in linf and stays that of 10,000 queries in l2 and l1.
         seed: of the random numbers.
         targeted: y are the classes to reach, not the true ones.
         screen: give up on an image once it looks hopeless: after 5, 10, 20 and 40% of the

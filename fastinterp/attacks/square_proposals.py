@@ -11,14 +11,15 @@ from torch import Tensor
 from .seeds import as_below, as_sign, draw
 from .threats import L1Ball, per_image, rows_of
 
-# p of Andriushchenko et al. (2020) over its first value, after so many of 10,000 queries.
+# p of Andriushchenko et al. (2020) is halved after so many of 10,000 queries.
+SCHEDULED = 10_000
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 BLOCK = 64  # queries whose random numbers are drawn at once
 
 
 def share_of_pixels(query: int, queries: int, p_init: float) -> float:
     """p, the share of the pixels in a square, with the paper's schedule scaled to `queries`."""
-    at = query * 10_000 // queries
+    at = query * SCHEDULED // queries
     return math.ldexp(p_init, -sum(at > end for end in HALVINGS))
 
 
@@ -35,6 +36,7 @@ class Proposals(ABC):
     """
 
     least_side = 1
+    scaled = True  # the schedule of sides, to the number of queries
     squares = 1  # in a query
     starts: int  # random numbers that the start needs
     each: int  # random numbers that a query needs: two for each square, and signs
@@ -110,7 +112,8 @@ class Proposals(ABC):
 
     def side(self, query: int) -> int:
         """The side of the squares of a query."""
-        share = share_of_pixels(query, self.queries, self.p_init)
+        queries = self.queries if self.scaled else SCHEDULED
+        share = share_of_pixels(query, queries, self.p_init)
         side = max(round(math.sqrt(share * self.height * self.width)), self.least_side)
         return min(side, self.height, self.width)
 
@@ -176,6 +179,7 @@ class L2Proposals(Proposals):
     """
 
     least_side = 3
+    scaled = False  # large squares find more images here
     squares = 2
     order = 2  # of the norm
     power = 2  # of the pyramids
