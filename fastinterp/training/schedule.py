@@ -49,7 +49,7 @@ def warn_if_eps_stays_low(eps: float, end: int, last: int, reached: float) -> No
         end: the step from which on it applies.
         last: the run's last step, counted from 0, and `reached`, the radius there.
     """
-    if reached < eps:
+    if end > last + 1:
         warnings.warn(
             f"This run ends at step {last + 1}, and eps_schedule raises the radius up to step "
             f"{end}: it reaches {reached:.3g} of eps = {eps:g}. Train for more epochs or pass an "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import warnings
 from pathlib import Path
@@ -240,11 +239,3 @@ def test_networks_of_timm(tmp_path: Path, name: str, arguments: Any, exact: bool
     models.load(tmp_path / "a.safetensors", into=own)
     mean, std = (torch.tensor(model.config[key])[:, None, None] for key in ("mean", "std"))
     torch.testing.assert_close(own((x - mean) / std), read(x))
-
-
-def test_the_page_on_own_networks_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = Path(__file__).resolve().parents[2] / "docs" / "own-networks.md"
-    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    exec(compile(code, "own-networks.md", "exec"), {})
-    assert (tmp_path / "model.safetensors").is_file()
