@@ -118,7 +118,8 @@ def autoattack(
         return InTurn(model, {f"{name} {r}": apgd(f"{name} {r}", aim(r)) for r in ranks})
 
     dlr = Margin() if few else DLR()
-    square = Square(model, eps, QUERIES, norm, seed=seed)
+    # As in the authors' program, but in linf a scaled schedule finds more.
+    square = Square(model, eps, QUERIES, norm, seed=seed, rescale=norm == "linf")
     if version == "rand":
         return {"apgd-ce": apgd("apgd-ce", CrossEntropy()), "apgd-dlr": apgd("apgd-dlr", dlr)}
     if version == "standard":

@@ -23,7 +23,7 @@ from .ascent import is_fooled
 from .checks import as_module, require_batch
 from .modes import eval_mode, own_autograd
 from .seeds import image_seeds
-from .square_proposals import L1Proposals, L2Proposals, LinfProposals, Proposals
+from .square_proposals import SCHEDULED, L1Proposals, L2Proposals, LinfProposals, Proposals
 from .threats import require_radius, rows_of
 from .watch import require_finite_logits
 
@@ -53,13 +53,13 @@ class Square(Described):
         eps: radius of the ball around x: a number, or a tensor [N].
         queries: passes at perturbed images, for each image at most.
         norm: "linf", "l2" or "l1" (the form of Croce and Hein, 2021).
-        p_init: share of the pixels in the first squares; it falls with the paper's schedule, which
-            is scaled to `queries` in linf and stays that of 10,000 queries in l2 and l1.
+        p_init: share of the pixels in the first squares; it falls with the paper's schedule.
         seed: of the random numbers.
         targeted: y are the classes to reach, not the true ones.
         screen: give up on an image once it looks hopeless: after 5, 10, 20 and 40% of the
             queries its lowest margin is still above 0.7, 0.5, 0.2 and 0.1 of that at x.
         lower, upper: the range of valid pixels.
+        rescale: whether the schedule, which is made for 10,000 queries, is scaled to `queries`.
 
     Raises:
         InputError: a setting is out of its range.
@@ -77,6 +77,7 @@ class Square(Described):
         screen: bool = False,
         lower: float = 0.0,
         upper: float = 1.0,
+        rescale: bool = True,
     ) -> None:
         require_one_of("Square: norm", norm, PROPOSALS)
         require_radius("eps", eps)
@@ -92,6 +93,7 @@ class Square(Described):
         self.seed = require_seed("Square: seed", seed)
         self.targeted = targeted
         self.screen = screen
+        self.rescale = rescale
         self.lower, self.upper = lower, upper
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
@@ -129,8 +131,9 @@ class Square(Described):
         """Images x [N, ...] that the model gets right, with their logits -> x_adv."""
         network = freeze(fold(self.model, "logits", x), x)
         eps, seeds = rows_of(self.eps, images), image_seeds(x, self.seed, "Square")
+        scheduled = self.queries if self.rescale else SCHEDULED
         proposals = PROPOSALS[self.norm](
-            x, eps, self.lower, self.upper, seeds, self.queries, self.p_init
+            x, eps, self.lower, self.upper, seeds, scheduled, self.p_init
         )
         limits = {int(at * self.queries): share for at, share in SCREEN} if self.screen else {}
         clean = self._margin(logits, y)

@@ -36,7 +36,6 @@ class Proposals(ABC):
     """
 
     least_side = 1
-    scaled = True  # the schedule of sides, to the number of queries
     squares = 1  # in a query
     starts: int  # random numbers that the start needs
     each: int  # random numbers that a query needs: two for each square, and signs
@@ -112,8 +111,7 @@ class Proposals(ABC):
 
     def side(self, query: int) -> int:
         """The side of the squares of a query."""
-        queries = self.queries if self.scaled else SCHEDULED
-        share = share_of_pixels(query, queries, self.p_init)
+        share = share_of_pixels(query, self.queries, self.p_init)
         side = max(round(math.sqrt(share * self.height * self.width)), self.least_side)
         return min(side, self.height, self.width)
 
@@ -179,7 +177,6 @@ class L2Proposals(Proposals):
     """
 
     least_side = 3
-    scaled = False  # large squares find more images here
     squares = 2
     order = 2  # of the norm
     power = 2  # of the pyramids

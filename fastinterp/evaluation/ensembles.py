@@ -96,7 +96,9 @@ def best_attacks(model: nn.Module, budget: Budget, classes: int) -> dict[str, At
         attacks["apgd-margin"] = apgd("margin", False)
     else:
         attacks |= {f"wide-{name}": apgd(name, True) for name in ("margin", "1st")}
-    attacks["square"] = Square(model, eps, 50 * budget.steps, norm, seed=seed, screen=True)
+    attacks["square"] = Square(
+        model, eps, 50 * budget.steps, norm, seed=seed, screen=True, rescale=norm == "linf"
+    )
     return attacks
 
 
