@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -76,3 +77,22 @@ def test_every_example_is_in_the_docs() -> None:
     page = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
     shown = set(re.findall(r"examples/(\w+)\.py\)", page))
     assert shown == {path.stem for path in (ROOT / "examples").glob("*.py")}
+
+
+def test_figures_in_the_text_on_networks_trained_here_are_those_measured() -> None:
+    results = ROOT / "docs" / "results"
+    page = " ".join((ROOT / "docs" / "measured.md").read_text(encoding="utf-8").split())
+
+    def kept(name: str, *radii: float) -> list[str]:
+        rows = json.loads((results / f"{name}.json").read_text(encoding="utf-8"))["rows"]
+        found = {row["eps"]: row["accuracy"] for row in rows}
+        return [f"{found[eps]:.3f}" for eps in radii]
+
+    for name, who in (("best-own-int", "this network"), ("best-int", "the authors'")):
+        *first, last = kept(name, 0.2, 0.3, 0.31, 0.35)
+        assert f"{who} keeps {', '.join(first)} and {last}" in page
+    assert f"Int keeps {kept('best-int-10000', 0.3)[0]} at eps 0.3" in page
+    rows = json.loads((results / "table3-own.json").read_text(encoding="utf-8"))["rows"]
+    ours = [r for r in rows if r["method"] == "int" and r["ours"] is not None]
+    assert len(ours) == 7
+    assert all((r["ours"] >= r["paper"]) is (r["eps"] <= 0.3) for r in ours)
