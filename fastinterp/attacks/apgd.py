@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -122,9 +121,10 @@ class APGD(BallAttack):
             ball = movable(threat)
             widest = WIDER if ball.norm == "l1" else self.radii[0]
             start = ball.scaled(widest).init(x, self.random_start, generator)
-            share = EARLIER / (EARLIER * len(self.radii) + LAST)
+            shares = EARLIER * len(self.radii) + LAST
+            each = -(-EARLIER * self.steps // shares)  # rounded up
             for factor in self.radii:
-                larger, taken = ball.scaled(factor), min(math.ceil(share * self.steps), left)
+                larger, taken = ball.scaled(factor), min(each, left)
                 start = search(larger, larger.project(x, start), taken, "best")
                 left -= taken
             start = ball.project(x, start)
